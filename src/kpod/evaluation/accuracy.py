@@ -1,0 +1,102 @@
+"""Right or wrong, one generated text at a time; then accuracy with an interval."""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import sqrt
+from statistics import NormalDist
+
+from kpod.data.answers import extract_answer, same_answer
+from kpod.errors import DataError
+from kpod.records import Accuracy, Prediction, Question
+
+
+def wilson_interval(num_correct: int, num_questions: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of an accuracy: where the true rate plausibly lies.
+
+    Unlike the textbook +-1.96 standard errors it stays inside [0, 1], and it keeps a width
+    where nothing or everything is correct, as happens on small test sets.
+
+    Args:
+        num_correct: How many questions were answered correctly.
+        num_questions: How many were asked; at least 1.
+        confidence: Coverage of the interval, strictly between 0 and 1.
+
+    Returns:
+        Lower and upper end, 0 <= lower <= num_correct / num_questions <= upper <= 1.
+
+    Raises:
+        DataError: If no question was asked, the counts do not fit, or the confidence is out of range.
+
+    Example:
+        >>> lower, upper = wilson_interval(8, 10)
+        >>> print(f"{lower:.4f} {upper:.4f}")
+        0.4902 0.9433
+    """
+    if not 0 <= num_correct <= num_questions or num_questions == 0:
+        raise DataError(
+            f"{num_correct} correct of {num_questions} questions has no interval; ask at least one question"
+        )
+    if not 0 < confidence < 1:
+        raise DataError(f"a confidence of {confidence} is not strictly between 0 and 1")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    num_wrong = num_questions - num_correct
+    centre = num_correct + z**2 / 2
+    radius = z * sqrt(num_correct * num_wrong / num_questions + z**2 / 4)
+    # The ends at 0 and at n are exact; rounding must not push them past 0 or 1.
+    lower = (centre - radius) / (num_questions + z**2) if num_correct else 0.0
+    upper = (centre + radius) / (num_questions + z**2) if num_wrong else 1.0
+    return lower, upper
+
+
+def judge(question: Question, text: str, finished: bool) -> Prediction:
+    """Read the answer off a generated text and compare it with the gold answer.
+
+    A text that ran into the length limit is judged like any other: what it says before the
+    limit counts, and `finished` keeps the fact for the report.
+
+    Args:
+        question: What was asked.
+        text: What the model wrote, special tokens removed.
+        finished: Whether the model ended the text itself.
+
+    Returns:
+        The judged prediction; a text without an answer is wrong.
+    """
+    answer = extract_answer(text, question.choices)
+    correct = answer is not None and same_answer(answer, question.answer, question.choices)
+    return Prediction(
+        id=question.id, text=text, answer=answer, gold=question.answer, correct=correct, finished=finished
+    )
+
+
+def summarise(dataset: str, predictions: Sequence[Prediction]) -> Accuracy:
+    """Accuracy on one test set, with its Wilson 95 % interval.
+
+    Unanswered questions stay in the denominator and count as wrong.
+
+    Args:
+        dataset: Name of the test set.
+        predictions: One per question.
+
+    Returns:
+        The counts and the interval.
+
+    Raises:
+        DataError: If there is no prediction, or a question was predicted twice.
+    """
+    if not predictions:
+        raise DataError(f"test set {dataset!r} has no predictions; it needs at least one question")
+    question_id, times = Counter(prediction.id for prediction in predictions).most_common(1)[0]
+    if times > 1:
+        raise DataError(
+            f"test set {dataset!r} holds {times} predictions of question {question_id!r}; give each id once"
+        )
+    num_correct = sum(prediction.correct for prediction in predictions)
+    return Accuracy(
+        dataset=dataset,
+        num_questions=len(predictions),
+        num_correct=num_correct,
+        num_unanswered=sum(prediction.answer is None for prediction in predictions),
+        num_unfinished=sum(not prediction.finished for prediction in predictions),
+        interval=wilson_interval(num_correct, len(predictions)),
+    )

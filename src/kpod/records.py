@@ -1,0 +1,277 @@
+"""The records that travel between phases. Each is frozen and valid from birth; later code trusts it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kpod.errors import DataError, ScheduleError
+
+Span: TypeAlias = tuple[int, int]
+"""A half-open range, of characters or of tokens."""
+
+WeightSpan: TypeAlias = tuple[int, int, float]
+"""Characters start to stop (exclusive) of a rationale, and their significance weight in [0, 1]."""
+
+SEGMENTS = ("question", "rationale", "closing", "answer", "end")
+"""The parts of a tokenised rationale, in their order. `closing` are the fixed words around the answer."""
+
+
+def check_spans_tile(spans: Sequence[Span], length: int, what: str) -> None:
+    """Raise DataError unless `spans` are non-empty, adjacent and cover 0 to `length` exactly."""
+    edges = [0, *(stop for _, stop in spans)]
+    starts = [start for start, _ in spans]
+    if edges[:-1] != starts or edges[-1] != length or any(a >= b for a, b in pairwise(edges)):
+        raise DataError(f"{what}: spans {list(spans)} do not tile a text of length {length}")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question x with its gold answer y.
+
+    Attributes:
+        id: Unique within its data set.
+        question: The text, without options.
+        answer: A number, an option letter, yes/no, or free text.
+        choices: Option letter -> text; None unless multiple choice.
+    """
+
+    id: str
+    question: str
+    answer: str
+    choices: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("id", "question", "answer"):
+            if not getattr(self, name).strip():
+                raise DataError(f"question {self.id!r}: empty {name}")
+        if self.choices is not None and self.answer not in self.choices:
+            raise DataError(f"question {self.id!r}: answer {self.answer!r} is none of its choices {sorted(self.choices)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rationale:
+    """A rationale r that a teacher wrote for a question.
+
+    Attributes:
+        id: Unique; the question's id, with /k added where a question has several rationales.
+        question: What it explains.
+        text: The reasoning without the closing "the answer is"; never blank.
+        source: Who wrote it.
+        teacher_answer: The answer the rationale reaches, or None where unknown.
+        token_weights: Weights given by the user as character spans of `text`, or None.
+    """
+
+    id: str
+    question: Question
+    text: str
+    source: str = "unknown"
+    teacher_answer: str | None = None
+    token_weights: tuple[WeightSpan, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise DataError(f"rationale {self.id!r} is empty")
+        for start, stop, weight in self.token_weights or ():
+            if not (0 <= start < stop <= len(self.text) and 0 <= weight <= 1):
+                raise DataError(f"rationale {self.id!r}: bad weight span ({start}, {stop}, {weight})")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedRationale:
+    """One id sequence `question | rationale | closing | answer | end`, and where its parts and steps stop.
+
+    Made by `kpod.lm.sequences.encode` alone. For an encoder-decoder model `question` is what the
+    encoder reads and the rest is the decoder's target; a causal model reads all of it in one piece.
+
+    Attributes:
+        id: The rationale's id.
+        token_ids: The whole sequence.
+        segment_stops: Where each of SEGMENTS stops, exclusive; the last equals len(token_ids).
+            `closing` and `end` may be empty, the others not.
+        step_stops: Where each step stops, exclusive and rising, counted in rationale tokens;
+            the last equals the number of rationale tokens.
+        char_spans: Per rationale token its characters in the rationale's text; they rise, and
+            several tokens of one character share its span.
+    """
+
+    id: str
+    token_ids: tuple[int, ...]
+    segment_stops: tuple[int, int, int, int, int]
+    step_stops: tuple[int, ...]
+    char_spans: tuple[Span, ...]
+
+    def __post_init__(self) -> None:
+        question, rationale, closing, answer, end = self.segment_stops
+        if not (0 < question < rationale <= closing < answer <= end == len(self.token_ids)):
+            raise DataError(f"rationale {self.id!r}: segments stop at {self.segment_stops}, ids {len(self.token_ids)}")
+        rising = all(start < stop for start, stop in pairwise((0, *self.step_stops)))
+        if not (self.step_stops and rising and self.step_stops[-1] == self.num_tokens):
+            raise DataError(f"rationale {self.id!r}: steps {self.step_stops} do not tile {self.num_tokens} tokens")
+        if len(self.char_spans) != self.num_tokens:
+            raise DataError(f"rationale {self.id!r}: {len(self.char_spans)} spans for {self.num_tokens} tokens")
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of rationale tokens."""
+        return self.segment_stops[1] - self.segment_stops[0]
+
+    @property
+    def num_steps(self) -> int:
+        """Number n of reasoning steps."""
+        return len(self.step_stops)
+
+    def segment(self, name: str) -> slice:
+        """The token range of one of SEGMENTS."""
+        index = SEGMENTS.index(name)
+        return slice(self.segment_stops[index - 1] if index else 0, self.segment_stops[index])
+
+    def ids(self, name: str) -> tuple[int, ...]:
+        """The token ids of one of SEGMENTS."""
+        return self.token_ids[self.segment(name)]
+
+    def num_input_tokens(self, input_steps: int) -> int:
+        """How many rationale tokens the first `input_steps` steps hold; raises DataError out of 0..n."""
+        if not 0 <= input_steps <= self.num_steps:
+            raise DataError(f"rationale {self.id!r} has {self.num_steps} steps; {input_steps} cannot be given")
+        return self.step_stops[input_steps - 1] if input_steps else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Significance weights w_j of every rationale token, and where they are used.
+
+    Attributes:
+        loss: Rationale id -> one float32 in [0, 1] per rationale token, for the student's loss (Eq. 15).
+        difficulty: The same, for the step difficulties (Eq. 8). An ablation lets the two differ.
+    """
+
+    loss: Mapping[str, NDArray[np.float32]]
+    difficulty: Mapping[str, NDArray[np.float32]]
+
+    def __post_init__(self) -> None:
+        for use in (self.loss, self.difficulty):
+            for key, weights in use.items():
+                if not (weights.ndim == 1 and np.all(weights >= 0) and np.all(weights <= 1)):
+                    raise DataError(f"rationale {key!r}: weights must be one axis of numbers in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """What happened when a stage was entered; difficulties and budgets in nats, summed over all questions.
+
+    Attributes:
+        stage: t, from 0 (the start, filled to C_0) to T.
+        budget: D(t) (Eq. 10).
+        remaining_difficulty: sum of h_i(t) once the stage is filled (Eq. 9).
+        value: beta-weighted objective G(S) = dH(S) + beta * bonus, summed over the stage's rounds.
+        upper_bound: Certified upper bound on `value`, summed likewise.
+        selected: How many questions S(t) holds.
+        clusters_touched: How many clusters have a question in S(t).
+    """
+
+    stage: int
+    budget: float
+    remaining_difficulty: float
+    value: float
+    upper_bound: float
+    selected: int
+    clusters_touched: int
+
+    @property
+    def gap(self) -> float:
+        """Certified relative gap to the optimum, in [0, 1]."""
+        return (self.upper_bound - self.value) / self.upper_bound if self.upper_bound > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How many steps each question is given at each stage: the integer matrix c[stage, question].
+
+    Attributes:
+        ids: Rationale ids, one per column.
+        input_steps: c_i(t), int, [T + 1, questions]; row 0 is the start, the last row is all zero.
+        stages: One record per row, or empty where no selection was made (whole rationales).
+        diversity_weight: beta as used; `relative_diversity` is the same without a unit.
+        relative_diversity: beta * sum_k sqrt(|C_k|) / B.
+    """
+
+    ids: tuple[str, ...]
+    input_steps: NDArray[np.int32]
+    stages: tuple[StageRecord, ...] = ()
+    diversity_weight: float = 0.0
+    relative_diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        steps = self.input_steps
+        if steps.ndim != 2 or steps.shape[0] < 1 or steps.shape[1] != len(self.ids):
+            raise ScheduleError(f"input_steps has shape {steps.shape} for {len(self.ids)} questions")
+        if np.any(steps < 0) or np.any(np.diff(steps, axis=0) > 0) or np.any(steps[-1] != 0):
+            raise ScheduleError("given steps must never grow, never be negative, and end at 0")
+
+    @property
+    def ramp_stages(self) -> int:
+        """T: from this stage on every rationale is trained whole."""
+        return self.input_steps.shape[0] - 1
+
+    def at_epoch(self, epoch: int) -> int:
+        """The stage of an epoch counted from 0: epoch 0 trains stage 1, as in Algorithm 1."""
+        return min(epoch + 1, self.ramp_stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model wrote for one test question, and how it was judged.
+
+    Attributes:
+        id: The question's id.
+        text: The generated text, special tokens removed.
+        answer: The answer read off `text`, or None where none was found.
+        gold: The gold answer.
+        correct: Whether they are the same answer.
+        finished: Whether the model ended the text itself (an end token), not the length limit.
+    """
+
+    id: str
+    text: str
+    answer: str | None
+    gold: str
+    correct: bool
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Accuracy on one test set; rates are 0 to 1.
+
+    Attributes:
+        dataset: Name of the test set.
+        num_questions: How many were asked; at least 1.
+        num_correct: How many were answered correctly.
+        num_unanswered: How many texts hold no answer (counted as wrong).
+        num_unfinished: How many texts ran into the length limit.
+        interval: Wilson 95 % interval of the accuracy.
+    """
+
+    dataset: str
+    num_questions: int
+    num_correct: int
+    num_unanswered: int
+    num_unfinished: int
+    interval: tuple[float, float]
+
+    @property
+    def value(self) -> float:
+        """The share of correct answers."""
+        return self.num_correct / self.num_questions
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A rationale that is not trained on, and why: a short reason that can be counted, such as `wrong answer`."""
+
+    id: str
+    reason: str

@@ -1,0 +1,141 @@
+"""`training` of the recipe as TrainingArguments: the paper's defaults, and nothing that breaks the method."""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import torch
+from transformers import TrainingArguments
+
+from kpod.config import TrainingConfig
+from kpod.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+
+OWN = frozenset(field.name for field in dataclasses.fields(TrainingConfig)) - {"arguments"}
+PASSED = (
+    "num_train_epochs",
+    "learning_rate",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "save_strategy",
+)
+"""Keys of TrainingConfig that are TrainingArguments themselves."""
+
+PAPER: Mapping[str, Any] = MappingProxyType(
+    {
+        "optim": "adamw_torch",  # without weight decay it is the paper's Adam
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "constant",
+        "logging_strategy": "epoch",  # metrics.jsonl has every update
+        "save_total_limit": 2,
+        "report_to": "none",
+        "use_cache": True,  # the trainer writes it into the student's config; generation without a cache is slow
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+)
+"""Defaults that differ from transformers' own; a recipe may override them."""
+
+_EVALUATION = "kpod evaluates the finished student by its answers; to watch a loss, use kpod.training.KeypointTrainer"
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "output_dir": "the run folder decides it",
+        "seed": "it is the recipe's own key seed",
+        "use_cpu": "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES= to train on the CPU",
+        "resume_from_checkpoint": "an interrupted run goes on by itself when the same command is run again",
+        "remove_unused_columns": "the loss needs the token weights that it would remove",
+        "logging_nan_inf_filter": "it hides a NaN loss, which must stop the run",
+        "label_smoothing_factor": "Eq. 15 is a weighted likelihood of the teacher's tokens, without smoothing",
+        "auto_find_batch_size": "a run that changed its batch size could not be resumed exactly",
+        "ignore_data_skip": "a resumed run would train on the same rationales again",
+        "save_only_model": "a checkpoint without optimizer state cannot be resumed",
+        "enable_jit_checkpoint": "it saves in the middle of an update, so a resumed run would differ; lower save_steps",
+        "train_sampling_strategy": "the order is a function of seed and epoch, so that a run can be resumed",
+        "push_to_hub": "a half-trained student would be pushed; upload the finished folder with `hf upload`",
+        "hub_token": "a secret does not belong in a recipe; log in with `hf auth login`",
+        "do_eval": _EVALUATION,
+        "eval_strategy": _EVALUATION,
+        "eval_on_start": _EVALUATION,
+        "load_best_model_at_end": _EVALUATION,
+    }
+)
+"""Arguments that would break the method or a promise of the package, and why."""
+
+
+def check_arguments(config: TrainingConfig, precision: Precision = "fp32") -> None:
+    """Refuse a recipe's training arguments before any work starts.
+
+    Raises:
+        ConfigError: On an unknown key, a refused one, or a value that transformers does not accept.
+
+    Example:
+        >>> check_arguments(TrainingConfig(arguments={"learing_rate": 1e-5}))
+        Traceback (most recent call last):
+        kpod.errors.ConfigError: unknown key training.learing_rate; did you mean training.learning_rate?
+    """
+    training_arguments(config, Path("student"), seed=0, precision=precision)
+
+
+def training_arguments(config: TrainingConfig, output_dir: Path, seed: int, precision: Precision) -> TrainingArguments:
+    """What the Trainer is given: the recipe's keys over the paper's defaults.
+
+    Args:
+        config: The recipe's section; numbers written as text, such as "1e-5", are read as numbers.
+        output_dir: Where checkpoints go. Nothing is created.
+        seed: Of initialisation, order and dropout.
+        precision: bf16 computes in bfloat16 and keeps trained parameters in float32.
+
+    Raises:
+        ConfigError: As `check_arguments`.
+    """
+    for key in config.arguments:
+        _check_key(key)
+    hints = {field.name: field.type for field in dataclasses.fields(TrainingArguments)}
+    given = {key: _number(key, value, hints[key]) for key, value in config.arguments.items()}
+    values: dict[str, Any] = {
+        **PAPER,
+        "bf16": precision == "bf16",
+        **given,
+        **{key: getattr(config, key) for key in PASSED},
+        "output_dir": str(output_dir),
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+    }
+    try:
+        return TrainingArguments(**values)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError(f"training: transformers refuses these arguments: {error}") from error
+
+
+def check_model_arguments(arguments: TrainingArguments, model_type: str) -> None:
+    """Raise ConfigError where an argument does not suit this kind of model: T5's activations overflow in fp16."""
+    if arguments.fp16 and "t5" in model_type:
+        raise ConfigError(f"training.fp16: {model_type} overflows to NaN in fp16; set precision: bf16 or train in fp32")
+
+
+def _check_key(key: str) -> None:
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    if key in REFUSED:
+        raise ConfigError(f"training.{key} cannot be set: {REFUSED[key]}")
+    if key in OWN:
+        raise ConfigError(f"training.arguments.{key}: write it straight under training")
+    if key not in known:
+        near = difflib.get_close_matches(key, sorted(OWN | known - set(REFUSED)), n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown key training.{key}; did you mean training.{near}?")
+
+
+def _number(key: str, value: Any, hint: Any) -> Any:
+    """A text as the number that the argument wants; anything else as it is."""
+    kinds = {hint, *get_args(hint)} - {type(None)}
+    if not isinstance(value, str) or str in kinds or not kinds <= {int, float}:
+        return value
+    try:
+        return float(value) if float in kinds else int(value)
+    except ValueError as error:
+        raise ConfigError(f"training.{key} is {value!r}; it must be a number") from error

@@ -1,0 +1,185 @@
+"""Which examples a stage trains on, and in which order: pure functions of rationale, stage, seed and epoch.
+
+A run can be resumed exactly because nothing here is drawn or remembered. The stage travels with each index from the
+sampler to the batch, so data loader workers and prefetching cannot mix up two stages.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import Dataset, Sampler
+
+from kpod.errors import DataError
+from kpod.lm.models import LanguageModel
+from kpod.lm.sequences import Example, collate, example_at
+from kpod.records import SEGMENTS, Schedule, TokenizedRationale
+
+StageKey: TypeAlias = tuple[int, int]
+"""Index of a rationale, and the stage it is wanted at."""
+
+StageBatch: TypeAlias = dict[str, Any]
+"""A `kpod.lm.sequences.Batch` with, under `examples`, the tuple of its examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageExample(Example):
+    """An example that knows whose it is, so that logs and errors can name it.
+
+    Attributes:
+        id: The rationale's id.
+        stage: t, from which c_i(t) was taken.
+        segments: For every trained token the index into SEGMENTS of its part.
+    """
+
+    id: str
+    stage: int
+    segments: NDArray[np.int8]
+
+
+class StageDataset(Dataset[StageExample]):
+    """Rationales as examples of a stage (Eq. 15); everything is looked up by rationale id.
+
+    A key is (index, stage); an index alone stands for the last stage, the whole rationale.
+
+    Args:
+        tokens: The rationales to train on.
+        weights: Rationale id -> w_j of every rationale token, [tokens].
+        schedule: c_i(t); may hold more rationales than `tokens`.
+        encoder_decoder: Whether the student has an encoder.
+        normalisation: none: w as given (the paper); mean: w rescaled to mean 1 over each rationale.
+        given: Where an encoder-decoder student reads the given steps.
+
+    Raises:
+        DataError: If a rationale has no weights, too many or too few, or only zeros to rescale, or is not scheduled.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[TokenizedRationale],
+        weights: Mapping[str, NDArray[np.float32]],
+        schedule: Schedule,
+        *,
+        encoder_decoder: bool,
+        normalisation: Literal["none", "mean"] = "none",
+        given: Literal["encoder", "decoder"] = "encoder",
+    ) -> None:
+        self.tokens = tokens
+        self.schedule = schedule
+        self.encoder_decoder = encoder_decoder
+        self.given: Literal["encoder", "decoder"] = given
+        self._columns = {id_: column for column, id_ in enumerate(schedule.ids)}
+        for rationale in tokens:
+            if rationale.id not in self._columns:
+                raise DataError(f"rationale {rationale.id!r} is not in the schedule; make the plan again")
+        self._weights = {r.id: normalised(_weights_of(r, weights), r.id, normalisation) for r in tokens}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, key: StageKey | int) -> StageExample:
+        index, stage = key if isinstance(key, tuple) else (key, self.schedule.ramp_stages)
+        rationale = self.tokens[index]
+        input_steps = int(self.schedule.input_steps[stage, self._columns[rationale.id]])
+        example = example_at(
+            rationale,
+            self._weights[rationale.id],
+            input_steps,
+            encoder_decoder=self.encoder_decoder,
+            given=self.given,
+        )
+        return StageExample(
+            encoder_ids=example.encoder_ids,
+            token_ids=example.token_ids,
+            first_trained=example.first_trained,
+            weights=example.weights,
+            id=rationale.id,
+            stage=stage,
+            segments=_segments(rationale)[len(rationale.token_ids) - len(example.weights) :],
+        )
+
+
+class StageSampler(Sampler[StageKey]):
+    """Every rationale once per epoch, at the stage of the epoch, in an order that only seed and epoch decide."""
+
+    def __init__(self, num_rationales: int, schedule: Schedule, seed: int) -> None:
+        self.num_rationales = num_rationales
+        self.schedule = schedule
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, that the next pass is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_rationales
+
+    def __iter__(self) -> Iterator[StageKey]:
+        stage = self.schedule.at_epoch(self.epoch)
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_rationales)
+        return ((int(index), stage) for index in order)
+
+
+def normalised(weights: NDArray[np.float32], id_: str, normalisation: Literal["none", "mean"]) -> NDArray[np.float32]:
+    """Loss weights of a rationale as the recipe wants them.
+
+    `mean` keeps their ratios but lets the learning rate mean the same with and without weights: sigmoid weights
+    below 1 shrink the rationale's loss against the answer's.
+
+    Raises:
+        DataError: If all weights are 0 and are to be rescaled.
+
+    Example:
+        >>> normalised(np.array([0.2, 0.6], dtype=np.float32), "q1", "mean").tolist()
+        [0.5, 1.5]
+    """
+    if normalisation == "none":
+        return weights
+    mean = weights.mean()
+    if not mean > 0:
+        raise DataError(
+            f"rationale {id_!r}: all weights are 0, they have no mean to divide by; drop it or weigh it again"
+        )
+    return np.asarray(weights / mean, dtype=np.float32)
+
+
+class Collator:
+    """Pads examples into a batch for a model, and keeps the examples beside it.
+
+    Raises when called:
+        DataError: If an example trains nothing; its loss would be 0 / 0.
+    """
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = replace(lm, model=nn.Identity())  # worker processes get a copy of this object, not of the model
+
+    def __call__(self, examples: Sequence[Example]) -> StageBatch:
+        """The batch of these examples."""
+        for number, example in enumerate(examples):
+            if not len(example.weights):
+                raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
+        return {**collate(examples, self.lm), "examples": tuple(examples)}
+
+
+def name_of(example: Example, number: int) -> str:
+    """How an error calls an example: by its rationale's id, or its place in the batch where it has none."""
+    return f"rationale {example.id!r}" if isinstance(example, StageExample) else f"example {number} of the batch"
+
+
+def _weights_of(rationale: TokenizedRationale, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    if rationale.id not in weights:
+        raise DataError(f"rationale {rationale.id!r} has no weights; weigh the rationales again")
+    found = weights[rationale.id]
+    if found.shape != (rationale.num_tokens,):
+        raise DataError(f"rationale {rationale.id!r}: weights of shape {found.shape} for {rationale.num_tokens} tokens")
+    return found
+
+
+def _segments(rationale: TokenizedRationale) -> NDArray[np.int8]:
+    """For every token the index into SEGMENTS of its part, [len(token_ids)]."""
+    lengths = np.diff((0, *rationale.segment_stops))
+    return np.repeat(np.arange(len(SEGMENTS), dtype=np.int8), lengths)

@@ -1,0 +1,105 @@
+"""The finished student in Hugging Face layout: it loads with plain from_pretrained, and is never half there."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kpod.errors import TrainingError
+from kpod.safe_yaml import dump_yaml
+from kpod.training.checkpoints import flush_to_disk
+
+STAGING = ".staging-final"
+RECORD = "kpod_training.json"
+MARKERS = ("config.json", "adapter_config.json")
+"""A folder is a loadable model if and only if it holds one of these, so it arrives last."""
+
+_CITATION = """@inproceedings{feng2024keypoint,
+  title = {Keypoint-based Progressive Chain-of-Thought Distillation for {LLM}s},
+  author = {Feng, Kaituo and Li, Changsheng and Zhang, Xiaolu and Zhou, Jun and Yuan, Ye and Wang, Guoren},
+  booktitle = {International Conference on Machine Learning},
+  year = {2024},
+  note = {arXiv:2405.16064}
+}"""
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What was noted about the finished student in a folder; None where no finished student is."""
+    if not (folder / RECORD).exists() or not any((folder / marker).exists() for marker in MARKERS):
+        return None
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return record
+
+
+def empty_staging(folder: Path) -> Path:
+    """An empty folder inside the student's folder, to write model and tokenizer into."""
+    staging = folder / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def publish_student(folder: Path, card: str, record: Mapping[str, Any]) -> None:
+    """Move a staged student into its folder and drop the checkpoints.
+
+    Every file is flushed and renamed; the one that makes the folder loadable comes last.
+
+    Args:
+        folder: The student's folder, which holds its checkpoints and the filled staging folder.
+        card: The model card.
+        record: What `read_record` shall return; plain JSON values.
+
+    Raises:
+        TrainingError: If no weights were staged.
+    """
+    staging = folder / STAGING
+    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs
+    if not any(staging.glob("*.safetensors")):
+        raise TrainingError(f"no weights were written to {staging}; the checkpoints in {folder} are kept")
+    (staging / "README.md").write_text(card, encoding="utf-8")
+    (staging / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    for path in sorted(staging.iterdir(), key=lambda path: path.name in MARKERS):
+        flush_to_disk(path)
+        path.replace(folder / path.name)
+    flush_to_disk(folder)
+    staging.rmdir()
+    drop_checkpoints(folder)
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a finished run."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def model_card(base_model: str | None, library: str, settings: Mapping[str, object]) -> str:
+    """README.md of a student: what it is, from which model, how it was trained, whom to cite.
+
+    Args:
+        base_model: Hub name of the model it started from; None for a local folder, whose path tells others nothing.
+        library: transformers or peft.
+        settings: Hyper-parameters, in the order they are shown.
+    """
+    head = {"library_name": library, "tags": ["kpod", "distillation"]}
+    if base_model:
+        head["base_model"] = base_model
+    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    start = f"[{base_model}](https://huggingface.co/{base_model})" if base_model else "a local model"
+    return f"""---
+{dump_yaml(head).strip()}
+---
+
+# Student distilled with KPOD
+
+Trained from {start} on a teacher's rationales by keypoint-based progressive chain-of-thought distillation
+([arXiv:2405.16064](https://arxiv.org/abs/2405.16064)) with the package `kpod-distill`.
+
+| setting | value |
+|---|---|
+{rows}
+
+```bibtex
+{_CITATION}
+```
+"""

@@ -1,0 +1,64 @@
+# ruff: noqa: ARG002 (a callback is given more than it needs)
+"""metrics.jsonl: one line per update, and the same lines whether or not the run was interrupted."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kpod.training.checkpoints import write_whole
+
+METRICS = "metrics.jsonl"
+
+Metrics = dict[str, float | int | None]
+
+
+class MetricsFile(TrainerCallback):
+    """Appends a line after every update; on resuming cuts off the lines after the checkpoint.
+
+    Args:
+        path: The file.
+        take: Returns what the update measured; called on every process, after every update.
+    """
+
+    def __init__(self, path: Path, take: Callable[[], Metrics]) -> None:
+        self.path = path
+        self.take = take
+        self._learning_rate = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the lines up to the update that training goes on from."""
+        if state.is_world_process_zero:
+            kept = read_metrics(self.path, state.global_step)
+            write_whole(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the learning rate before the scheduler moves it."""
+        self._learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the update's line through to the disk, before a checkpoint can count it."""
+        measured = self.take()
+        if not state.is_world_process_zero:
+            return
+        line = {"step": state.global_step, "epoch": state.epoch, **measured, "learning_rate": self._learning_rate}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(line)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a metrics file, up to an update or all; a torn last line, left by a kill, does not count."""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = [json.loads(line) for line in whole]
+    return [line for line in lines if last_step is None or line["step"] <= last_step]

@@ -1,0 +1,259 @@
+"""Train the student stage by stage (Algorithm 1, lines 5-11): start, go on after a kill, finish, export."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging as logging_of_transformers
+
+from kpod.config import TrainingConfig
+from kpod.errors import ConfigError, TrainingError
+from kpod.lm.models import DTYPES, LanguageModel, with_lora
+from kpod.records import Schedule, TokenizedRationale
+from kpod.training.arguments import PASSED, Precision, check_model_arguments, training_arguments
+from kpod.training.batches import StageDataset
+from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
+from kpod.training.export import STAGING, drop_checkpoints, empty_staging, model_card, publish_student, read_record
+from kpod.training.metrics import METRICS, read_metrics
+from kpod.training.trainer import KeypointTrainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSummary:
+    """What a training run did.
+
+    Attributes:
+        updates: Optimiser steps, those before an interruption included.
+        trained_tokens: Tokens with a loss, summed over all updates.
+        seconds: Wall time since the last start of the command.
+        final_loss: Mean loss of the last epoch's updates, in nats per token (or unit of weight).
+        losses: Loss of every update.
+    """
+
+    updates: int
+    trained_tokens: int
+    seconds: float
+    final_loss: float
+    losses: tuple[float, ...]
+
+
+def train_student(
+    lm: LanguageModel,
+    tokens: Sequence[TokenizedRationale],
+    weights: Mapping[str, NDArray[np.float32]],
+    schedule: Schedule,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    output_dir: Path,
+    precision: Precision,
+    fingerprint: str,
+    base_model: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainingSummary:
+    """Train a student on its schedule with the loss of Eq. 15 and write it to `output_dir`.
+
+    The same call after an interruption goes on from the last valid checkpoint and ends in the same bytes; after the
+    end it only returns the summary.
+
+    Args:
+        lm: The student before training; its model is trained in place.
+        tokens: The rationales.
+        weights: Rationale id -> w_j of its tokens, in [0, 1] (`Weights.loss`).
+        schedule: How many steps each rationale is given at each stage.
+        config: The recipe's `training`.
+        seed: Of adapters, order and dropout.
+        output_dir: Holds checkpoints and metrics.jsonl while training, then the student in Hugging Face layout.
+        precision: fp32, or bf16 arithmetic; parameters that are trained are kept in float32 while they are.
+        fingerprint: Says from which data, weights, schedule and recipe; a checkpoint with another one is refused.
+        base_model: Hub name for the model card.
+        callbacks: Further callbacks of transformers.
+
+    Raises:
+        ConfigError: On arguments that cannot be passed to transformers.
+        DataError: If a rationale has no weights or no place in the schedule.
+        TrainingError: If the loss is not finite, a checkpoint belongs to another run, or training was stopped early.
+    """
+    finished = _finished(output_dir, fingerprint)
+    if finished:
+        return finished
+    dataset = StageDataset(
+        tokens,
+        weights,
+        schedule,
+        encoder_decoder=lm.encoder_decoder,
+        normalisation=config.weight_normalisation,
+        given=config.given,
+    )
+    arguments = training_arguments(config, output_dir, seed, precision)
+    checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
+    trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
+    started = time.monotonic()
+    with _no_shard_bars():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        _check_finished(trainer)
+        record: dict[str, Any] = {
+            "updates_per_epoch": math.ceil(trainer.state.max_steps / trainer.state.num_train_epochs),
+            "seconds": time.monotonic() - started,
+        }
+        _export(trainer, lm, config, precision, base_model, record)
+    return _summary(output_dir, **record)
+
+
+def _finished(folder: Path, fingerprint: str) -> TrainingSummary | None:
+    """The summary of the run if it is done; refuses a folder that holds the student of another run."""
+    record = read_record(folder)
+    if record is None:
+        return None
+    if record.pop("fingerprint") != fingerprint:
+        raise TrainingError(
+            f"{folder} holds a student that was trained from other data, another schedule or another recipe; "
+            f"delete {folder} to train afresh, or give the run another name"
+        )
+    drop_checkpoints(folder)
+    return _summary(folder, **record)
+
+
+def _checkpoint_to_resume(folder: Path, fingerprint: str, num_processes: int) -> str | None:
+    checkpoint, skipped = last_valid_checkpoint(folder)
+    for line in skipped:
+        log.warning("skipping %s", line)
+    if checkpoint is None:
+        return None
+    refuse_other_inputs(checkpoint, fingerprint, num_processes)
+    log.info("going on from %s", checkpoint)
+    return str(checkpoint)
+
+
+def _trainer(
+    lm: LanguageModel,
+    dataset: StageDataset,
+    config: TrainingConfig,
+    arguments: TrainingArguments,
+    fingerprint: str,
+    callbacks: Sequence[TrainerCallback],
+) -> KeypointTrainer:
+    model = cast("PreTrainedModel", lm.model)
+    check_model_arguments(arguments, model.config.model_type)
+    trainer = KeypointTrainer(
+        _trainable(model, config, arguments.seed),
+        arguments,
+        dataset,
+        processing_class=lm.tokenizer,
+        normaliser=config.normaliser,
+        fingerprint=fingerprint,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if config.lora and config.merge_lora and _is_sharded(trainer):
+        raise ConfigError(
+            "training.merge_lora: adapters cannot be merged into a sharded model; set it to false and merge afterwards"
+        )
+    return trainer
+
+
+def _trainable(model: PreTrainedModel, config: TrainingConfig, seed: int) -> PreTrainedModel | PeftModel:
+    """The model as it is trained: with adapters if the recipe says so, and float32 wherever it learns.
+
+    A bfloat16 parameter would swallow most updates: at a learning rate of 1e-5 they are below its rounding error.
+    """
+    set_seed(seed)
+    trained = cast("PeftModel", with_lora(model, config.lora)) if config.lora else model
+    for parameter in trained.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trained
+
+
+def _is_sharded(trainer: KeypointTrainer) -> bool:
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def _check_finished(trainer: KeypointTrainer) -> None:
+    """Refuse to export a half-trained student: transformers returns normally when a callback stops it early."""
+    done, wanted = trainer.state.global_step, trainer.state.max_steps
+    if done < wanted:
+        raise TrainingError(
+            f"training stopped at update {done} of {wanted}; no student was written. "
+            "Run the same command again to go on from the last checkpoint"
+        )
+
+
+@contextmanager
+def _no_shard_bars() -> Iterator[None]:
+    """Keep transformers' bars for written files from breaking up the training's own."""
+    if not logging_of_transformers.is_progress_bar_enabled():
+        yield
+        return
+    logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging_of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _export(
+    trainer: KeypointTrainer,
+    lm: LanguageModel,
+    config: TrainingConfig,
+    precision: Precision,
+    base_model: str | None,
+    record: dict[str, Any],
+) -> None:
+    """Write the final student, on one process where the model is whole, on all where it is sharded."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    keeps_adapters = config.lora is not None and not config.merge_lora
+    if isinstance(model, PeftModel) and not keeps_adapters:
+        model = model.merge_and_unload()
+    if not (keeps_adapters or _is_sharded(trainer)):
+        model = model.to(DTYPES[precision])
+
+    card = model_card(base_model, "peft" if keeps_adapters else "transformers", _settings(config, trainer.args))
+    folder, first = Path(str(trainer.args.output_dir)), trainer.is_world_process_zero()
+    staging = empty_staging(folder) if first else folder / STAGING
+    trainer.accelerator.wait_for_everyone()
+    if _is_sharded(trainer):
+        trainer.save_model(str(staging), _internal_call=True)
+    elif first:
+        model.save_pretrained(staging)
+        lm.tokenizer.save_pretrained(staging)
+    trainer.accelerator.wait_for_everyone()
+    if first:
+        publish_student(folder, card, {"fingerprint": trainer.fingerprint, **record})
+    trainer.accelerator.wait_for_everyone()
+
+
+def _settings(config: TrainingConfig, arguments: TrainingArguments) -> dict[str, object]:
+    """Hyper-parameters for the model card."""
+    shown = (*PASSED[:-1], "optim", "lr_scheduler_type", "weight_decay", "max_grad_norm", "seed")
+    settings: dict[str, object] = {name: _plain(getattr(arguments, name)) for name in shown}
+    settings |= {"num_processes": arguments.world_size, "mixed precision": arguments.mixed_precision}
+    settings |= {"weight_normalisation": config.weight_normalisation, "normaliser": config.normaliser}
+    return settings | ({f"lora {k}": v for k, v in asdict(config.lora).items()} if config.lora else {})
+
+
+def _plain(value: Any) -> object:
+    return getattr(value, "value", value)
+
+
+def _summary(folder: Path, updates_per_epoch: int, seconds: float) -> TrainingSummary:
+    lines = read_metrics(folder / METRICS)
+    losses = tuple(line["loss"] for line in lines)
+    return TrainingSummary(
+        updates=len(losses),
+        trained_tokens=sum(line["trained_tokens"] for line in lines),
+        seconds=seconds,
+        final_loss=float(np.mean(losses[-updates_per_epoch:])),
+        losses=losses,
+    )

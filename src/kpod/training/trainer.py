@@ -1,0 +1,252 @@
+"""A transformers.Trainer with the loss of Eq. 15, stages by epoch, and checkpoints that survive a kill."""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
+
+from kpod.errors import ConfigError, TrainingError
+from kpod.lm.models import LanguageModel
+from kpod.lm.sequences import Example, logprobs, trained_positions
+from kpod.records import SEGMENTS
+from kpod.training.batches import Collator, StageBatch, StageDataset, StageExample, StageSampler, name_of
+from kpod.training.checkpoints import STAGING, publish, seal, write_whole
+from kpod.training.loss import Normaliser, keypoint_loss, size
+from kpod.training.metrics import METRICS, Metrics, MetricsFile
+
+RATIONALE, ANSWER = SEGMENTS.index("rationale"), SEGMENTS.index("answer")
+
+log = logging.getLogger(__name__)
+
+
+class KeypointTrainer(Trainer):
+    """Trains a student on `Example`s with the token-weighted loss of Eq. 15; otherwise a transformers.Trainer.
+
+    The loss of an optimiser step is divided once, by the trained tokens (or weights) of all its accumulated batches
+    on all processes. With a `StageDataset` each epoch trains its stage. Every update adds a line to
+    `metrics.jsonl` in the output folder: losses in nats, `rationale_loss` and `answer_loss` per token, unweighted.
+
+    Args:
+        model: Causal or encoder-decoder, perhaps wrapped by peft.
+        args: Any; label smoothing is refused.
+        train_dataset: Yields `kpod.lm.sequences.Example`s.
+        processing_class: The model's fast tokenizer.
+        normaliser: What the loss is divided by: the number of trained tokens, or their summed weights.
+        fingerprint: Written into every checkpoint; says what it was made from.
+        kwargs: As for transformers.Trainer.
+
+    Raises:
+        ConfigError: On label smoothing, or without a tokenizer.
+        TrainingError: While training, if loss or gradient is not finite; the batch is saved and named.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any] | None = None,
+        *,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        normaliser: Normaliser = "tokens",
+        fingerprint: str = "",
+        **kwargs: Any,
+    ) -> None:
+        if processing_class is None:
+            raise ConfigError("KeypointTrainer needs processing_class=tokenizer: it pads batches and is saved along")
+        if args.label_smoothing_factor:
+            raise ConfigError("training.label_smoothing_factor: the loss of Eq. 15 has no smoothing; leave it out")
+        if args.n_gpu > 1:
+            log.warning("training on 1 of %d GPUs; use `accelerate launch` or torchrun for all", args.n_gpu)
+            args._n_gpu = 1
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        kwargs.setdefault("data_collator", Collator(LanguageModel.of(cast("PreTrainedModel", base), processing_class)))
+        self.normaliser: Normaliser = normaliser
+        self.fingerprint = fingerprint
+        self._staging: Path | None = None
+        self._sampler: StageSampler | None = None
+        self._examples: list[Example] = []
+        super().__init__(model, args, train_dataset=train_dataset, processing_class=processing_class, **kwargs)
+        self._measured = torch.zeros(6, device=args.device)
+        self._evaluated = torch.zeros(2, device=args.device)
+        self.add_callback(MetricsFile(self._folder / METRICS, self._take_metrics))
+
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    # -- the loss ----------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: StageBatch,
+        return_outputs: bool = False,  # noqa: ARG002
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """The batch's share of Eq. 15, times the number of processes, over which gradients are averaged.
+
+        Args:
+            model: As wrapped for training.
+            inputs: A batch of `Collator`.
+            return_outputs: Ignored: logits of trained tokens alone are no use to a caller.
+            num_items_in_batch: The normaliser of the optimiser step; None for that of this batch alone.
+
+        Raises:
+            TrainingError: If the loss is not finite.
+        """
+        logps, weights = _predict(model, inputs)
+        normaliser = size(weights, self.normaliser) if num_items_in_batch is None else num_items_in_batch
+        loss = keypoint_loss(logps, weights, normaliser)
+        if not torch.isfinite(loss):
+            raise self._failure(f"the loss is {loss.item()}", inputs["examples"])
+        self._measured += _measures(loss, logps, inputs["examples"])
+        self._examples += inputs["examples"]
+        return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[StageBatch], device: torch.device) -> Tensor:
+        """The normaliser of an optimiser step: over its accumulated batches, and over all processes."""
+        sizes = [size(batch["weights"][trained_positions(batch)], self.normaliser) for batch in batch_samples]
+        total = torch.stack(sizes).sum().to(device)
+        return self.accelerator.reduce(total, "sum") if self.args.world_size > 1 else total
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Stop before an update that would make every parameter NaN; fp16's scaler skips such updates itself."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        if self.accelerator.scaler is None and norm is not None and not math.isfinite(float(norm)):
+            raise self._failure(f"the norm of the gradient is {float(norm)}", self._examples)
+        return norm
+
+    def _failure(self, what: str, examples: Sequence[Example]) -> TrainingError:
+        """Save the examples beside the checkpoints and name them."""
+        update = self.state.global_step + 1
+        rank = f"-{self.args.process_index}" if self.args.world_size > 1 else ""
+        path = self._folder / f"failed_batch{rank}.json"
+        rows = [{**asdict(example), "name": name_of(example, number)} for number, example in enumerate(examples)]
+        saved = {"update": update, "epoch": self.state.epoch, "fault": what, "examples": rows}
+        write_whole(path, json.dumps(saved, default=lambda array: array.tolist()))
+        names = ", ".join(row["name"] for row in rows)
+        return TrainingError(
+            f"update {update}: {what} on {names}; the batch is saved in {path}. "
+            "Checkpoints before it are sound: lower training.learning_rate, or drop these rationales"
+        )
+
+    def _take_metrics(self) -> Metrics:
+        """What the update measured, over all its batches and processes; then starts counting anew."""
+        sums = self.accelerator.reduce(self._measured, "sum") if self.args.world_size > 1 else self._measured
+        loss, tokens, rationale, num_rationale, answer, num_answer = sums.tolist()
+        first = self._examples[0]
+        self._measured, self._examples = torch.zeros_like(self._measured), []
+        return {
+            "stage": first.stage if isinstance(first, StageExample) else None,
+            "loss": loss,
+            "rationale_loss": rationale / num_rationale if num_rationale else None,
+            "answer_loss": answer / num_answer if num_answer else None,
+            "trained_tokens": int(tokens),
+        }
+
+    # -- evaluation: the same loss, divided once by the whole set's normaliser ---------------------
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: StageBatch,
+        prediction_loss_only: bool,  # noqa: ARG002
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, None, None]:
+        """The loss of an evaluation batch; logits are never gathered."""
+        with torch.no_grad():
+            logps, weights = _predict(model, self._prepare_inputs(inputs))
+        number = size(weights, self.normaliser)
+        self._evaluated += torch.stack([keypoint_loss(logps, weights, 1.0), number])
+        return keypoint_loss(logps, weights, number), None, None
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As transformers', with the loss of the set in place of its batches' mean."""
+        self._evaluated = torch.zeros(2, device=self.args.device)
+        output = super().evaluation_loop(*args, **kwargs)
+        sums = self.accelerator.reduce(self._evaluated, "sum") if self.args.world_size > 1 else self._evaluated
+        if output.metrics is not None:
+            output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = float(sums[0] / sums[1])
+        return output
+
+    # -- stages ------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, StageDataset):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._sampler = StageSampler(len(dataset), dataset.schedule, seed)
+        return self._sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Tell the sampler its epoch; accelerate does not reach it when several processes resume inside an epoch."""
+        if self._sampler is not None:
+            self._sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save into a staging folder; seal, rename and only then delete older checkpoints, all on one process."""
+        folder, limit = Path(self._get_output_dir(trial)), self.args.save_total_limit
+        first = self.is_world_process_zero()
+        if first:
+            shutil.rmtree(folder / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._staging, self.args.save_total_limit = folder / STAGING, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging, self.args.save_total_limit = None, limit
+        self.accelerator.wait_for_everyone()
+        name = f"checkpoint-{self.state.global_step}"
+        best = self.state.best_model_checkpoint
+        if best and Path(best).parent == folder / STAGING:
+            self.state.best_model_checkpoint = str(folder / name)
+        if first:
+            self.state.save_to_json(str(folder / STAGING / name / TRAINER_STATE_NAME))
+            seal(folder / STAGING / name, self.fingerprint, self.args.world_size)
+            publish(folder / STAGING / name, folder / name)
+            (folder / STAGING).rmdir()
+            rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+
+
+def _predict(model: nn.Module, inputs: StageBatch) -> tuple[Float[Tensor, " trained"], Float[Tensor, " trained"]]:
+    """Log P and weight of every trained token of a batch."""
+    batch = {name: value for name, value in inputs.items() if name != "examples"}
+    return logprobs(model, batch), batch["weights"][trained_positions(batch)]
+
+
+@torch.no_grad()
+def _measures(
+    loss: Float[Tensor, ""], logps: Float[Tensor, " trained"], examples: Sequence[Example]
+) -> Float[Tensor, "6"]:
+    """Loss, trained tokens, then NLL and number of rationale tokens and of answer tokens; 0 where parts are unknown."""
+    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
+    segments = torch.from_numpy(np.concatenate(parts)).to(logps.device)
+    measures = [loss, logps.new_tensor(len(logps))]
+    for part in (RATIONALE, ANSWER):
+        inside = segments == part
+        measures += [-logps[inside].sum(), inside.sum()]
+    return torch.stack([measure.float() for measure in measures])

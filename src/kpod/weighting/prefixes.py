@@ -1,0 +1,142 @@
+"""The answer's NLL after prefixes of a masked rationale: L_p of Eq. 5 for given masks.
+
+A causal predictor answers after all K prefixes in one forward pass. Its sequence is question, masked rationale,
+then K copies of `closing answer`; copy k sees the question, the first k_k rationale tokens and itself, and its
+positions continue from the prefix's end. An encoder-decoder predictor gets one encoder input per prefix, since
+a bidirectional encoder would let a prefix see what follows it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from kpod.lm.models import LanguageModel
+from kpod.lm.sequences import IGNORED, Batch, logprobs, trained_positions
+from kpod.records import TokenizedRationale
+
+
+@dataclass(frozen=True)
+class MaskedRationale:
+    """A rationale under one mask, and the prefixes after which its answer is asked.
+
+    Attributes:
+        tokens: The rationale.
+        keep: m_j of Eq. 4, True where token j is kept, [tokens].
+        prefixes: Prefix lengths in rationale tokens, each 1 to n, all different.
+    """
+
+    tokens: TokenizedRationale
+    keep: Bool[Tensor, " tokens"]
+    prefixes: tuple[int, ...]
+
+
+class Predictor(nn.Module):
+    """Answers from masked rationales. The mask is a learnt vector in place of a token's embedding.
+
+    The vector starts at the mean embedding: pre-norm backbones hardly notice an embedding's scale, so a mask
+    that scales embeddings or zeroes them would hide nothing.
+    """
+
+    def __init__(self, lm: LanguageModel) -> None:
+        super().__init__()
+        self.lm = lm
+        self.backbone = lm.model
+        table = lm.model.get_input_embeddings().weight.detach()
+        self.mask_vector = nn.Parameter(table.float().mean(dim=0))
+
+    def forward(self, rows: Sequence[MaskedRationale]) -> Float[Tensor, "rows prefixes"]:
+        """- sum_j log P(y_j | y_<j, masked r_<k, x) in nats, for every row and each of its K prefixes (Eq. 5).
+
+        Only the answer's own tokens are scored; the fixed words before it are read.
+
+        Args:
+            rows: Masked rationales, all with the same number of prefixes.
+        """
+        batch = self._in_one_pass(rows) if not self.lm.encoder_decoder else self._one_by_one(rows)
+        owner = batch.pop("owner")[trained_positions(batch)]
+        num = len(rows[0].prefixes)
+        sums = torch.zeros(len(rows) * num, device=owner.device)
+        return sums.index_add(0, owner, -logprobs(self.backbone, batch)).view(len(rows), num)
+
+    def embed(self, row: MaskedRationale, length: int) -> Float[Tensor, "tokens features"]:
+        """Question and first `length` rationale tokens as embeddings, masked tokens replaced."""
+        question, *_ = row.tokens.segment_stops
+        asked = self._embeddings(row.tokens.token_ids[:question])
+        told = self._embeddings(row.tokens.token_ids[question : question + length])
+        keep = row.keep[:length, None].to(told.device)
+        masked = torch.where(keep, told, self.mask_vector.to(told.dtype))
+        if not self.lm.encoder_decoder:
+            return torch.cat([asked, masked])
+        return torch.cat([asked[:-1], masked, asked[-1:]])  # the encoder's input ends in its end token
+
+    def _embeddings(self, ids: Sequence[int]) -> Float[Tensor, "tokens features"]:
+        embedded: Tensor = self.backbone.get_input_embeddings()(torch.tensor(ids, device=self.lm.device))
+        return embedded
+
+    def _in_one_pass(self, rows: Sequence[MaskedRationale]) -> Batch:
+        parts = [self._row_in_one_pass(row, index) for index, row in enumerate(rows)]
+        longest = max(len(part["labels"]) for part in parts)
+        sees = torch.stack([_padded_square(part["sees"], longest) for part in parts])
+        batch = {
+            name: pad_sequence([part[name] for part in parts], batch_first=True, padding_value=value)
+            for name, value in (("inputs_embeds", 0.0), ("position_ids", 0), ("labels", IGNORED), ("owner", 0))
+        }
+        floor = torch.finfo(batch["inputs_embeds"].dtype).min
+        hidden = torch.zeros(sees.shape, dtype=batch["inputs_embeds"].dtype).masked_fill(~sees, floor)
+        return {**batch, "attention_mask": hidden[:, None].to(self.lm.device)}
+
+    def _row_in_one_pass(self, row: MaskedRationale, index: int) -> dict[str, Tensor]:
+        """One row's tensors; `owner` says which row and prefix a label belongs to."""
+        tokens, num = row.tokens, len(row.prefixes)
+        question, length = tokens.segment_stops[0], tokens.num_tokens
+        copy = tokens.ids("closing") + tokens.ids("answer")
+        body, size = question + length, len(copy)
+        embedded = torch.cat([self.embed(row, length), self._embeddings(copy).repeat(num, 1)])
+        positions = torch.arange(body + num * size)
+        labels = torch.full((body + num * size,), IGNORED)
+        owner = torch.zeros(body + num * size, dtype=torch.long)
+        sees = torch.ones(body + num * size, body + num * size, dtype=torch.bool).tril()
+        answer = torch.tensor(tokens.ids("answer"))
+        for k, prefix in enumerate(row.prefixes):
+            start, stop = body + k * size, body + (k + 1) * size
+            positions[start:stop] = question + prefix + torch.arange(size)
+            sees[start:stop, question + prefix : start] = False
+            before = torch.arange(stop - len(answer), stop) - 1
+            if len(answer) == size:  # nothing stands before the answer: the prefix's last token predicts its first
+                before[0] = question + prefix - 1
+            labels[before], owner[before] = answer, index * num + k
+        device = self.lm.device
+        return {
+            "inputs_embeds": embedded,
+            "position_ids": positions.to(device),
+            "labels": labels.to(device),
+            "owner": owner.to(device),
+            "sees": sees,
+        }
+
+    def _one_by_one(self, rows: Sequence[MaskedRationale]) -> Batch:
+        pairs = [(row, prefix) for row in rows for prefix in row.prefixes]
+        read = [self.embed(row, prefix) for row, prefix in pairs]
+        targets = [(row.tokens.ids("closing"), row.tokens.ids("answer")) for row, _ in pairs]
+        start = self.lm.decoder_start_id
+        inputs = [torch.tensor([start, *closing, *answer][:-1]) for closing, answer in targets]
+        labels = [torch.tensor([*(IGNORED for _ in closing), *answer]) for closing, answer in targets]
+        batch = {
+            "inputs_embeds": pad_sequence(read, batch_first=True),
+            "attention_mask": pad_sequence([torch.ones(len(r), dtype=torch.long) for r in read], batch_first=True),
+            "decoder_input_ids": pad_sequence(inputs, batch_first=True, padding_value=self.lm.pad_id),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        }
+        batch["owner"] = torch.arange(len(pairs))[:, None].expand_as(batch["labels"])
+        return {name: tensor.to(self.lm.device) for name, tensor in batch.items()}
+
+
+def _padded_square(sees: Bool[Tensor, "length length"], longest: int) -> Bool[Tensor, "longest longest"]:
+    """Padding sees itself alone, so that no row of the attention mask is empty (a softmax over nothing is NaN)."""
+    square = torch.eye(longest, dtype=torch.bool)
+    square[: len(sees), : len(sees)] = sees
+    return square

@@ -1,0 +1,173 @@
+"""Batched greedy generation: the same texts as one by one, whatever the checkpoint's own settings."""
+
+import copy
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kpod.config import EvaluationConfig, LoraConfig, PromptConfig
+from kpod.data.prompts import completion
+from kpod.errors import DataError
+from kpod.evaluation.generation import answer_questions
+from kpod.lm.decoding import continue_greedily
+from kpod.lm.encoding import encode, prompt_ids
+from kpod.lm.models import LanguageModel, with_lora
+from kpod.lm.sequences import collate, example_at, logprobs
+from kpod.records import Question, Rationale, TokenizedRationale
+from tests.tiny import END, tiny_llama, tiny_rationales, tiny_t5
+
+PROMPT = PromptConfig(question="Q: {question} A:", cot_prompt="", closing="The answer is {answer}")
+QUESTIONS = [rationale.question for rationale in tiny_rationales()]
+RANDOM = pytest.mark.parametrize(
+    "lm", [tiny_llama(), tiny_llama(pad="eos", bos=True), tiny_t5()], ids=["causal", "eos", "t5"]
+)
+TAUGHT = {"2 + 2?": ("Four.", "4"), "Is a rose a plant that grows?": ("It is.", "yes")}
+
+
+@pytest.fixture(scope="module", params=[tiny_llama, tiny_t5], ids=["causal", "t5"])
+def taught(request) -> LanguageModel:
+    """A student that knows two rationales by heart, taught through the package's own sequences and loss."""
+    lm = request.param()
+    examples = []
+    for question, (text, answer) in TAUGHT.items():
+        rationale = Rationale(question, Question(question, question, answer), text)
+        tokens = encode(lm, rationale, [(0, len(text))], PROMPT, 1000)
+        assert isinstance(tokens, TokenizedRationale)
+        ones = np.ones(tokens.num_tokens, dtype=np.float32)
+        examples.append(example_at(tokens, ones, 0, encoder_decoder=lm.encoder_decoder))
+    batch = collate(examples, lm)
+    optimiser = torch.optim.Adam(lm.model.parameters(), lr=1e-2)
+    for _ in range(200):
+        loss = -logprobs(lm.model, batch).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if loss < 0.05:
+            break
+    return lm
+
+
+def test_what_a_student_was_taught_it_writes_and_ends(taught):
+    questions = [Question(question, question, answer) for question, (_, answer) in TAUGHT.items()]
+    predictions = answer_questions(taught, questions, PROMPT, EvaluationConfig(max_new_tokens=80))
+    assert [p.text for p in predictions] == [completion(*known, PROMPT).text for known in TAUGHT.values()]
+    assert [p.id for p in predictions] == list(TAUGHT)
+    assert [p.answer for p in predictions] == ["4", "yes"]
+    assert all(p.correct and p.finished for p in predictions)
+
+
+def test_a_text_is_finished_only_if_its_end_token_came_in_time(taught):
+    question = Question("q1", "2 + 2?", "4")
+    needed = len(completion("Four.", "4", PROMPT, "" if taught.encoder_decoder else " ").text) + 1
+
+    def asked(max_new_tokens: int):
+        return answer_questions(taught, [question], PROMPT, EvaluationConfig(max_new_tokens=max_new_tokens))[0]
+
+    assert asked(needed).finished
+    assert not asked(needed - 1).finished
+    assert asked(needed - 1).text == asked(needed).text
+
+
+@RANDOM
+def test_a_batch_writes_what_each_prompt_writes_alone(lm):
+    lm.model.double()  # no near ties, so that rounding decides nothing
+    prompts = [prompt_ids(lm, question, PROMPT) for question in QUESTIONS]
+    assert len({len(ids) for ids in prompts}) > 3
+    together = continue_greedily(lm, prompts, 12)
+    assert together == [continue_greedily(lm, [ids], 12)[0] for ids in prompts]
+
+
+@RANDOM
+def test_predictions_come_in_the_order_of_the_questions_whatever_the_batch_size(lm):
+    lm.model.double()
+    found = [answer_questions(lm, QUESTIONS, PROMPT, EvaluationConfig(True, size, 8)) for size in (1, 4, 25)]
+    assert found[0] == found[1] == found[2]
+    assert [p.id for p in found[0]] == [question.id for question in QUESTIONS]
+    assert [p.gold for p in found[0]] == [question.answer for question in QUESTIONS]
+
+
+@RANDOM
+def test_greedy_means_the_likeliest_token_at_every_place(lm):
+    ids = prompt_ids(lm, QUESTIONS[0], PROMPT)
+    found = continue_greedily(lm, [ids], 6)[0].token_ids
+    for position, token in enumerate(found):
+        if lm.encoder_decoder:
+            read = {"decoder_input_ids": torch.tensor([[lm.decoder_start_id, *found[:position]]])}
+            read["input_ids"] = torch.tensor([ids])
+        else:
+            read = {"input_ids": torch.tensor([[*ids, *found[:position]]])}
+        with torch.no_grad():
+            assert lm.model(**read).logits[0, -1].argmax().item() == token
+
+
+def test_the_checkpoints_own_settings_change_nothing_and_stay_as_they_are(taught):
+    wild = replace(taught, model=copy.deepcopy(taught.model))
+    settings = wild.model.generation_config
+    settings.update(do_sample=True, temperature=9.0, top_p=0.5, top_k=3, repetition_penalty=9.0, num_beams=3)
+    settings.update(no_repeat_ngram_size=1, min_new_tokens=70, max_length=5, suppress_tokens=[END])
+    before = settings.to_dict()
+    heard: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    listener.emit = heard.append
+    logging.getLogger("transformers").addHandler(listener)
+    prompts = [prompt_ids(taught, Question(key, key, "4"), PROMPT) for key in TAUGHT]
+    found = continue_greedily(wild, prompts, 80)
+    logging.getLogger("transformers").removeHandler(listener)
+    assert found == continue_greedily(taught, prompts, 80)
+    assert all(continuation.finished for continuation in found)
+    assert wild.model.generation_config is settings
+    assert settings.to_dict() == before
+    assert [record.getMessage() for record in heard] == []
+
+
+def test_a_models_further_end_tokens_end_a_text_too(taught):
+    ids = prompt_ids(taught, Question("q1", "2 + 2?", "4"), PROMPT)
+    stop = ord("r")  # "Four. ..." is broken off after "Fou"
+    lm = replace(taught, model=copy.deepcopy(taught.model))
+    lm.model.generation_config.eos_token_id = [END, byte_id(lm, stop)]
+    found = continue_greedily(lm, [ids], 80)[0]
+    assert found.finished
+    assert lm.tokenizer.decode(list(found.token_ids)).strip() == "Fou"
+
+
+def byte_id(lm: LanguageModel, byte: int) -> int:
+    return lm.tokenizer(chr(byte), add_special_tokens=False).input_ids[0]
+
+
+def test_a_student_in_training_writes_without_dropout_and_trains_on():
+    lm = tiny_llama(dropout=0.5)
+    prompts = [prompt_ids(lm, question, PROMPT) for question in QUESTIONS]
+    calm = continue_greedily(lm, prompts, 8)
+    lm.model.train()
+    assert continue_greedily(lm, prompts, 8) == calm
+    assert lm.model.training
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_adapters_take_part_and_the_wrapper_is_no_hindrance(make):
+    plain = make()
+    prompts = [prompt_ids(plain, question, PROMPT) for question in QUESTIONS]
+    expected = continue_greedily(plain, prompts, 8)
+    lm = replace(plain, model=with_lora(plain.model, LoraConfig(rank=2, alpha=4)))
+    assert continue_greedily(lm, prompts, 8) == expected
+    for name, parameter in lm.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data)
+    assert continue_greedily(lm, prompts, 8) != expected
+
+
+def test_a_prompt_without_room_is_told_before_anything_is_generated():
+    lm = replace(tiny_llama(), context=100)
+    lm.model.forward = None
+    long = Question("long", "Why? " * 20, "4")
+    with pytest.raises(DataError, match=r"'long': a prompt of \d+ tokens .* context of 100"):
+        answer_questions(lm, [QUESTIONS[5], long], PROMPT, EvaluationConfig(max_new_tokens=8))
+    with pytest.raises(DataError, match=r"lower evaluation\.max_new_tokens"):
+        answer_questions(lm, [QUESTIONS[5]], PROMPT, EvaluationConfig(max_new_tokens=99))
+
+
+def test_no_question_has_no_prediction():
+    assert answer_questions(tiny_llama(), [], PROMPT, EvaluationConfig()) == []

@@ -1,0 +1,227 @@
+"""A recipe says what it looks like, or is refused with the key and what to write instead."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kpod.config import (
+    DataConfig,
+    DiversityConfig,
+    LoraConfig,
+    PromptConfig,
+    Recipe,
+    ScheduleConfig,
+    TeacherConfig,
+    TrainingConfig,
+    WeightingConfig,
+)
+from kpod.errors import ConfigError
+from kpod.recipe import dump_recipe, load_recipe
+from kpod.safe_yaml import MAX_BYTES
+
+
+@pytest.fixture
+def recipe_of(tmp_path: Path):
+    def load(text: str, *overrides: str) -> Recipe:
+        path = tmp_path / "recipe.yaml"
+        path.write_bytes(text.encode())
+        return load_recipe(path, overrides)
+
+    return load
+
+
+def test_no_file_and_an_empty_file_are_the_default_recipe(recipe_of):
+    assert load_recipe(None) == recipe_of("") == recipe_of("data:\nschedule: # nothing set\n") == Recipe()
+
+
+def test_a_whole_recipe(recipe_of):
+    recipe = recipe_of(
+        """
+        name: gsm8k-kpod
+        data: {train: gsm8k, train_limit: 300, tests: [gsm8k, "svamp:test"], prompt: {chat: false}}
+        teacher: {rationales: gemini-1.5-flash}
+        schedule: {diversity: {relative: 0.5}, initial_fraction: 0}
+        training: {learning_rate: 1e-5, lora: {rank: 8}, warmup_steps: 10, weight_decay: 1e-2}
+        """
+    )
+    assert recipe == Recipe(
+        name="gsm8k-kpod",
+        data=DataConfig(train="gsm8k", train_limit=300, tests=("gsm8k", "svamp:test"), prompt=PromptConfig(chat=False)),
+        teacher=TeacherConfig(rationales="gemini-1.5-flash"),
+        schedule=ScheduleConfig(diversity=DiversityConfig(relative=0.5), initial_fraction=0.0),
+        training=TrainingConfig(
+            learning_rate=1e-5, lora=LoraConfig(rank=8), arguments={"warmup_steps": 10, "weight_decay": 0.01}
+        ),
+    )
+
+
+@pytest.mark.parametrize("number", ["1e-5", '"1e-5"', "1E-5", "1.0e-5", "0.00001", ".1e-4", "+1e-5"])
+def test_every_spelling_of_a_float_is_that_float(recipe_of, number: str):
+    assert recipe_of(f"training: {{learning_rate: {number}}}").training.learning_rate == 1e-5
+
+
+def test_an_integer_is_a_float_where_one_is_wanted(recipe_of):
+    alpha = recipe_of("weighting: {mask_loss_weight: 1}").weighting.mask_loss_weight
+    assert alpha == 1.0
+    assert isinstance(alpha, float)
+
+
+def test_no_is_false_where_a_truth_value_is_wanted(recipe_of):
+    assert recipe_of("evaluation: {before: no}").evaluation.before is False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("schedule: {num_cluster: 8}", r"unknown key schedule\.num_cluster; did you mean schedule\.num_clusters\?"),
+        ("num_clusters: 8", r"unknown key num_clusters; did you mean schedule\.num_clusters\?"),
+        ("shedule: {}", r"unknown key shedule; did you mean schedule\?"),
+        ("teacher: {api_key: x}", r"unknown key teacher\.api_key; keys there: teacher\.rationales, teacher\.filter"),
+        ("training: {lora: {rnk: 8}}", r"unknown key training\.lora\.rnk; did you mean training\.lora\.rank\?"),
+        ("training: {hub_token: x}", r"training\.hub_token: a secret does not belong"),
+        ("training: {arguments: {warmup_steps: 1}}", "straight under training"),
+        ("training: {3: 4}", r"training\.3 is no name"),
+        ("data: {columns: {3: x}}", r"unknown key data\.columns\.3"),
+        ("training: {learning_rate: fast}", r"training\.learning_rate is 'fast'; it must be a number"),
+        ("training: {learning_rate: .nan}", r"training\.learning_rate is nan; it must be a number"),
+        ("training: {learning_rate: yes}", r"training\.learning_rate is True; it must be a number"),
+        ("training: {num_train_epochs: 2.5}", r"training\.num_train_epochs is 2\.5; it must be a whole number"),
+        ("seed: true", "seed is True; it must be a whole number"),
+        ('seed: "1"', "seed is '1'; it must be a whole number"),
+        ("seed: 010", r"recipe\.yaml:1: 010 would be read as 8"),
+        ("training: {warmup_steps: 12:30}", r"recipe\.yaml:1: 12:30 would be read as 750"),
+        ("name: no", "name is False; it must be a text; .*quotes"),
+        ("name: 2024-01-01", r"name is datetime\.date.*quotes"),
+        ("student: 1e5", r"student is 100000\.0; it must be a text; .*quotes"),
+        (
+            "training: {save_strategy: no}",
+            r"training\.save_strategy is False; it must be one of epoch, steps, no; .*quotes",
+        ),
+        ("training: {save_strategy: never}", r"training\.save_strategy is 'never'; it must be one of epoch, steps, no"),
+        ("evaluation: {before: 1}", r"evaluation\.before is 1; it must be true or false"),
+        ("data: {tests: gsm8k}", r"data\.tests is 'gsm8k'; it must be a list of texts"),
+        ("data: {tests: [1]}", r"data\.tests is \[1\]; it must be a list of texts"),
+        ("data: {train: null}", r"data\.train is None; it must be a text"),
+        ("data: gsm8k", "data is 'gsm8k'; it must be a section"),
+        ("- name: x", r"recipe\.yaml must hold recipe keys"),
+        ("schedule: {initial_fraction: 2}", r"schedule\.initial_fraction is 2\.0; it must be between 0 and 1"),
+        ("seed: 1\nname: x\nseed: 2", r"recipe\.yaml:3: the key 'seed' stands twice"),
+        ("data: {train: &a x, root: *a}", r"recipe\.yaml:1: aliases"),
+        ("seed: [1", r"recipe\.yaml:1: expected"),
+        ("seed: !!python/object:os.system x", "could not determine a constructor"),
+        ("seed: \x07", "no readable YAML"),
+        ("seed: 2024-99-99", "no readable YAML"),
+        ("[" * 1000, "no readable YAML"),
+        ("? {a: 1}\n: x", "found unhashable key"),
+        ("#" * (MAX_BYTES + 1), "are not read"),
+    ],
+)
+def test_what_a_recipe_may_not_say(recipe_of, text: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        recipe_of(text)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "é", "a\n", "x" * 65])
+def test_a_run_name_must_be_a_plain_file_name(name: str):
+    with pytest.raises(ConfigError, match="name is"):
+        load_recipe(None, [f"--name={name}"])
+
+
+def test_a_run_name_may_start_with_a_dot():
+    assert load_recipe(None, ["--name", "..."]).name == "..."
+
+
+def test_a_missing_or_undecodable_file_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read: No such file"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(ConfigError, match=r"latin\.yaml: byte 9 is no UTF-8"):
+        load_recipe(tmp_path / "latin.yaml")
+
+
+def test_the_command_line_wins_over_the_file_and_the_later_word_over_the_earlier(recipe_of):
+    text = "schedule: {num_clusters: 3, stride: 2}"
+    schedule = recipe_of(text, "--schedule.num_clusters", "8", "--schedule.num_clusters=9").schedule
+    assert (schedule.num_clusters, schedule.stride) == (9, 2)
+
+
+def test_what_the_command_line_may_say():
+    recipe = load_recipe(
+        None,
+        [
+            *("--student", "010", "--training.save_strategy", "no", "--evaluation.before", "no"),
+            *("--data.tests=['gsm8k:test', svamp]", "--data.train_limit", "null", "--teacher.rationales=null"),
+            *("--schedule.diversity", "{relative: 1}", "--training.lora.rank", "8", "--training.warmup_steps=1e-2"),
+            *("--data.prompt.closing", "So: {answer}", "--schedule.growth_exponent", "-0.5"),
+        ],
+    )
+    assert recipe == Recipe(
+        student="010",
+        data=DataConfig(tests=("gsm8k:test", "svamp"), prompt=PromptConfig(closing="So: {answer}")),
+        schedule=ScheduleConfig(diversity=DiversityConfig(relative=1.0), growth_exponent=-0.5),
+        training=TrainingConfig(save_strategy="no", lora=LoraConfig(rank=8), arguments={"warmup_steps": 0.01}),
+        evaluation=replace(Recipe().evaluation, before=False),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--schedule.num_cluster", "8"], r"unknown key schedule\.num_cluster; did you mean schedule\.num_clusters\?"),
+        (["schedule.num_clusters", "8"], "unexpected argument 'schedule.num_clusters'"),
+        (["--seed"], "--seed needs a value"),
+        (["--seed", "--name", "x"], "--seed needs a value"),
+        (["--seed", "x"], "seed is 'x'; it must be a whole number"),
+        (["--seed", "010"], "seed:1: 010 would be read as 8"),
+        (["--data.tests", "[a"], r"data\.tests:1: expected"),
+        (["--data.train.split", "x", "--data.train", "y", "--data.train.split", "x"], "has no keys"),
+        (["--training.lora", "true"], r"training\.lora is True; it must be a section"),
+        (["--", "x"], "unexpected argument"),
+        (["--a..b", "x"], "unknown key a"),
+    ],
+)
+def test_what_the_command_line_may_not_say(words: list[str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(None, words)
+
+
+texts = st.one_of(
+    st.sampled_from(
+        ["no", "1e-5", "010", "12:30", "null", "", "~", "2024-01-01", "<<", "=", "- a", "{x}", "\u2028", "#"]
+    ),
+    st.text(st.characters(codec="utf-8"), max_size=20),
+)
+scalars = st.one_of(texts, st.booleans(), st.none(), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+argument_names = st.sampled_from(["warmup_steps", "weight_decay", "bf16", "report_to", "optim_args"])
+
+
+@settings(max_examples=15)
+@given(
+    name=st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
+    tests=st.lists(texts, max_size=3),
+    text=texts,
+    rate=st.floats(allow_nan=False, allow_infinity=False),
+    alpha=st.floats(min_value=1e-300, allow_infinity=False),
+    lora=st.none() | st.builds(LoraConfig, rank=st.integers()),
+    arguments=st.dictionaries(argument_names, scalars | st.lists(scalars, max_size=2), max_size=3),
+)
+def test_a_dumped_recipe_loads_as_an_equal_one(tmp_path_factory, name, tests, text, rate, alpha, lora, arguments):
+    recipe = Recipe(
+        name=name,
+        student=text,
+        data=DataConfig(tests=tuple(tests), root=text, prompt=PromptConfig(cot_prompt=text)),
+        weighting=WeightingConfig(mask_loss_weight=alpha),
+        training=TrainingConfig(learning_rate=rate, lora=lora, arguments=arguments),
+    )
+    path = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    path.write_bytes(dump_recipe(recipe).encode())
+    assert load_recipe(path) == recipe
+
+
+def test_an_argument_that_is_a_key_of_training_cannot_be_dumped():
+    recipe = Recipe(training=TrainingConfig(arguments={"learning_rate": 1.0}))
+    with pytest.raises(ConfigError, match=r"training\.arguments\.learning_rate"):
+        dump_recipe(recipe)
