@@ -60,7 +60,7 @@ def test_a_kill_leaves_whole_checkpoints_only(runs):
     assert in_training["skipped"] == in_save["skipped"] == []
     assert ".staging" in in_save["names"]
     assert [name for name in in_save["names"] if name.startswith("checkpoint")] == ["checkpoint-4"]
-    assert in_export["valid"] == "checkpoint-8"
+    assert in_export["valid"] == "checkpoint-9"
     assert "model.safetensors" in in_export["names"]
     assert "config.json" not in in_export["names"]
 

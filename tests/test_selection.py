@@ -199,9 +199,9 @@ def test_a_budget_that_no_sum_can_reach_does_not_loosen_the_bound():
 
 
 def test_as_many_clusters_as_items_are_selected_from():
-    costs = np.arange(1, 301)
-    selection = select(costs, np.arange(300), 3000, 12.0)
-    assert costs[selection.indices].sum() == 3000
+    costs = np.arange(1, 61)
+    selection = select(costs, np.arange(60), 300, 12.0)
+    assert costs[selection.indices].sum() == 300
     assert selection.value >= 0.99 * selection.upper_bound
 
 

@@ -1,3 +1,22 @@
-"""KPOD: keypoint-based progressive chain-of-thought distillation (Feng et al., ICML 2024)."""
+"""KPOD: keypoint-based progressive chain-of-thought distillation (Feng et al., ICML 2024).
 
+`import kpod` is light; `kpod.run` imports torch and transformers when it is called first.
+"""
+
+from typing import TYPE_CHECKING
+
+from kpod.config import Recipe
+from kpod.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from kpod.pipeline import RunResult
+
+__all__ = ["Recipe", "__version__", "load_recipe", "run"]
 __version__ = "0.1.0"
+
+
+def run(recipe: Recipe) -> "RunResult":
+    """Distil as a recipe says; see `kpod.pipeline.run`."""
+    from kpod.pipeline import run as run_pipeline
+
+    return run_pipeline(recipe)

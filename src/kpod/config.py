@@ -44,8 +44,15 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         for name in ("question", "chat_question"):
-            require("{question}" in getattr(self, name), f"data.prompt.{name}", getattr(self, name), "a template with {question}")
-        require(self.closing.count("{answer}") == 1, "data.prompt.closing", self.closing, "a template with one {answer}")
+            require(
+                "{question}" in getattr(self, name),
+                f"data.prompt.{name}",
+                getattr(self, name),
+                "a template with {question}",
+            )
+        require(
+            self.closing.count("{answer}") == 1, "data.prompt.closing", self.closing, "a template with one {answer}"
+        )
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,12 @@ class DiversityConfig:
     """beta * sum_k sqrt(|C_k|) / B instead of beta."""
 
     def __post_init__(self) -> None:
-        require(self.beta is None or self.relative is None, "schedule.diversity", self, "given as beta or as relative, not both")
+        require(
+            self.beta is None or self.relative is None,
+            "schedule.diversity",
+            self,
+            "given as beta or as relative, not both",
+        )
         for name in ("beta", "relative"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"schedule.diversity.{name}", value, "at least 0")
@@ -172,7 +184,9 @@ class ScheduleConfig:
     """Steps that every question writes at least, whatever the budget."""
 
     def __post_init__(self) -> None:
-        require(self.ramp_stages is None or self.ramp_stages >= 1, "schedule.ramp_stages", self.ramp_stages, "at least 1")
+        require(
+            self.ramp_stages is None or self.ramp_stages >= 1, "schedule.ramp_stages", self.ramp_stages, "at least 1"
+        )
         require(0 <= self.initial_fraction <= 1, "schedule.initial_fraction", self.initial_fraction, "between 0 and 1")
         require(self.growth_exponent > -1, "schedule.growth_exponent", self.growth_exponent, "above -1")
         require(self.num_clusters >= 1, "schedule.num_clusters", self.num_clusters, "at least 1")

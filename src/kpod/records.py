@@ -49,7 +49,9 @@ class Question:
             if not getattr(self, name).strip():
                 raise DataError(f"question {self.id!r}: empty {name}")
         if self.choices is not None and self.answer not in self.choices:
-            raise DataError(f"question {self.id!r}: answer {self.answer!r} is none of its choices {sorted(self.choices)}")
+            raise DataError(
+                f"question {self.id!r}: answer {self.answer!r} is none of its choices {sorted(self.choices)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ class Schedule:
     @property
     def ramp_stages(self) -> int:
         """T: from this stage on every rationale is trained whole."""
-        return self.input_steps.shape[0] - 1
+        return len(self.input_steps) - 1
 
     def at_epoch(self, epoch: int) -> int:
         """The stage of an epoch counted from 0: epoch 0 trains stage 1, as in Algorithm 1."""

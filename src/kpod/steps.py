@@ -13,6 +13,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -24,12 +25,11 @@ from kpod.records import Span, check_spans_tile
 StepRule: TypeAlias = Literal["sentence", "line", "period"] | Callable[[str], list[Span]]
 """How a rationale is split; a callable returns half-open character spans that tile its text."""
 
-LINE_BREAK = re.compile("[\n\r\u2028\u2029]")
+LINE_BREAK = re.compile(r"[\n\r\u2028\u2029]\s*")
 PERIOD = re.compile(r"[^.\s][^.]*(?:\.[.\s]*|\Z)")
 # `end` stays with the sentence; `gap` is all that lies before the next one's first letter or digit.
-TERMINAL = re.compile(r"(?P<end>[.!?…:]+[\"'”’»)\]}*_]*(?:[ ]\))?)(?P<gap>[\s\"'“‘«(\[{*_<]*)")
-# sentencex takes two multiplication signs, or nested brackets, for quotation and hides what is between; many
-# unpaired quotation marks other than " make it quadratic.
+TERMINAL = re.compile(r"(?P<end>[.!?…:]+[\"'”’»)\]}*_]*(?:[ ]\))?)(?P<gap>(?:[\s\"'“‘«(\[{_<]|\*(?!\s))*)")
+# sentencex takes two "*" or nested brackets for quotation and hides what is between; many other marks than " slow it.
 HIDDEN = str.maketrans({**dict.fromkeys("()[]{}<>*_`‘", " "), **dict.fromkeys("“”«»「」", '"')})
 SINGLE_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 
@@ -41,7 +41,7 @@ LABEL = r"(?:Step|Day|Week|Month|Year|Case|Part)"
 HEADS = re.compile(  # "= 48 Step 2: ...", "<Step 2>"
     rf"(?:\*\*)?{LABEL}[ ]\d{{1,3}}(?=:)|<[A-Z][A-Za-z]{{0,15}}(?:[ ][A-Za-z0-9]{{1,15}}){{0,2}}>"
 )
-REFERS = re.compile(r"(?:\A|\s)(?:on|in|by|for|from|of|to|at|and|the|see|during|after|before|until)\s+\Z", re.IGNORECASE)
+REFERS = re.compile(r"(?:\A|\s)(?i:on|in|by|for|from|of|to|at|and|the|see|during|after|before)\s+\Z")
 GLUED_LABEL = re.compile(r"(?<=[a-z])[A-Z][a-z]+(?=:[ ])")  # "12 loadsFriday: 6"
 GLUED_RESULT = re.compile(r"[=+*/×][ ]?\$?\d[\d,.]*%?(?=[A-Z][a-z]+[ ,'’:])")  # "2 + 1 = 3Now we"
 COUNTED = re.compile(r"\d[ ][a-z]+\Z")
@@ -63,17 +63,20 @@ OPEN_END = re.compile(r"(?:[^\s=<>!+\-*/]\s*=|\s[+\-−*/×÷])\Z")
 CONTINUES = re.compile(r"\s*(?:=(?![=>])|[×÷]|\+\s*[\d$(])")
 WORD = re.compile(r"[^\W_]")
 
-LAST_WORD = re.compile(r"[^\s(\[{\"'“‘]*\Z")
+LAST_WORD = re.compile(r"[^\s(\[{\"'“‘]*[)\]}\"'”’]*\Z")
 INITIALS = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]|[A-Z]")
-MATHS_OR_ETC = re.compile(r"(?:\A|[^A-Za-z.])[a-z]\Z|etc\Z")
+# The next three look at the word in lower case, and read "sq.ft" as "ft".
+NEVER_LAST = re.compile(
+    r"(?:\S*\.)?(?:mr|mrs|ms|dr|prof|rs|st|sen|gov|gen|capt|lt|col|sgt|rev|hon|mt|messrs|vs|v|cf)|\W*(?:e\.g|i\.e)"
+)
+UNIT = re.compile(r"(?:\S*\.)?(?:lbs?|ft|hrs?|mins?|secs?|oz|kg|km|cm|mm|ml|yds?|sq|approx|nos?|vol|fig|eq)|[cp]")
+MATHS_OR_ETC = re.compile(r"(?:\A|[^a-z.])[a-z]\Z|etc\Z")
 VARIABLE = re.compile(r"[a-z](?:\s*[+\-*/^<>]|\s+(?:is|are)\b|\w*\s*=)")
-GLUED_SENTENCE = re.compile(r"[A-Z][a-z'’]*[ ,'’:]")
+GLUED_SENTENCE = re.compile(r"(?:[A-Z][a-z'’]+|[AI])[ ,'’:]")
 TIME_GOES_ON = re.compile(r"[A-Z]{2,4}\b|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|[^A-Z]")
-NEVER_LAST = frozenset("mr mrs ms dr prof rs st sen gov gen capt lt col sgt rev hon mt messrs e.g i.e vs v cf".split())
-UNITS = frozenset("lb lbs ft hr hrs min mins sec secs oz kg km cm mm ml yd yds sq approx no nos vol pp fig eq".split())
-STARTERS = frozenset(
-    "The This That These Those There Then Therefore Thus So Hence However He She It They We You In If Since Because "
-    "When After Before Now Next First Second Finally Also And But To For On At Let As Each Both All His Her Their".split()
+STARTER = re.compile(
+    r"(?:Th(?:e|is|at|[eo]se|ere|en|erefore|us|ey)|So|Hence|However|S?He|His|Her|It|We|You|In|If|Since|Because|When|"
+    r"After|Before|Now|Next|First|Finally|Also|And|But|To|For|On|At|Let|As|Each|Both|All)\b"
 )
 
 
@@ -139,7 +142,7 @@ def step_stops_of(step_spans: Sequence[Span], token_spans: Sequence[Span]) -> tu
     check_spans_tile(step_spans, length, "steps")
     edges = [0, *(start for start, _ in token_spans), length]
     inside = all(start <= stop <= length for start, stop in token_spans)
-    if not token_spans or not inside or any(a > b for a, b in pairwise(edges)):
+    if not (step_spans and token_spans and inside) or any(a > b for a, b in pairwise(edges)):
         raise DataError(f"tokens must be given and rise from 0 to {length}; got spans {list(token_spans)}")
     step_starts = [start for start, _ in step_spans]
     steps = [bisect_right(step_starts, start) for start, _ in token_spans]
@@ -153,25 +156,25 @@ def _tile(text: str, cuts: Iterable[int]) -> list[Span]:
     return list(pairwise((0, *stops[:-1], len(text))))
 
 
-def _line_cuts(text: str) -> list[int]:
-    return [match.end() for match in LINE_BREAK.finditer(text)]
-
-
-def _period_cuts(text: str) -> list[int]:
-    return [match.end() for match in PERIOD.finditer(text)]
+def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
+    return [match.end() for match in pattern.finditer(text)]
 
 
 def _sentence_cuts(text: str) -> list[int]:
     """Where the pieces of the rule `sentence` end: all places that qualify, less those that cannot stand alone."""
     whole = _whole_spans(text)
-    lines = [cut for cut in _line_cuts(text) if not _is_inside(cut, whole)]
+    lines = [cut for cut in _ends(LINE_BREAK, text) if not _is_inside(cut, whole)]
     cuts = {*lines, *_head_cuts(text), *(stop for _, stop in whole if CAPITAL.match(text, stop))}
     for start, stop in pairwise((0, *lines, len(text))):
         cuts.update(start + end for end in _sentence_ends(text[start:stop]))
     return _join(text, sorted(cut for cut in cuts if 0 < cut < len(text) and not _is_inside(cut, whole)))
 
 
-CUTTERS: dict[str, Callable[[str], list[int]]] = {"sentence": _sentence_cuts, "line": _line_cuts, "period": _period_cuts}
+CUTTERS: dict[str, Callable[[str], list[int]]] = {
+    "sentence": _sentence_cuts,
+    "line": partial(_ends, LINE_BREAK),
+    "period": partial(_ends, PERIOD),
+}
 
 
 def _whole_spans(text: str) -> list[Span]:
@@ -204,23 +207,18 @@ def _head_cuts(text: str) -> Iterator[int]:
     for match in GLUED_LABEL.finditer(text):
         if COUNTED.search(text[max(0, match.start() - 24) : match.start()]):
             yield match.start()
-    for match in GLUED_RESULT.finditer(text):
-        yield match.end()
+    yield from _ends(GLUED_RESULT, text)
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A punctuation mark in a line, and what a rule may look at around it."""
+    """A punctuation mark in a line, what stands around it, and whether sentencex ends a sentence here."""
 
     word: str
     end: str
-    gap: str
+    is_spaced: bool
     after: str
-    likely: bool  # sentencex ends a sentence here
-
-    @property
-    def is_spaced(self) -> bool:
-        return any(map(str.isspace, self.gap))
+    is_likely: bool
 
 
 def _sentence_ends(line: str) -> Iterator[int]:
@@ -230,11 +228,11 @@ def _sentence_ends(line: str) -> Iterator[int]:
     head = LIST_NUMBER.match(line)
     number, is_glued = (int(head[1]), False) if head else (0, False)
     for match in TERMINAL.finditer(line):
-        before = LAST_WORD.search(line[max(0, match.start() - 24) : match.start()])
-        index = bisect_right(likely, match.start())
-        is_likely = index < len(likely) and likely[index] <= match.end()
+        word = LAST_WORD.findall(line[max(0, match.start() - 24) : match.start()])[0]
         after = line[match.end() : match.end() + 24]
-        place = _Place(before.group() if before else "", match["end"], match["gap"], after, is_likely)
+        is_spaced = any(map(str.isspace, match["gap"]))
+        is_likely = bisect_right(likely, match.start()) < bisect_right(likely, match.end())
+        place = _Place(word, match["end"], is_spaced, after, is_likely)
         item = LIST_NUMBER.match(after)
         if item and _starts_item(place, int(item[1]), number + 1, is_glued):
             number, is_glued = int(item[1]), not place.is_spaced
@@ -254,34 +252,30 @@ def _starts_item(place: _Place, number: int, expected: int, is_glued: bool) -> b
         return number == 1 and (place.is_spaced or not after_digit)
     if place.is_spaced or after_digit:
         return number == expected and (place.is_spaced or is_glued)
-    return place.word.lower() not in NEVER_LAST
+    return not NEVER_LAST.fullmatch(place.word.lower())
 
 
 def _ends_sentence(place: _Place) -> bool:
     """Whether a sentence ends at this punctuation: by rule where it follows an abbreviation, else as sentencex says."""
     first, word = place.after[:1], place.word.lower()
-    if ":" in place.end or not first or first in ",;=+*/×÷^%)]}|&" or not NEVER_LAST.isdisjoint(_readings(word)):
+    if ":" in place.end or not first or first in ",;=+*/×÷^%)]}|&" or NEVER_LAST.fullmatch(word):
         return False
     if not place.is_spaced:
-        return word[-1:].isalnum() and word == place.word and bool(GLUED_SENTENCE.match(place.after))
+        ends_low = place.word[-1:].islower() or place.word[-1:] in tuple("0123456789)%")
+        return ends_low and bool(GLUED_SENTENCE.match(place.after))
     if first.islower():
         return bool(VARIABLE.match(place.after))
     if first == "-":
         return bool(re.match(r"-\s*[A-Z]", place.after))
-    if first.isdigit() and not UNITS.isdisjoint(_readings(word)):
+    if first.isdigit() and UNIT.fullmatch(word):
         return False
     if word in ("a.m", "p.m"):
         return not TIME_GOES_ON.match(place.after)
     if INITIALS.fullmatch(place.word):
-        return place.after.split()[0].rstrip(",") in STARTERS
-    if word[-1:] in (")", "]", "}"):
+        return bool(STARTER.match(place.after))
+    if word[-1:] in tuple(")]}\"'”’"):
         return first.isalnum()
-    return place.likely or (first.isupper() and bool(MATHS_OR_ETC.search(place.word)))
-
-
-def _readings(word: str) -> set[str]:
-    """A lower-case word, and what follows its last inner full stop: `sq.ft` is also `ft`."""
-    return {word, word.rpartition(".")[2]}
+    return place.is_likely or (first.isupper() and bool(MATHS_OR_ETC.search(word)))
 
 
 def _join(text: str, cuts: Sequence[int]) -> list[int]:

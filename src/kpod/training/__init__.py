@@ -1,12 +1,13 @@
 """Student training: a stage's examples, the loss of Eq. 15, and a Trainer that can be killed and resumed exactly."""
 
 from kpod.training.arguments import check_arguments, training_arguments
-from kpod.training.batches import StageDataset, StageExample, StageSampler
+from kpod.training.batches import Collator, StageDataset, StageExample, StageSampler
 from kpod.training.checkpoints import last_valid_checkpoint
 from kpod.training.student import TrainingSummary, train_student
 from kpod.training.trainer import KeypointTrainer
 
 __all__ = [
+    "Collator",
     "KeypointTrainer",
     "StageDataset",
     "StageExample",

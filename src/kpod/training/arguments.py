@@ -34,6 +34,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "logging_strategy": "epoch",  # metrics.jsonl has every update
         "save_total_limit": 2,
         "report_to": "none",
+        "ddp_find_unused_parameters": False,  # a language model uses all its parameters; looking for others costs time
         "use_cache": True,  # the trainer writes it into the student's config; generation without a cache is slow
         "disable_tqdm": not sys.stderr.isatty(),
     }

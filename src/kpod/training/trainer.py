@@ -44,13 +44,13 @@ class KeypointTrainer(Trainer):
         model: Causal or encoder-decoder, perhaps wrapped by peft.
         args: Any; label smoothing is refused.
         train_dataset: Yields `kpod.lm.sequences.Example`s.
-        processing_class: The model's fast tokenizer.
+        processing_class: The model's fast tokenizer; needed unless `kwargs` has a `data_collator` (`Collator`).
         normaliser: What the loss is divided by: the number of trained tokens, or their summed weights.
         fingerprint: Written into every checkpoint; says what it was made from.
         kwargs: As for transformers.Trainer.
 
     Raises:
-        ConfigError: On label smoothing, or without a tokenizer.
+        ConfigError: On label smoothing, or without tokenizer and collator.
         TrainingError: While training, if loss or gradient is not finite; the batch is saved and named.
     """
 
@@ -67,15 +67,13 @@ class KeypointTrainer(Trainer):
         fingerprint: str = "",
         **kwargs: Any,
     ) -> None:
-        if processing_class is None:
-            raise ConfigError("KeypointTrainer needs processing_class=tokenizer: it pads batches and is saved along")
         if args.label_smoothing_factor:
             raise ConfigError("training.label_smoothing_factor: the loss of Eq. 15 has no smoothing; leave it out")
         if args.n_gpu > 1:
             log.warning("training on 1 of %d GPUs; use `accelerate launch` or torchrun for all", args.n_gpu)
             args._n_gpu = 1
-        base = model.get_base_model() if isinstance(model, PeftModel) else model
-        kwargs.setdefault("data_collator", Collator(LanguageModel.of(cast("PreTrainedModel", base), processing_class)))
+        if kwargs.get("data_collator") is None:
+            kwargs["data_collator"] = _collator(model, processing_class)
         self.normaliser: Normaliser = normaliser
         self.fingerprint = fingerprint
         self._staging: Path | None = None
@@ -230,6 +228,13 @@ class KeypointTrainer(Trainer):
             (folder / STAGING).rmdir()
             rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
+
+
+def _collator(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None) -> Collator:
+    if tokenizer is None:
+        raise ConfigError("KeypointTrainer needs processing_class=tokenizer: it pads batches and is saved along")
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return Collator(LanguageModel.of(cast("PreTrainedModel", base), tokenizer))
 
 
 def _predict(model: nn.Module, inputs: StageBatch) -> tuple[Float[Tensor, " trained"], Float[Tensor, " trained"]]:

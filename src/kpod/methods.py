@@ -1,0 +1,84 @@
+"""METHODS: one row per line of the paper's tables. A method is what weighs tokens and what orders steps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kpod.config import DiversityConfig, ScheduleConfig
+from kpod.records import Schedule, TokenizedRationale, Weights
+from kpod.schedule.plan import make_schedule, whole_rationales
+from kpod.weighting.given import uniform_weights
+
+ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
+Learn: TypeAlias = Callable[[], ByRationale]
+Weigh: TypeAlias = Callable[[Sequence[TokenizedRationale], Learn], Weights]
+Order: TypeAlias = Callable[[ByRationale, NDArray[np.int64], ScheduleConfig, int], Schedule]
+
+
+def learned(tokens: Sequence[TokenizedRationale], learn: Learn) -> Weights:  # noqa: ARG001
+    """Learnt weights in the loss and in the difficulty (the paper)."""
+    weights = learn()
+    return Weights(loss=weights, difficulty=weights)
+
+
+def learned_for_loss(tokens: Sequence[TokenizedRationale], learn: Learn) -> Weights:
+    """Learnt weights in the loss; a step's difficulty is its tokens' plain mean."""
+    return Weights(loss=learn(), difficulty=uniform_weights(tokens))
+
+
+def uniform(tokens: Sequence[TokenizedRationale], learn: Learn) -> Weights:  # noqa: ARG001
+    """Every token weighs 1; nothing is learnt."""
+    weights = uniform_weights(tokens)
+    return Weights(loss=weights, difficulty=weights)
+
+
+def progressive(
+    difficulties: ByRationale, clusters: NDArray[np.int64], config: ScheduleConfig, num_epochs: int
+) -> Schedule:
+    """The progressive schedule of Eq. 9-13."""
+    return make_schedule(list(difficulties), list(difficulties.values()), clusters, config, num_epochs)
+
+
+def progressive_without_diversity(
+    difficulties: ByRationale, clusters: NDArray[np.int64], config: ScheduleConfig, num_epochs: int
+) -> Schedule:
+    """The progressive schedule with beta = 0."""
+    return progressive(difficulties, clusters, replace(config, diversity=DiversityConfig(beta=0.0)), num_epochs)
+
+
+def whole(
+    difficulties: ByRationale,
+    clusters: NDArray[np.int64],  # noqa: ARG001
+    config: ScheduleConfig,  # noqa: ARG001
+    num_epochs: int,  # noqa: ARG001
+) -> Schedule:
+    """Whole rationales from the first epoch."""
+    return whole_rationales(list(difficulties))
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to distil.
+
+    Attributes:
+        label: How the paper's tables call it.
+        weigh: What weighs the tokens.
+        order: What orders the steps.
+    """
+
+    label: str
+    weigh: Weigh
+    order: Order
+
+
+METHODS: Mapping[str, Method] = {
+    "kpod": Method("KPOD", learned, progressive),
+    "kpod-wo-sig": Method("KPOD w.o. sig", uniform, progressive),
+    "kpod-wo-sig-dif": Method("KPOD w.o. sig-dif", learned_for_loss, progressive),
+    "kpod-wo-prog": Method("KPOD w.o. prog", learned, whole),
+    "kpod-wo-div": Method("KPOD w.o. div", learned, progressive_without_diversity),
+    "scotd": Method("SCoTD", uniform, whole),
+}

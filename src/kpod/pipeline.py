@@ -1,0 +1,296 @@
+"""Algorithm 1 from top to bottom: rationales, weights, difficulties, schedule, student, accuracy, report.
+
+The file to read first, and the only one that saves. Each phase is skipped where the run folder already holds it, made
+from the same inputs; a changed recipe key redoes the first phase that it touches and those after it.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import kpod
+from kpod import artifacts
+from kpod.artifacts import RunFolder, key_of
+from kpod.config import Recipe
+from kpod.data.datasets import load_questions, load_rationales
+from kpod.difficulty import assess
+from kpod.errors import ConfigError, DataError
+from kpod.evaluation.accuracy import summarise
+from kpod.evaluation.generation import answer_questions
+from kpod.lm.encoding import encode
+from kpod.lm.models import LanguageModel, load_model, mean_input_embeddings, model_identity
+from kpod.lm.processes import first_process_first, is_first_process
+from kpod.methods import METHODS, Method
+from kpod.recipe import dump_recipe
+from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
+from kpod.schedule.clusters import cluster_questions, glove_embeddings
+from kpod.steps import split_steps
+from kpod.teacher.recorded import filter_rationales
+from kpod.training import TrainingSummary, check_arguments, train_student
+from kpod.weighting import learn_weights, project_spans
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        folder: The run folder.
+        accuracies: Per test set the accuracy before training (None where not measured) and after.
+        training: What the training did.
+    """
+
+    folder: Path
+    accuracies: tuple[tuple[Accuracy | None, Accuracy], ...]
+    training: TrainingSummary
+
+
+def run(recipe: Recipe) -> RunResult:
+    """Distil as a recipe says: every phase in order, skipping what is already done.
+
+    Raises:
+        KpodError: On a wrong recipe or input file, or where a phase fails; what was finished before stays.
+    """
+    pipeline = Pipeline(recipe)
+    before = pipeline.evaluate("before") if recipe.evaluation.before else {}
+    summary = pipeline.distil()
+    after = pipeline.evaluate("after")
+    accuracies = tuple((before.get(name), accuracy) for name, accuracy in after.items())
+    return RunResult(pipeline.folder.path, accuracies, summary)
+
+
+class Pipeline:
+    """The phases of one recipe, each made or loaded when it is first asked for.
+
+    Args:
+        recipe: The whole experiment.
+
+    Raises:
+        ConfigError: If the method or a training argument does not exist; nothing has been written then.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.method not in METHODS:
+            raise ConfigError(f"method is {recipe.method!r}; it must be one of {', '.join(METHODS)}")
+        check_arguments(recipe.training)
+        self.recipe = recipe
+        self.method: Method = METHODS[recipe.method]
+        self.folder = RunFolder(Path(recipe.runs) / recipe.name)
+
+    # -- line 1: rationales from the teacher, and their tokens ---------------------------------------
+
+    @cached_property
+    def sources(self) -> tuple[list[Rationale], list[Dropped]]:
+        """The rationales to train on and those dropped; read anew each time, so that changed data is noticed."""
+        read, empty = load_rationales(self.recipe.data, self.recipe.teacher)
+        kept, dropped = filter_rationales(read, self.recipe.teacher.filter)
+        if not kept:
+            raise DataError(f"no rationale of {len(read)} reaches its gold answer; see teacher.filter")
+        if is_first_process():
+            artifacts.write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
+            artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, kept))
+        return kept, [*empty, *dropped]
+
+    @cached_property
+    def encoded(self) -> tuple[list[TokenizedRationale], list[Dropped]]:
+        """Tokenised rationales, and those that do not fit."""
+        data = self.recipe.data
+        rationales, _ = self.sources
+
+        def make(folder: Path) -> None:
+            log.info("tokenising %d rationales", len(rationales))
+            results = [
+                encode(self.student, r, split_steps(r.text, data.step_rule), data.prompt, data.max_length)
+                for r in rationales
+            ]
+            tokens = [r for r in results if isinstance(r, TokenizedRationale)]
+            if not tokens:
+                raise DataError(f"none of {len(results)} rationales fits: {results[0]}")
+            artifacts.save_tokens(folder, tokens, [r for r in results if isinstance(r, Dropped)])
+
+        self._phase("tokens", self.keys["tokens"], make)
+        return artifacts.load_tokens(self.folder.path / "tokens")
+
+    @property
+    def tokens(self) -> list[TokenizedRationale]:
+        """Tokenised rationales."""
+        return self.encoded[0]
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """Every rationale that is not trained on, with its reason."""
+        return [*self.sources[1], *self.encoded[1]]
+
+    # -- line 2: significance weights (Eq. 2-7) --------------------------------------------------------
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Significance weights of every rationale token."""
+        tokens = self.tokens
+
+        def make(folder: Path) -> None:
+            weights = self.method.weigh(tokens, lambda: self._learn(folder))
+            artifacts.save_weights(folder, weights)
+
+        self._phase("weights", self.keys["weights"], make)
+        return artifacts.load_weights(self.folder.path / "weights")
+
+    def _learn(self, folder: Path) -> Mapping[str, NDArray[np.float32]]:
+        """Weights from the data where it brings them for every rationale, else by mask learning."""
+        given = {r.id: r.token_weights for r in self.sources[0] if r.token_weights is not None}
+        if given:
+            without = [t.id for t in self.tokens if t.id not in given]
+            if without:
+                raise DataError(f"rationale {without[0]!r} has no token_weights but others have; give all or none")
+            return {t.id: project_spans(given[t.id], t) for t in self.tokens}
+        learnt = learn_weights(self._take_student(), self.tokens, self.recipe.weighting, self.recipe.seed)
+        artifacts.write_jsonl(folder / "log.jsonl", map(asdict, learnt.log))
+        return learnt.weights
+
+    # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """How many steps each rationale is given at each stage."""
+        tokens, weights = self.tokens, self.weights
+
+        def make(folder: Path) -> None:
+            difficulties = assess(self.student, tokens, weights.difficulty)
+            clusters = cluster_questions(self._embeddings(), self.recipe.schedule.num_clusters, self.recipe.seed)
+            epochs = self.recipe.training.num_train_epochs
+            schedule = self.method.order(difficulties, clusters, self.recipe.schedule, epochs)
+            artifacts.save_plan(folder, schedule, difficulties, clusters)
+
+        self._phase("plan", self.keys["plan"], make)
+        return artifacts.load_schedule(self.folder.path / "plan")
+
+    def _embeddings(self) -> NDArray[np.float32]:
+        """One row per tokenised rationale: where its question lies, for clustering."""
+        questions = {r.id: r.question for r in self.sources[0]}
+        asked = [questions[t.id] for t in self.tokens]
+        if self.recipe.schedule.embeddings != "student":
+            path = Path(self.recipe.schedule.embeddings)
+            return np.asarray(glove_embeddings(path, [q.question for q in asked]), dtype=np.float32)
+        ids = [self.student.tokenizer(q.question, add_special_tokens=False).input_ids for q in asked]
+        return mean_input_embeddings(self.student, ids).numpy()
+
+    # -- lines 5-11: the student (Eq. 14-15) -----------------------------------------------------------
+
+    def distil(self) -> TrainingSummary:
+        """Train the student on its schedule, or go on where training stopped."""
+        tokens, weights, schedule = self.tokens, self.weights, self.schedule
+        with first_process_first():
+            self._set_aside_another_student()
+        return train_student(
+            self._take_student(),
+            tokens,
+            weights.loss,
+            schedule,
+            self.recipe.training,
+            seed=self.recipe.seed,
+            output_dir=self.folder.path / "student",
+            precision=self.recipe.precision,
+            fingerprint=self.keys["student"],
+            base_model=self.recipe.student,
+        )
+
+    def _set_aside_another_student(self) -> None:
+        """Keep a student, or checkpoints, of another recipe under another name."""
+        folder, mark = self.folder.path / "student", self.folder.path / "student.key"
+        previous = mark.read_text(encoding="utf-8") if mark.is_file() else None
+        if previous == self.keys["student"]:
+            return
+        if folder.is_dir() and previous:
+            log.warning(
+                "the recipe or its data changed: %s is kept as %s", folder, self.folder.set_aside("student", previous)
+            )
+        artifacts.write_text(mark, self.keys["student"])
+
+    # -- accuracy --------------------------------------------------------------------------------------
+
+    def evaluate(self, when: str, checkpoint: str | None = None) -> dict[str, Accuracy]:
+        """Accuracy on every test set.
+
+        Args:
+            when: `before` (the student as it was), `after`, or a name for another checkpoint.
+            checkpoint: A model folder or name; by default the student that `when` stands for.
+        """
+        name = checkpoint or (self.recipe.student if when == "before" else str(self.folder.path / "student"))
+        loaded = cache(lambda: load_model(name, self.recipe.precision))
+
+        for test in self.recipe.data.tests:
+            questions = load_questions(test, self.recipe.data)
+
+            def make(folder: Path, test: str = test, questions: list[Question] = questions) -> None:
+                predictions = answer_questions(loaded(), questions, self.recipe.data.prompt, self.recipe.evaluation)
+                artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
+
+            self._phase(_evaluation_phase(when, test), self._evaluation_key(name, questions), make)
+        return {test: self.evaluation(when, test)[1] for test in self.recipe.data.tests}
+
+    def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
+        """Predictions and accuracy that `evaluate` saved."""
+        return artifacts.load_evaluation(self.folder.path / _evaluation_phase(when, test))
+
+    def _evaluation_key(self, name: str, questions: Sequence[Question]) -> str:
+        rows = [artifacts.question_row(q) for q in questions]
+        settings = asdict(replace(self.recipe.evaluation, before=True))
+        return key_of(model_identity(name), rows, asdict(self.recipe.data.prompt), settings, self.recipe.precision)
+
+    # -- what was made from what -----------------------------------------------------------------------
+
+    @cached_property
+    def student(self) -> LanguageModel:
+        """The student before distillation."""
+        return load_model(self.recipe.student, self.recipe.precision)
+
+    def _take_student(self) -> LanguageModel:
+        """The student before distillation, for a phase that changes it; the next to ask for it loads it anew."""
+        student = self.student
+        del self.student
+        return student
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """Of each phase the hash of all it is made from; each holds the one before."""
+        recipe, data = self.recipe, self.recipe.data
+        rows = [artifacts.rationale_row(r) for r in self.sources[0]]
+        text = key_of(rows, asdict(data.prompt), data.step_rule, data.max_length)
+        tokens = key_of(kpod.__version__, text, model_identity(recipe.student))
+        weigh = [self.method.weigh.__name__, asdict(recipe.weighting), recipe.seed, recipe.precision]
+        weights = key_of(tokens, weigh)
+        order = [self.method.order.__name__, asdict(recipe.schedule), recipe.training.num_train_epochs]
+        plan = key_of(weights, order)
+        return {
+            "rationales": key_of(rows),
+            "tokens": tokens,
+            "weights": weights,
+            "plan": plan,
+            "student": key_of(plan, asdict(recipe.training)),
+        }
+
+    def _phase(self, phase: str, key: str, make: Callable[[Path], None]) -> None:
+        """Make a phase unless the run folder has it from the same inputs; on several processes, once."""
+        with first_process_first():
+            if self.folder.has(phase, key):
+                log.info("%s: already done", phase)
+                return
+            if self.folder.key(phase):
+                log.warning("%s: the recipe or its data changed; it is made again", phase)
+            with self.folder.making(phase, key) as folder:
+                make(folder)
+
+
+def _evaluation_phase(when: str, test: str) -> str:
+    """The folder of a test set's evaluation; a name that is no folder's is made safe and kept apart by a hash."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", test).strip(".-")
+    name = safe if safe == test else f"{safe[-40:]}-{key_of(test)[:6]}"
+    return f"evaluation/{when}/{name}"
