@@ -1,12 +1,11 @@
 r"""Split a rationale into reasoning steps, and align the steps to tokens (method section 3).
 
-The paper splits at ".", which also cuts 3.50, Mr. and e.g.; that stays available as the rule `period`. The
-default rule `sentence` gathers every place where a step may end, refuses those inside a number, an
-abbreviation, maths or code, and joins pieces that cannot stand alone to a neighbour.
+The paper splits at ".", which also cuts 3.50, Mr. and e.g.; that stays available as the rule `period`. The default
+rule `sentence` gathers every place where a step may end, refuses those inside a number, an abbreviation, maths or
+code, and joins pieces that cannot stand alone to a neighbour.
 
-Steps are half-open character spans that tile the text, so nothing is ever re-joined from strings.
-Whitespace between two steps belongs to the FOLLOWING one, as a BPE token carries its leading space;
-whitespace at the end of the text belongs to the last step.
+Steps are half-open character spans that tile the text, so nothing is ever re-joined from strings. Whitespace between
+two steps belongs to the FOLLOWING one, as a BPE token carries its leading space; at the end, to the last step.
 """
 
 import re
@@ -55,7 +54,7 @@ ONE_MARK = (
     r"|(?i:so|or|and|but|then|thus|hence|therefore|where|now|next|first|finally)[,:]?"
     r")?[ \t*_:]*"
 )
-# What heads a step and is none: "1.", "(a)", "Step 2:", "-", "<Step 1>", "Therefore," and "Plan:" above "1.".
+# What heads a step and is none: "1.", "(a)", "Step 2:", "-", "<Step 1>", "Therefore,", "Plan:" above "1.".
 MARK = re.compile(rf"\s*{ONE_MARK}(?:\n\s*{ONE_MARK}){{0,2}}\s*|\s*#{{1,6}} [^\n]{{1,60}}\s*")
 LONGEST_MARK = 80
 LIST_NUMBER = re.compile(r"[\s*_(]*(\d{1,2})[.)][\s\"'*(]+(?=[A-Z])")

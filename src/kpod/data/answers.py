@@ -35,8 +35,8 @@ NEXT_QUESTION = re.compile(r"^[ \t]*(?:Q|Question)[ \t]*:", re.MULTILINE)
 OPENING = re.compile(r"\A(?:[\s*_:]|\$\$|\\[(\[])+")
 SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bRs)[.!?](?=[\s\"'”’)*]|\Z)|\n")
 RETRACTED = re.compile(
-    r"[(,;–-]\s*(?:[\w'’]+\s+){0,4}?(?:wait|incorrect|wrong|not (?:correct|right))\b"
-    r"|[.!?]\s+(?:oh,? )?(?:wait|hmm)\b",
+    r"(?:\(|[,;–-]\s*(?:but|which|though)\b)\s*(?:[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
+    r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b",
     re.IGNORECASE,
 )
 
@@ -64,11 +64,11 @@ TIDY = [
     (re.compile(r"\A\s*\$([^$]*[\\^=][^$]*)\$\s*\Z"), r"\1"),
 ]
 # Maths of one-letter variables, without what makes sympy's work unbounded: powers of powers or of brackets, and
-# products of many brackets; five open brackets already take it seconds.
+# products of many brackets; its parser takes seconds for a few nested ones.
 MATHS = re.compile(
     r"(?:\\(?:frac|sqrt|pi|cdot|times|div|pm)(?![A-Za-z])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[\d\s.,+\-*/^(){}=])+"
 )
-HARD_MATHS = re.compile(r"[)}]\s*\^|\^(?!\{?-?\w\}?(?![\w^{]))|\d{20}|(?:\([^(]*){5}|(?:\^[^^]*){4}|(?:\\[^\\]*){9}")
+HARD_MATHS = re.compile(r"[)}]\s*\^|\^(?!\{?-?\w\}?(?![\w^{]))|\d{20}|(?:\([^(]*){4}|(?:\^[^^]*){4}|(?:\{[^{]*){9}")
 
 
 def extract_answer(text: str, choices: Choices | None = None) -> str | None:
@@ -94,7 +94,7 @@ def extract_answer(text: str, choices: Choices | None = None) -> str | None:
         'B'
     """
     for sentence, window in _statements(text):
-        named = _plain_readings(_core(sentence)) if choices is None else _named_options(_core(sentence), choices)
+        named = _plain_readings(_core(sentence)) if not choices else _named_options(_core(sentence), choices)
         if named:
             return named.pop() if len(named) == 1 and not RETRACTED.search(window[:RETRACTION]) else None
     return None
@@ -130,7 +130,7 @@ def normalise_answer(answer: str, choices: Choices | None = None) -> str:
         ['1200', '0.25', '50', 'yes', 'new york']
     """
     core = _core(answer)
-    if choices is not None:
+    if choices:
         named = _named_options(core, choices)
         if len(named) == 1:
             return named.pop()
@@ -138,7 +138,7 @@ def normalise_answer(answer: str, choices: Choices | None = None) -> str:
     if value is not None:
         return plain_digits(value)
     yes_no = YES_NO.fullmatch(core)
-    return _yes_no(yes_no) if yes_no else " ".join(core.casefold().split())
+    return _yes_no(yes_no) if yes_no else _folded(core)
 
 
 def same_answer(one: str | None, other: str | None, choices: Choices | None = None) -> bool:
@@ -157,7 +157,7 @@ def same_answer(one: str | None, other: str | None, choices: Choices | None = No
     normal, other_normal = normalise_answer(one, choices), normalise_answer(other, choices)
     if not normal or not other_normal:
         return False
-    if choices is not None or normal == other_normal:
+    if choices or normal == other_normal:
         return normal == other_normal
     value, other_value = whole_number(normal), whole_number(other_normal)
     if value is not None and other_value is not None:
@@ -218,20 +218,25 @@ def _plain_readings(core: str) -> set[str]:
 
 def _named_options(core: str, choices: Choices) -> set[str]:
     """The options that an answer names: by letter, or else by their whole text, or else by their number."""
-    head = re.split(r"\b(?:because|since|rather than|instead of|as opposed to)\b", core, maxsplit=1)[0]
     keys = {key.casefold(): key for key in choices}
+    if core.casefold() in keys:
+        return {keys[core.casefold()]}
+    exact = {key for key, text in choices.items() if _folded(_core(text)) == _folded(core)}
+    if len(exact) == 1:
+        return exact
+    head = re.split(r"\b(?:because|since|rather than|instead of|as opposed to)\b", core, maxsplit=1)[0]
     letter = "|".join(map(re.escape, sorted(keys, key=len, reverse=True)))
     # A bare letter must open the statement or follow "or": "a" is also an article, and A may be a name's initial.
     bare = rf"(?:\A|\b(?i:option|choice|letter|or|and)\s|[/,]\s?)((?i:{letter}))(?![\w'’])"
     pattern = rf"\(\s?((?i:{letter}))\s?\)|{bare}(?:(?<![AaIi])|(?!\s+(?!or\b|and\b)[a-z]))"
     stated = re.split(r"\bnot\b", head, maxsplit=1)[0]
-    letters = {keys[(match[1] or match[2]).casefold()] for match in re.finditer(pattern, stated)}
+    letters = {keys.get((match[1] or match[2]).casefold(), "") for match in re.finditer(pattern, stated)} - {""}
     return letters or _options_by_text(head, choices) or _options_by_number(head, choices)
 
 
 def _options_by_text(head: str, choices: Choices) -> set[str]:
-    said = " ".join(head.casefold().split())
-    texts = {key: " ".join(_core(text).casefold().split()) for key, text in choices.items()}
+    said = _folded(head)
+    texts = {key: _folded(_core(text)) for key, text in choices.items()}
     words = {key: text for key, text in texts.items() if text and whole_number(text) is None}
     found = {key: text for key, text in words.items() if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said)}
     return {key for key, text in found.items() if not any(text != other and text in other for other in found.values())}
@@ -243,6 +248,10 @@ def _options_by_number(head: str, choices: Choices) -> set[str]:
     return {
         key for key, value in values.items() if value is not None and any(abs(value - v) <= TOLERANCE for v in said)
     }
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _yes_no(match: re.Match[str]) -> str:
