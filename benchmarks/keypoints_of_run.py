@@ -50,7 +50,9 @@ def keypoint_auc(folder: Path) -> dict[str, float]:
     figures: dict[str, float] = {}
     for kind in ("digit", "operator", "other"):
         labels = [1] * len(by_kind[kind]) + [0] * len(fillers_found)
-        figures[f"auc_{kind}s" if kind != "other" else "auc_others"] = roc_auc_score(labels, by_kind[kind] + fillers_found)
+        figures[f"auc_{kind}s" if kind != "other" else "auc_others"] = roc_auc_score(
+            labels, by_kind[kind] + fillers_found
+        )
     for kind, found in sorted(by_kind.items()):
         figures[f"mean_weight_{kind}"] = sum(found) / len(found)
         figures[f"num_{kind}"] = len(found)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import BartConfig, BartForConditionalGeneration
 
 from kpod.config import EvaluationConfig, LoraConfig, PromptConfig
 from kpod.data.prompts import completion
@@ -17,12 +18,37 @@ from kpod.lm.encoding import encode, prompt_ids
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.records import Question, Rationale, TokenizedRationale
-from tests.tiny import END, tiny_llama, tiny_rationales, tiny_t5
+from tests.tiny import END, PAD, START, VOCABULARY, byte_tokenizer, tiny_llama, tiny_rationales, tiny_t5
 
 PROMPT = PromptConfig(question="Q: {question} A:", cot_prompt="", closing="The answer is {answer}")
 QUESTIONS = [rationale.question for rationale in tiny_rationales()]
+
+
+def tiny_bart() -> LanguageModel:
+    """An encoder-decoder student with absolute positions, which padding on the wrong side would move."""
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        init_std=0.5,
+        pad_token_id=PAD,
+        bos_token_id=START,
+        eos_token_id=END,
+        decoder_start_token_id=END,
+    )
+    return LanguageModel.of(BartForConditionalGeneration(config).eval(), byte_tokenizer(bos=True))
+
+
 RANDOM = pytest.mark.parametrize(
-    "lm", [tiny_llama(), tiny_llama(pad="eos", bos=True), tiny_t5()], ids=["causal", "eos", "t5"]
+    "lm",
+    [tiny_llama(), tiny_llama(pad="eos", bos=True), tiny_t5(), tiny_bart()],
+    ids=["causal", "eos", "t5", "bart"],
 )
 TAUGHT = {"2 + 2?": ("Four.", "4"), "Is a rose a plant that grows?": ("It is.", "yes")}
 
@@ -157,6 +183,12 @@ def test_adapters_take_part_and_the_wrapper_is_no_hindrance(make):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter.data)
     assert continue_greedily(lm, prompts, 8) != expected
+
+
+def test_an_encoders_prompt_has_the_special_tokens_that_its_tokenizer_sets():
+    for lm, start in ((tiny_bart(), [START]), (tiny_t5(), [])):
+        ids = prompt_ids(lm, QUESTIONS[5], PROMPT)
+        assert list(ids) == [*start, *lm.tokenizer("Q: Is 7 even? A:", add_special_tokens=False).input_ids, END]
 
 
 def test_a_prompt_without_room_is_told_before_anything_is_generated():

@@ -71,7 +71,7 @@ CASES: dict[str, list[str]] = {
         "\n\nStep 2: He adds 2 hours until 15:00, which is 3:00 p.m.",
         " So he works 6 hours.",
     ],
-    "a country": ["It is the side that won the U.S. Open.", " Only Peru and the U.S. sent a team.", " They won."],
+    "a country": ["Spain sent a crew to the U.S. Open.", " Only Peru and the U.S. sent a team.", " They won."],
     "units": [
         "The goat grazes 15 sq.ft. per hour.",
         " \n\nIt needs 4 hrs. and 20 min. to finish.",
@@ -296,7 +296,7 @@ def test_every_line_break_ends_a_step_unless_an_equation_goes_on(lines: list[str
     ["7", ".", "'", "`", "“", "\n", " ", "(", "= ", "\\[", "$$", "..[1 ", "111 ", "=\n", "1. ", "(a)", "Step 1: "],
 )
 def test_a_long_adversarial_text_is_split_in_one_go(unit: str):
-    size = 100_000 if len(unit) == 1 else 20_000
+    size = 100_000 if len(unit) == 1 else 10_000
     text = "x" + unit * (size // len(unit)) + "y"
     for rule in RULES:
         assert "".join(steps(text, rule)) == text

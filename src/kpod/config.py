@@ -227,7 +227,7 @@ class EvaluationConfig:
 
     before: bool = True
     """Also evaluate the student before training."""
-    batch_size: int = 25
+    batch_size: int = 50
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:

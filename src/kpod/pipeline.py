@@ -152,7 +152,8 @@ class Pipeline:
                 raise DataError(f"rationale {without[0]!r} has no token_weights but others have; give all or none")
             return {t.id: project_spans(given[t.id], t) for t in self.tokens}
         learnt = learn_weights(self._take_student(), self.tokens, self.recipe.weighting, self.recipe.seed)
-        artifacts.write_jsonl(folder / "log.jsonl", map(asdict, learnt.log))
+        artifacts.write_jsonl(folder / "log.jsonl", [*map(asdict, learnt.log), {"objective": learnt.objective}])
+        log.info("L_k of the learnt masks, random ones and none: %s", learnt.objective)
         return learnt.weights
 
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------

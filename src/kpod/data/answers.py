@@ -109,8 +109,9 @@ def last_number(text: str) -> str | None:
         >>> last_number("Each gets 1,200 / 4 = 300 g.")
         '300'
     """
-    values = [value for match in NUMBER.finditer(text) if (value := number_value(match)) is not None]
-    return plain_digits(values[-1]) if values else None
+    values = (number_value(match) for match in reversed([*NUMBER.finditer(text)]))
+    last = next((value for value in values if value is not None), None)
+    return None if last is None else plain_digits(last)
 
 
 def normalise_answer(answer: str, choices: Choices | None = None) -> str:
@@ -149,7 +150,7 @@ def same_answer(one: str | None, other: str | None, choices: Choices | None = No
     size, the mathematical objects are equal. No answer equals no answer: None and "" are never the same as anything.
 
     Example:
-        >>> same_answer("$18.00", "18 dollars"), same_answer("0.5", r"\\frac{1}{2}"), same_answer(None, None)
+        >>> same_answer("$18.00", "18 dollars"), same_answer("0.5", r"\frac{1}{2}"), same_answer(None, None)
         (True, True, False)
     """
     if one is None or other is None:

@@ -14,7 +14,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -26,10 +25,13 @@ from kpod.config import LoraConfig, WeightingConfig
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.records import TokenizedRationale
+from kpod.weighting.effects import effects_of, keypoint_objective, regression_loss
+from kpod.weighting.masks import LOWEST_KEPT_RATE, draw_prefixes, random_masks
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 
-LOWEST_KEPT_RATE = 0.1
+NUM_JUDGED = 12
+"""Rationales on which the learnt weights are judged by L_k at the end."""
 LR_WARMUP = 10
 """Updates over which the predictor's learning rate rises; it then falls linearly to a tenth."""
 
@@ -60,10 +62,13 @@ class Weighing:
     Attributes:
         weights: Rationale id -> w_j of its tokens, float32 in (0, 1).
         log: One entry per update.
+        objective: L_k (Eq. 7) of a few rationales, in nats: `learnt` where exactly the tokens with w_j > 1/2 are
+            kept, `random` where as many others are, `all` where every token is.
     """
 
     weights: dict[str, NDArray[np.float32]]
     log: tuple[WeighingUpdate, ...]
+    objective: dict[str, float]
 
 
 def learn_weights(
@@ -92,53 +97,7 @@ def learn_weights(
     log += _fit(generator, predictor, tokens, config, rng)
     weights = compute_weights(generator, tokens)
     _check_collapse(weights)
-    return Weighing(weights, tuple(log))
-
-
-def draw_prefixes(num_tokens: int, num_prefixes: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """K prefix lengths: the whole rationale, and others drawn uniformly (all different while there are enough)."""
-    others = rng.choice(np.arange(1, num_tokens + 1), num_prefixes - 1, replace=num_prefixes > num_tokens)
-    return (num_tokens, *(int(length) for length in others))
-
-
-def random_masks(num_tokens: int, num_masks: int, rng: np.random.Generator) -> Bool[Tensor, "masks tokens"]:
-    """Antithetic pairs of random masks: each at its own kept rate, its partner keeps exactly the other tokens."""
-    rates = rng.uniform(LOWEST_KEPT_RATE, 1 - LOWEST_KEPT_RATE, size=(num_masks // 2, 1))
-    keep = rng.random((num_masks // 2, num_tokens)) < rates
-    return torch.from_numpy(np.concatenate([keep, ~keep]))
-
-
-def effects_of(logits: Float[Tensor, " tokens"], alpha: float, temperature: float) -> Float[Tensor, " tokens"]:
-    """phi_j, by how many nats keeping token j lowers the answer's NLL, for a generator's logits.
-
-    Keeping a token pays where phi_j exceeds its price alpha / n in L_k (Eq. 7, divided by n). The weight
-    w_j = sigmoid((phi_j n / alpha - 1) / temperature) is that decision, softened; this is its inverse.
-
-    Example:
-        >>> effects_of(torch.tensor([0.0, 2.0]), alpha=0.5, temperature=1.0)
-        tensor([0.2500, 0.7500])
-    """
-    return (alpha / len(logits)) * (1 + temperature * logits)
-
-
-def regression_loss(
-    effects: Float[Tensor, " tokens"],
-    keep: Bool[Tensor, "masks tokens"],
-    prefixes: Sequence[int],
-    answer_nll: Float[Tensor, "masks prefixes"],
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """How badly the effects explain the answer's NLL under random masks, and the variance there was to explain.
-
-    For every prefix, the sum of the effects of its kept tokens should rise and fall against the NLL; both are taken
-    about their mean over the masks, which removes how hard the question is.
-
-    Returns:
-        Mean squared error and mean square, both over masks and prefixes, in square nats.
-    """
-    ends = torch.tensor(prefixes, device=effects.device) - 1
-    explained = (keep.to(effects) * effects).cumsum(dim=1)[:, ends]
-    fall = answer_nll.mean(dim=0) - answer_nll
-    return ((explained - explained.mean(dim=0)) - fall).square().mean(), fall.square().mean()
+    return Weighing(weights, tuple(log), _objective(predictor, tokens, weights, config, rng))
 
 
 @torch.inference_mode()
@@ -212,6 +171,28 @@ def _fit(
         optimizer.step()
         kept = torch.cat(logits).sigmoid().mean().item()
         yield WeighingUpdate("fit", update, nll.mean().item(), kept, 1 - (error / variance).item())
+
+
+@torch.no_grad()
+def _objective(
+    predictor: Predictor,
+    tokens: Sequence[TokenizedRationale],
+    weights: dict[str, NDArray[np.float32]],
+    config: WeightingConfig,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """L_k of the learnt weights as hard masks, beside that of masks which know nothing."""
+    found: dict[str, list[float]] = {"learnt": [], "random": [], "all": []}
+    for index in rng.choice(len(tokens), min(NUM_JUDGED, len(tokens)), replace=False):
+        rationale = tokens[index]
+        learnt = torch.from_numpy(weights[rationale.id] > 0.5)
+        masks = (learnt, learnt[torch.from_numpy(rng.permutation(len(learnt)))], torch.ones_like(learnt))
+        prefixes = draw_prefixes(rationale.num_tokens, config.prefixes, rng)
+        nll = predictor([MaskedRationale(rationale, keep, prefixes) for keep in masks])
+        kept = torch.stack([keep.float().mean() for keep in masks]).to(nll.device)
+        for name, value in zip(found, keypoint_objective(nll, kept, config.mask_loss_weight).tolist(), strict=True):
+            found[name].append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def _padded(batch: Sequence[TokenizedRationale], generator: WeightGenerator) -> tuple[Tensor, Tensor]:

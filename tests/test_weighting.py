@@ -1,0 +1,256 @@
+"""Mask learning: exact answers after prefixes, laws of masks, and weights that find planted keypoints."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import Float
+from tiny import tiny_llama, tiny_t5, tiny_tokens
+from torch import Tensor, nn
+
+from kpod.config import WeightingConfig
+from kpod.errors import DataError, WeightingError
+from kpod.lm.models import LanguageModel
+from kpod.records import TokenizedRationale
+from kpod.weighting import fit, learn_weights, project_spans, uniform_weights
+from kpod.weighting.effects import effects_of, keypoint_objective, regression_loss
+from kpod.weighting.fit import compute_weights
+from kpod.weighting.masks import draw_prefixes, random_masks
+from kpod.weighting.module import WeightGenerator
+from kpod.weighting.prefixes import MaskedRationale, Predictor
+
+BRIEF = WeightingConfig(warmup_updates=3, fit_updates=3, prefixes=3, batch_size=2, masks=4, lora_rank=2)
+
+
+def masked(tokens: TokenizedRationale, prefixes: tuple[int, ...], seed: int = 0) -> MaskedRationale:
+    keep = torch.from_numpy(np.random.default_rng(seed).random(tokens.num_tokens) < 0.6)
+    return MaskedRationale(tokens, keep, prefixes)
+
+
+def alone(predictor: Predictor, row: MaskedRationale, prefix: int) -> float:
+    """The answer's NLL after one prefix by a plain causal pass over question, prefix, closing and answer."""
+    lm, tokens = predictor.lm, row.tokens
+    written = tokens.ids("closing") + tokens.ids("answer")
+    embedded = torch.cat([predictor.embed(row, prefix), predictor.embedding(torch.tensor(written))])
+    answer = tokens.ids("answer")
+    logits = lm.model(inputs_embeds=embedded[None]).logits[0, -len(answer) - 1 : -1]
+    return -logits.log_softmax(dim=-1)[range(len(answer)), list(answer)].sum().item()
+
+
+# -- all prefixes in one pass (Eq. 5) ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closing", [0, 2])
+def test_one_pass_over_all_prefixes_equals_separate_passes(closing: int) -> None:
+    predictor = Predictor(tiny_llama())
+    rows = [
+        masked(tiny_tokens(predictor.lm, "a", (4, 3), closing=closing, answer=3), (7, 1, 4, 6)),
+        masked(tiny_tokens(predictor.lm, "b", (2, 1), closing=closing, answer=1, question=9), (3, 1, 2, 2), seed=1),
+    ]
+    if closing == 0:  # two copies of one prefix would be predicted by the same token
+        rows[1] = replace(rows[1], prefixes=(3, 1, 2))
+        rows[0] = replace(rows[0], prefixes=(7, 1, 4))
+    with torch.no_grad():
+        found = predictor(rows)
+        expected = [[alone(predictor, row, prefix) for prefix in row.prefixes] for row in rows]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_an_encoder_decoder_predictor_gets_one_encoder_input_per_prefix() -> None:
+    predictor = Predictor(tiny_t5())
+    rows = [
+        masked(tiny_tokens(predictor.lm, "a"), (7, 2)),
+        masked(tiny_tokens(predictor.lm, "b", (2,)), (2, 1), seed=1),
+    ]
+    with torch.no_grad():
+        together = predictor(rows)
+        apart = torch.cat([predictor([replace(row, prefixes=(p,))]) for row in rows for p in row.prefixes])
+    torch.testing.assert_close(together, apart.view(2, 2), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_a_prefix_sees_neither_later_tokens_nor_masked_ones(make: object) -> None:
+    lm: LanguageModel = make()  # type: ignore[operator]
+    predictor, tokens = Predictor(lm), tiny_tokens(lm)
+    first = tokens.segment_stops[0]
+    keep = torch.tensor([True, False, True, True, True, True, True])
+    changed = list(tokens.token_ids)
+    changed[first + 1] = (changed[first + 1] + 1) % 256  # masked
+    changed[first + 5] = (changed[first + 5] + 1) % 256  # behind the prefix of 4
+    other = replace(tokens, token_ids=tuple(changed))
+    with torch.no_grad():
+        one, two = (predictor([MaskedRationale(t, keep, (7, 4))])[0] for t in (tokens, other))
+    assert one[1].item() == pytest.approx(two[1].item(), abs=1e-6)
+    assert one[0].item() != pytest.approx(two[0].item(), abs=1e-6)
+
+
+def test_only_the_answers_own_tokens_are_scored() -> None:
+    """With a head that gives every token the same chance, the NLL is (answer tokens) x log(vocabulary)."""
+    lm = tiny_llama()
+    nn.init.zeros_(lm.model.get_output_embeddings().weight)  # type: ignore[operator]
+    row = masked(tiny_tokens(lm, answer=3, closing=5), (7, 2))
+    with torch.no_grad():
+        found = Predictor(lm)([row])
+    torch.testing.assert_close(found, torch.full((1, 2), 3 * np.log(259), dtype=torch.float32), atol=1e-5, rtol=1e-6)
+
+
+def test_the_mask_vector_starts_at_the_mean_embedding_and_is_learnt() -> None:
+    predictor = Predictor(tiny_llama())
+    table = predictor.embedding.weight
+    torch.testing.assert_close(predictor.mask_vector.data, table.data.mean(dim=0))  # type: ignore[operator]
+    predictor([masked(tiny_tokens(predictor.lm), (7, 3))]).sum().backward()
+    assert predictor.mask_vector.grad is not None
+    assert predictor.mask_vector.grad.abs().sum() > 0
+
+
+# -- masks and prefixes ----------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 99))
+def test_prefixes_hold_the_whole_rationale_and_lengths_of_it(num_tokens: int, num: int, seed: int) -> None:
+    prefixes = draw_prefixes(num_tokens, num, np.random.default_rng(seed))
+    assert len(prefixes) == num
+    assert prefixes[0] == num_tokens
+    assert all(1 <= length <= num_tokens for length in prefixes)
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 99))
+def test_masks_come_in_antithetic_pairs(num_tokens: int, pairs: int, seed: int) -> None:
+    masks = random_masks(num_tokens, 2 * pairs, np.random.default_rng(seed))
+    assert torch.equal(masks[:pairs], ~masks[pairs:])
+
+
+# -- effects and objective (Eq. 3, 6, 7) -----------------------------------------------------------------
+
+
+def test_a_fresh_generator_weighs_every_token_one_half() -> None:
+    """Eq. 3: sigmoid(0) = 1/2."""
+    lm = tiny_llama()
+    weights = compute_weights(WeightGenerator(lm.model.get_input_embeddings().weight), [tiny_tokens(lm)])  # type: ignore[operator]
+    assert weights["q0"].tolist() == [0.5] * 7
+
+
+def test_the_objective_by_hand() -> None:
+    """L_p = (2 + 4) / 2 = 3; L_m keeps 1 of 4 tokens: L_k = 3 + 0.5 / 4."""
+    assert keypoint_objective(torch.tensor([[2.0, 4.0]]), torch.tensor([0.25]), 0.5).item() == pytest.approx(3.125)
+
+
+def test_a_token_worth_exactly_its_price_weighs_one_half() -> None:
+    """n = 4 and alpha = 0.5: keeping a token costs 1/8 nat in L_k; an effect of 3/8 is worth 1 / (1 + exp(-2))."""
+    effects = effects_of(torch.logit(torch.tensor([0.5, 0.8807971, 0.5, 0.5])), alpha=0.5, temperature=1.0)
+    torch.testing.assert_close(effects, torch.tensor([0.125, 0.375, 0.125, 0.125]), atol=1e-6, rtol=1e-5)
+
+
+@given(st.integers(1, 12), st.integers(0, 999))
+def test_true_effects_explain_an_additive_answer_and_others_do_not(num_tokens: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    effects = torch.from_numpy(rng.normal(size=num_tokens)).float()
+    keep = random_masks(num_tokens, 6, rng)
+    prefixes = draw_prefixes(num_tokens, 3, rng)
+    fall = torch.stack([(keep.float() * effects)[:, :end].sum(dim=1) for end in prefixes], dim=1)
+    error, variance = regression_loss(effects, keep, prefixes, 5.0 - fall)
+    assert error.item() == pytest.approx(0, abs=1e-5)
+    nothing, total = regression_loss(torch.zeros(num_tokens), keep, prefixes, 5.0 - fall)
+    assert nothing.item() == pytest.approx(total.item(), rel=1e-4)
+    assert variance.item() == pytest.approx(total.item(), rel=1e-6)
+
+
+class Planted(Predictor):
+    """A predictor that loses one nat for each masked token below 10, and nothing for any other."""
+
+    def forward(self, rows: list[MaskedRationale]) -> Float[Tensor, "rows prefixes"]:
+        losses = []
+        for row in rows:
+            needed = torch.tensor(row.tokens.ids("rationale")) < 10
+            missing = (needed & ~row.keep).float().cumsum(dim=0)
+            losses.append(torch.stack([missing[length - 1] for length in row.prefixes]))
+        return torch.stack(losses)
+
+
+def test_the_generator_finds_planted_keypoints() -> None:
+    lm = tiny_llama()
+    rng = np.random.default_rng(0)
+    rationales = []
+    for number in range(12):
+        tokens = tiny_tokens(lm, f"q{number}", (6, 6))
+        ids = list(tokens.token_ids)
+        ids[6:18] = [int(rng.integers(10) if rng.random() < 0.3 else rng.integers(100, 120)) for _ in range(12)]
+        rationales.append(replace(tokens, token_ids=tuple(ids)))
+    torch.manual_seed(0)
+    generator = WeightGenerator(lm.model.get_input_embeddings().weight)  # type: ignore[operator]
+    config = replace(BRIEF, fit_updates=60, batch_size=6, generator_learning_rate=3e-3, temperature=3.0)
+    log = list(fit._fit(generator, Planted(lm), rationales, config, rng))
+    weights = compute_weights(generator, rationales)
+    key = [w for r in rationales for i, w in zip(r.ids("rationale"), weights[r.id], strict=True) if i < 10]
+    rest = [w for r in rationales for i, w in zip(r.ids("rationale"), weights[r.id], strict=True) if i >= 10]
+    assert np.mean(key) > np.mean(rest) + 0.2
+    assert np.mean([update.explained for update in log[-10:]]) > 0.5
+
+
+# -- the whole of it ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_learning_is_a_function_of_its_seed(make: object) -> None:
+    first, again, other = (
+        learn_weights(lm, [tiny_tokens(lm, f"q{n}", (3, 2 + n)) for n in range(3)], BRIEF, seed)
+        for lm, seed in ((make(), 0), (make(), 0), (make(), 1))  # type: ignore[operator]
+    )
+    for key, weights in first.weights.items():
+        assert weights.tolist() == again.weights[key].tolist()
+        assert np.all((weights > 0) & (weights < 1))
+    assert any(w.tolist() != other.weights[key].tolist() for key, w in first.weights.items())
+    assert [u.phase for u in first.log] == ["warm-up"] * 3 + ["fit"] * 3
+    assert set(first.objective) == {"learnt", "random", "all"}
+
+
+def test_weights_do_not_depend_on_the_batch() -> None:
+    lm = tiny_llama()
+    torch.manual_seed(1)
+    generator = WeightGenerator(lm.model.get_input_embeddings().weight)  # type: ignore[operator]
+    nn.init.normal_(generator.mlp[-1].weight)  # type: ignore[arg-type]
+    tokens = [tiny_tokens(lm, f"q{n}", (1 + 3 * n,)) for n in range(4)]
+    together, apart = compute_weights(generator, tokens), compute_weights(generator, tokens, batch_size=1)
+    for key in together:
+        np.testing.assert_allclose(together[key], apart[key], atol=1e-6)
+
+
+def test_every_rationale_comes_once_before_any_comes_again() -> None:
+    tokens = [tiny_tokens(tiny_llama(), f"q{n}") for n in range(5)]
+    batches = fit._batches(tokens, 3, np.random.default_rng(0))
+    seen = [r.id for _ in range(5) for r in next(batches)]
+    assert all(sorted(seen[a:b]) == [f"q{n}" for n in range(5)] for a, b in pairwise((0, 5, 10, 15)))
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+def test_a_predictor_that_is_not_finite_stops_the_run_and_names_the_rationales() -> None:
+    lm = tiny_llama()
+    nn.init.constant_(lm.model.get_output_embeddings().weight, float("nan"))  # type: ignore[operator]
+    with pytest.raises(WeightingError, match=r"update 1: the answer's NLL is nan on 'q0'.*learning_rate"):
+        learn_weights(lm, [tiny_tokens(lm)], BRIEF, 0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_weights_that_are_all_alike_are_refused(value: float) -> None:
+    with pytest.raises(WeightingError, match="collapsed"):
+        fit._check_collapse({"q": np.full(50, value, dtype=np.float32)})
+
+
+# -- weights that need no learning ---------------------------------------------------------------------
+
+
+def test_given_spans_become_token_weights() -> None:
+    tokens = tiny_tokens(tiny_llama(), steps=(2, 2))
+    assert project_spans([(0, 1, 0.25), (2, 4, 1.0)], tokens).tolist() == [0.25, 0.0, 1.0, 1.0]
+
+
+def test_uniform_weights_are_one() -> None:
+    tokens = tiny_tokens(tiny_llama())
+    assert uniform_weights([tokens])["q0"].tolist() == [1.0] * 7
+    with pytest.raises(DataError):
+        replace(tokens, step_stops=(3,))
