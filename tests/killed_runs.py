@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 from transformers import TrainerCallback
 
 from kpod.config import LoraConfig, TrainingConfig
 from kpod.records import Schedule
 from kpod.training import KeypointTrainer, last_valid_checkpoint, train_student
+from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 CONFIG = TrainingConfig(
     num_train_epochs=3,  # 6 rationales: 3 updates per epoch, 9 in all; checkpoints 2, 4 and 8 are inside an epoch

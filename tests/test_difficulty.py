@@ -13,7 +13,7 @@ from kpod.difficulty import assess, step_difficulties
 from kpod.errors import DataError, KpodError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
-from tests.tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
+from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 BOTH = pytest.mark.parametrize("lm", [tiny_llama(), tiny_t5()], ids=["causal", "t5"])
 WEIGHTS = st.floats(0, 1, width=32)

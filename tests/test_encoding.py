@@ -17,7 +17,7 @@ from kpod.lm.encoding import encode, prompt_ids, prompt_text, tiling_offsets
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
-from tests.tiny import END, START, tiny_llama, tiny_rationales, tiny_t5
+from tiny import END, START, tiny_llama, tiny_rationales, tiny_t5
 
 CAUSAL, T5 = tiny_llama(), tiny_t5()
 BOTH = pytest.mark.parametrize("lm", [CAUSAL, T5], ids=["causal", "t5"])

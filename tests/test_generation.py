@@ -18,7 +18,7 @@ from kpod.lm.encoding import encode, prompt_ids
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.records import Question, Rationale, TokenizedRationale
-from tests.tiny import END, PAD, START, VOCABULARY, byte_tokenizer, tiny_llama, tiny_rationales, tiny_t5
+from tiny import END, PAD, START, VOCABULARY, byte_tokenizer, tiny_llama, tiny_rationales, tiny_t5
 
 PROMPT = PromptConfig(question="Q: {question} A:", cot_prompt="", closing="The answer is {answer}")
 QUESTIONS = [rationale.question for rationale in tiny_rationales()]

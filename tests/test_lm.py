@@ -11,7 +11,7 @@ from kpod.errors import ConfigError, DataError
 from kpod.lm.models import LanguageModel, evaluating, load_model, mean_input_embeddings, with_lora
 from kpod.lm.sequences import IGNORED, collate, example_at, logprobs, trained_positions
 from kpod.records import TokenizedRationale
-from tests.tiny import END, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
+from tiny import END, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 CAUSAL, T5 = tiny_llama(), tiny_t5()
 BOTH = pytest.mark.parametrize("lm", [CAUSAL, T5], ids=["causal", "t5"])

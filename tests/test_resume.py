@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import CONFIG, Gradients, rationales, run
-from tiny import tiny_llama
 from transformers import AutoModelForCausalLM
 
 from kpod.errors import TrainingError
 from kpod.training import last_valid_checkpoint
 from kpod.training.checkpoints import MANIFEST, fault_of, seal
+from test_training import CONFIG, Gradients, rationales, run
+from tiny import tiny_llama
 
 TESTS = Path(__file__).parent
 

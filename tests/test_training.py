@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
     AutoModelForCausalLM,
@@ -32,6 +31,7 @@ from kpod.records import SEGMENTS, Schedule
 from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, train_student
 from kpod.training.arguments import check_model_arguments, training_arguments
 from kpod.training.batches import Collator
+from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 gc.freeze()  # or every training would search the libraries for garbage
 

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float
-from tiny import tiny_llama, tiny_t5, tiny_tokens
 from torch import Tensor, nn
 
 from kpod.config import WeightingConfig
@@ -22,6 +21,7 @@ from kpod.weighting.fit import compute_weights
 from kpod.weighting.masks import draw_prefixes, random_masks
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.prefixes import MaskedRationale, Predictor
+from tiny import tiny_llama, tiny_t5, tiny_tokens
 
 BRIEF = WeightingConfig(warmup_updates=3, fit_updates=3, prefixes=3, batch_size=2, masks=4, lora_rank=2)
 

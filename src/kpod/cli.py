@@ -156,11 +156,13 @@ def _print_dropped(pipeline: "Pipeline") -> None:
 def _check(options: argparse.Namespace) -> int:
     from kpod.config import ColumnsConfig
     from kpod.data.reader import check_file
+    from kpod.report.tables import visible
 
     columns = ColumnsConfig(options.id, options.question, options.answer, options.rationale, options.choices)
     findings = check_file(options.file, columns)
     for finding in findings:
-        print(finding)
+        whose = f" id {finding.id!r}:" if finding.id else ""
+        print(visible(f"{options.file}:{finding.line}: {finding.severity}:{whose} {finding.message}"))
     errors = sum(finding.severity == "error" for finding in findings)
     print(f"{options.file}: {errors} errors, {len(findings) - errors} warnings")
     return 2 if errors else 0

@@ -1,0 +1,248 @@
+"""Whole runs on tiny models: every phase, skipping, redoing, methods, the command line, the audit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from kpod import artifacts
+from kpod.cli import main
+from kpod.config import Recipe
+from kpod.errors import ConfigError, DataError
+from kpod.methods import METHODS
+from kpod.pipeline import Pipeline, run
+from kpod.recipe import load_recipe
+from kpod.reporting import write_report
+from tiny import tiny_llama, tiny_rationales, tiny_t5
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a causal student, an encoder-decoder student, and a rationale file that holds one wrong answer."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, lm in (("llama", tiny_llama()), ("t5", tiny_t5())):
+        lm.model.save_pretrained(folder / name)  # type: ignore[operator]
+        lm.tokenizer.save_pretrained(folder / name)
+    rows = [artifacts.rationale_row(rationale) for rationale in tiny_rationales()]
+    rows.append(rows[0] | {"id": "wrong", "question_id": "wrong", "teacher_answer": "25"})
+    artifacts.write_jsonl(folder / "rationales.jsonl", rows)
+    return folder
+
+
+BRIEF_WEIGHTING = {"warmup_updates": 2, "fit_updates": 2, "prefixes": 2, "batch_size": 2, "masks": 2, "lora_rank": 2}
+
+
+def recipe(data: Path, runs: Path, student: str = "llama", *overrides: str) -> Recipe:
+    source = str(data / "rationales.jsonl")
+    text = {
+        "name": "tiny",
+        "student": str(data / student),
+        "runs": str(runs),
+        "data": {"train": source, "tests": [source], "test_limit": 2, "max_length": 400},
+        "weighting": BRIEF_WEIGHTING,
+        "schedule": {"num_clusters": 2},
+        "training": {"num_train_epochs": 4, "learning_rate": 1e-3, "save_strategy": "no"},
+        "evaluation": {"max_new_tokens": 4, "batch_size": 2},
+    }
+    path = runs / "recipe-given.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(text), encoding="utf-8")
+    return load_recipe(path, overrides)
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A run of kpod on the causal student, with its report."""
+    found = recipe(data, tmp_path_factory.mktemp("runs"))
+    run(found)
+    write_report(found)
+    return found
+
+
+def folder_of(recipe: Recipe) -> Path:
+    return Path(recipe.runs) / recipe.name
+
+
+# -- one run -----------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_everything_that_the_run_folder_promises(finished: Recipe) -> None:
+    folder = folder_of(finished)
+    assert load_recipe(folder / "recipe.yaml") == finished
+    tokens, _ = artifacts.load_tokens(folder / "tokens")
+    weights = artifacts.load_weights(folder / "weights")
+    schedule = artifacts.load_schedule(folder / "plan")
+    assert [t.id for t in tokens] == [f"tiny-{n}" for n in range(6)] == list(schedule.ids) == list(weights.loss)
+    assert {t.id: t.num_tokens for t in tokens} == {key: len(w) for key, w in weights.loss.items()}
+    assert schedule.ramp_stages == 2
+    assert AutoModelForCausalLM.from_pretrained(folder / "student").config.vocab_size == 259
+    assert "<!DOCTYPE html>" in (folder / "report.html").read_text(encoding="utf-8")
+    facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert facts["rationales"] == {"read": 7, "kept": 6, "dropped": {"wrong answer": 1}}
+
+
+def test_each_update_trains_the_stage_of_its_epoch(finished: Recipe) -> None:
+    lines = artifacts.read_jsonl(folder_of(finished) / "student" / "metrics.jsonl")
+    assert [line["stage"] for line in lines] == [1, 1, 2, 2, 2, 2, 2, 2]
+    tokens = [line["trained_tokens"] for line in lines]
+    assert sum(tokens[:2]) < sum(tokens[2:4]) == sum(tokens[4:6])
+
+
+def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a finished phase was made again")
+
+    for name in ("encode", "learn_weights", "assess", "answer_questions"):
+        monkeypatch.setattr(f"kpod.pipeline.{name}", refuse)
+    written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
+    run(finished)
+    assert (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Path, tmp_path: Path) -> None:
+    phases = ("tokens", "weights", "plan")
+    first = recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig")
+    run(first)
+    stamps = [(folder_of(first) / phase / "stamp.json").stat().st_mtime_ns for phase in phases]
+    run(recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig", "--schedule.num_clusters", "1"))
+    again = [(folder_of(first) / phase / "stamp.json").stat().st_mtime_ns for phase in phases]
+    assert [before == after for before, after in zip(stamps, again, strict=True)] == [True, True, False]
+    assert len(list(folder_of(first).glob("student.????????????????"))) == 1
+
+
+def test_two_runs_of_one_recipe_end_in_the_same_student(data: Path, finished: Recipe, tmp_path: Path) -> None:
+    again = recipe(data, tmp_path)
+    run(again)
+    one, two = (folder_of(r) / "student" / "model.safetensors" for r in (finished, again))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_an_encoder_decoder_student_runs_through_every_phase(data: Path, tmp_path: Path) -> None:
+    found = recipe(data, tmp_path, "t5")
+    result = run(found)
+    assert [after.num_questions for _, after in result.accuracies] == [2]
+    assert AutoModelForSeq2SeqLM.from_pretrained(folder_of(found) / "student").config.is_encoder_decoder
+    losses = [line["loss"] for line in artifacts.read_jsonl(folder_of(found) / "student" / "metrics.jsonl")]
+    assert losses[-1] < losses[-3]
+
+
+# -- methods -------------------------------------------------------------------------------------------
+
+
+def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe, tmp_path: Path) -> None:
+    kpod = METHODS["kpod"]
+    for name in ("kpod-wo-sig", "kpod-wo-sig-dif", "kpod-wo-prog", "kpod-wo-div"):
+        other = METHODS[name]
+        assert (other.weigh is not kpod.weigh) + (other.order is not kpod.order) == 1
+    whole = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
+    assert whole.schedule.input_steps.max() == 0
+    assert all(w.tolist() == [1.0] * len(w) for w in whole.weights.loss.values())
+
+
+def test_weights_in_the_data_are_used_instead_of_learnt_ones(data: Path, tmp_path: Path) -> None:
+    rows = artifacts.read_jsonl(data / "rationales.jsonl")[:6]
+    artifacts.write_jsonl(tmp_path / "given.jsonl", [row | {"token_weights": [[0, 2, 0.25]]} for row in rows])
+    found = Pipeline(recipe(data, tmp_path, "llama", "--data.train", str(tmp_path / "given.jsonl")))
+    weights = found.weights.loss["tiny-1"]
+    assert weights[:4].tolist() == [0.25, 0.25, 0.25, 0.0]  # the space before the text shares its first character
+    artifacts.write_jsonl(tmp_path / "half.jsonl", [rows[0] | {"token_weights": [[0, 2, 0.25]]}, *rows[1:]])
+    half = Pipeline(recipe(data, tmp_path / "half", "llama", "--data.train", str(tmp_path / "half.jsonl")))
+    with pytest.raises(DataError, match="'tiny-1' has no token_weights but others have"):
+        _ = half.weights
+
+
+# -- refusals ------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_recipe_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"method is 'kpot'; it must be one of kpod, kpod-wo-sig"):
+        Pipeline(recipe(data, tmp_path, "llama", "--method", "kpot"))
+    with pytest.raises(ConfigError, match=r"unknown key training.learing_rate; did you mean training.learning_rate"):
+        Pipeline(recipe(data, tmp_path, "llama", "--training.learing_rate", "1"))
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_data_without_a_right_rationale_is_refused(data: Path, tmp_path: Path) -> None:
+    wrong = [artifacts.read_jsonl(data / "rationales.jsonl")[-1]]
+    artifacts.write_jsonl(tmp_path / "wrong.jsonl", wrong)
+    with pytest.raises(DataError, match=r"no rationale of 1 reaches its gold answer; see teacher\.filter"):
+        run(recipe(data, tmp_path, "llama", "--data.train", str(tmp_path / "wrong.jsonl")))
+
+
+# -- the command line ----------------------------------------------------------------------------------
+
+
+def test_exit_codes_and_sentences(
+    data: Path, finished: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(folder_of(finished))
+    assert main(["report", folder]) == 0
+    assert "| before | after | 95 % interval |" in capsys.readouterr().out
+    assert main(["plan", folder, "--schedule.num_cluster", "3"]) == 2
+    assert "did you mean schedule.num_clusters?" in capsys.readouterr().err
+    assert main(["run", str(tmp_path / "nothing.yaml")]) == 2
+    assert "there is no recipe" in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        main(["run", str(tmp_path / "nothing.yaml"), "--traceback"])
+
+
+def test_check_lists_all_findings_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(
+        '{"id": "a", "question": "", "answer": "1"}\n{"id": "b", "question": "x"}\n{"id":', encoding="utf-8"
+    )
+    assert main(["check", str(path)]) == 2
+    shown = capsys.readouterr().out
+    assert all(f"{path}:{line}:" in shown for line in (1, 2, 3))
+    assert "3 errors" in shown
+
+
+def test_check_accepts_a_good_file(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(data / "rationales.jsonl")]) == 0
+    assert "0 errors, 1 warning" in capsys.readouterr().out
+
+
+# -- the audit -----------------------------------------------------------------------------------------
+
+
+def inspected(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
+    assert main(["inspect", *arguments]) == 0
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    return [line.split() for line in lines]
+
+
+def test_inspect_shows_what_is_given_and_what_is_trained(finished: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = inspected(capsys, str(folder_of(finished)), "--id", "tiny-2", "--given", "1")
+    text = "".join(row[2] for row in rows if row[3] == "rationale").replace("␣", " ").strip()
+    assert text == tiny_rationales()[2].text
+    steps = [(row[4], row[5]) for row in rows if row[3] == "rationale"]
+    assert set(steps) == {("1", "given"), ("2", "trained")}
+    assert all(row[-2:] == ["given", "-"] for row in rows if row[3] == "question")
+    weights = artifacts.load_weights(folder_of(finished) / "weights").loss["tiny-2"]
+    shown = [float(row[-1]) for row in rows if row[3] == "rationale" and row[5] == "trained"]
+    assert shown == pytest.approx(weights[-len(shown) :].tolist(), abs=6e-4)
+    assert [row[-1] for row in rows if row[3] in ("closing", "answer", "end")] == ["1.000"] * 29
+    assert all(row[2] == row[-2] for row in rows if "trained" in row)
+
+
+def test_inspect_shows_the_given_steps_in_the_encoder(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe(data, tmp_path, "t5")
+    rows = inspected(capsys, str(tmp_path / "recipe-given.yaml"), "--id", "tiny-2", "--given", "1")
+    encoder = [row for row in rows if row[1] == "encoder"]
+    assert encoder[-1][2] == "</s>"
+    assert {row[4] for row in encoder if row[3] == "rationale"} == {"1"}
+    assert {row[4] for row in rows if row[1] == "decoder" and row[3] == "rationale"} == {"2"}
+    assert all("trained" in row for row in rows if row[1] == "decoder")
+
+
+def test_inspect_says_why_a_rationale_is_not_there(finished: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(folder_of(finished)), "--id", "wrong"]) == 2
+    assert "'wrong' is not trained on: wrong answer" in capsys.readouterr().err
+    assert main(["inspect", str(folder_of(finished)), "--id", "tiny-0", "--stage", "9"]) == 2
+    assert "its stages are 0 to 2" in capsys.readouterr().err
