@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-BRIEF_WEIGHTING = {"warmup_updates": 2, "fit_updates": 2, "prefixes": 2, "batch_size": 2, "masks": 2, "lora_rank": 2}
+BRIEF_WEIGHTING = {"warmup_updates": 2, "observations": 4, "prefixes": 2, "batch_size": 2, "masks": 2, "lora_rank": 2}
 
 
 def recipe(data: Path, runs: Path, student: str = "llama", *overrides: str) -> Recipe:

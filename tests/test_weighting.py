@@ -15,15 +15,24 @@ from kpod.config import WeightingConfig
 from kpod.errors import DataError, WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
-from kpod.weighting import fit, learn_weights, project_spans, uniform_weights
-from kpod.weighting.effects import effects_of, keypoint_objective, regression_loss
-from kpod.weighting.fit import compute_weights
-from kpod.weighting.masks import draw_prefixes, random_masks
+from kpod.weighting import learn_weights, project_spans, uniform_weights
+from kpod.weighting.effects import (
+    compute_weights,
+    effects_of,
+    explained_fall,
+    fit_generator,
+    keypoint_objective,
+    mean_effect,
+    misfit,
+    observed_fall,
+)
+from kpod.weighting.learn import check_collapse
+from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes
 from kpod.weighting.module import WeightGenerator
+from kpod.weighting.predictor import Observation, observe
 from kpod.weighting.prefixes import MaskedRationale, Predictor
-from tiny import tiny_llama, tiny_t5, tiny_tokens
 
-BRIEF = WeightingConfig(warmup_updates=3, fit_updates=3, prefixes=3, batch_size=2, masks=4, lora_rank=2)
+BRIEF = WeightingConfig(warmup_updates=3, observations=6, prefixes=3, batch_size=2, masks=4, lora_rank=2)
 
 
 def masked(tokens: TokenizedRationale, prefixes: tuple[int, ...], seed: int = 0) -> MaskedRationale:
@@ -39,6 +48,9 @@ def alone(predictor: Predictor, row: MaskedRationale, prefix: int) -> float:
     answer = tokens.ids("answer")
     logits = lm.model(inputs_embeds=embedded[None]).logits[0, -len(answer) - 1 : -1]
     return -logits.log_softmax(dim=-1)[range(len(answer)), list(answer)].sum().item()
+
+
+LLAMA = tiny_llama()
 
 
 # -- all prefixes in one pass (Eq. 5) ------------------------------------------------------------------
@@ -120,18 +132,34 @@ def test_prefixes_hold_the_whole_rationale_and_lengths_of_it(num_tokens: int, nu
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 99))
 def test_masks_come_in_antithetic_pairs(num_tokens: int, pairs: int, seed: int) -> None:
-    masks = random_masks(num_tokens, 2 * pairs, np.random.default_rng(seed))
+    masks = antithetic_masks(num_tokens, 2 * pairs, np.random.default_rng(seed))
     assert torch.equal(masks[:pairs], ~masks[pairs:])
 
 
-# -- effects and objective (Eq. 3, 6, 7) -----------------------------------------------------------------
+# -- effects, weights and objective (Eq. 3, 6, 7) --------------------------------------------------------
 
 
-def test_a_fresh_generator_weighs_every_token_one_half() -> None:
-    """Eq. 3: sigmoid(0) = 1/2."""
+def generator_of(lm: LanguageModel, alpha: float = 0.5) -> WeightGenerator:
+    torch.manual_seed(0)
+    return WeightGenerator(lm.model.get_input_embeddings().weight, alpha)  # type: ignore[operator]
+
+
+def test_a_token_worth_exactly_its_price_weighs_one_half() -> None:
+    """n = 7 and alpha = 0.5: a token costs 1/14 nat in L_k. One worth 2 softnesses more weighs 1 / (1 + exp(-2))."""
     lm = tiny_llama()
-    weights = compute_weights(WeightGenerator(lm.model.get_input_embeddings().weight), [tiny_tokens(lm)])  # type: ignore[operator]
-    assert weights["q0"].tolist() == [0.5] * 7
+    generator = generator_of(lm)
+    nn.init.zeros_(generator.mlp[-1].weight)  # type: ignore[arg-type]
+    generator.level.fill_(0.5 / 7)
+    assert compute_weights(generator, [tiny_tokens(lm)])["q0"].tolist() == pytest.approx([0.5] * 7)
+    generator.softness.fill_(0.1)
+    generator.level.fill_(0.5 / 7 + 0.2)
+    assert compute_weights(generator, [tiny_tokens(lm)])["q0"].tolist() == pytest.approx([0.8807971] * 7)
+
+
+def test_a_dearer_mask_loss_lowers_every_weight() -> None:
+    lm = tiny_llama()
+    low, high = (compute_weights(generator_of(lm, alpha), [tiny_tokens(lm)])["q0"] for alpha in (0.5, 5.0))
+    assert np.all(high < low)
 
 
 def test_the_objective_by_hand() -> None:
@@ -139,24 +167,40 @@ def test_the_objective_by_hand() -> None:
     assert keypoint_objective(torch.tensor([[2.0, 4.0]]), torch.tensor([0.25]), 0.5).item() == pytest.approx(3.125)
 
 
-def test_a_token_worth_exactly_its_price_weighs_one_half() -> None:
-    """n = 4 and alpha = 0.5: keeping a token costs 1/8 nat in L_k; an effect of 3/8 is worth 1 / (1 + exp(-2))."""
-    effects = effects_of(torch.logit(torch.tensor([0.5, 0.8807971, 0.5, 0.5])), alpha=0.5, temperature=1.0)
-    torch.testing.assert_close(effects, torch.tensor([0.125, 0.375, 0.125, 0.125]), atol=1e-6, rtol=1e-5)
+def test_falls_by_hand() -> None:
+    """Effects 1 and 2: mask (1, 0) explains 1 after either prefix, mask (0, 1) 0 and 2; then about the mean."""
+    keep = torch.tensor([[True, False], [False, True]])
+    found = explained_fall(torch.tensor([1.0, 2.0]), keep, (1, 2))
+    assert found.tolist() == [[0.5, -0.5], [-0.5, 0.5]]
+
+
+def additive(lm: LanguageModel, num_tokens: int, seed: int) -> tuple[Observation, torch.Tensor]:
+    """An observation in which every token has its own effect and nothing else happens."""
+    rng = np.random.default_rng(seed)
+    effects = torch.from_numpy(rng.normal(size=num_tokens)).float()
+    keep = antithetic_masks(num_tokens, 6, rng)
+    prefixes = draw_prefixes(num_tokens, 3, rng)
+    fall = torch.stack([(keep.float() * effects)[:, :end].sum(dim=1) for end in prefixes], dim=1)
+    return Observation(tiny_tokens(lm, f"q{seed}", (num_tokens,)), keep, prefixes, 5.0 - fall), effects
 
 
 @given(st.integers(1, 12), st.integers(0, 999))
-def test_true_effects_explain_an_additive_answer_and_others_do_not(num_tokens: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    effects = torch.from_numpy(rng.normal(size=num_tokens)).float()
-    keep = random_masks(num_tokens, 6, rng)
-    prefixes = draw_prefixes(num_tokens, 3, rng)
-    fall = torch.stack([(keep.float() * effects)[:, :end].sum(dim=1) for end in prefixes], dim=1)
-    error, variance = regression_loss(effects, keep, prefixes, 5.0 - fall)
-    assert error.item() == pytest.approx(0, abs=1e-5)
-    nothing, total = regression_loss(torch.zeros(num_tokens), keep, prefixes, 5.0 - fall)
-    assert nothing.item() == pytest.approx(total.item(), rel=1e-4)
-    assert variance.item() == pytest.approx(total.item(), rel=1e-6)
+def test_true_effects_explain_an_additive_answer(num_tokens: int, seed: int) -> None:
+    seen, effects = additive(LLAMA, num_tokens, seed)
+    assert misfit([seen], [effects]).item() == pytest.approx(0, abs=1e-5)
+    nothing = misfit([seen], [torch.zeros(num_tokens)]).item()
+    assert nothing == pytest.approx(observed_fall(seen).square().mean().item(), rel=1e-4)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.floats(-2, 2))
+def test_the_mean_effect_is_found_exactly_where_all_tokens_have_it(lengths: list[int], effect: float) -> None:
+    observations = []
+    for seed, num_tokens in enumerate(lengths):
+        seen, _ = additive(LLAMA, num_tokens, seed)
+        nll = -explained_fall(torch.full((num_tokens,), effect), seen.keep, seen.prefixes)
+        observations.append(replace(seen, answer_nll=nll))
+    counted = any(explained_fall(torch.ones(s.tokens.num_tokens), s.keep, s.prefixes).any() for s in observations)
+    assert mean_effect(observations) == pytest.approx(effect if counted else 0.0, abs=1e-4)
 
 
 class Planted(Predictor):
@@ -172,29 +216,28 @@ class Planted(Predictor):
 
 
 def test_the_generator_finds_planted_keypoints() -> None:
-    lm = tiny_llama()
     rng = np.random.default_rng(0)
     rationales = []
-    for number in range(12):
-        tokens = tiny_tokens(lm, f"q{number}", (6, 6))
+    for number in range(16):
+        tokens = tiny_tokens(LLAMA, f"q{number}", (6, 6))
         ids = list(tokens.token_ids)
         ids[6:18] = [int(rng.integers(10) if rng.random() < 0.3 else rng.integers(100, 120)) for _ in range(12)]
         rationales.append(replace(tokens, token_ids=tuple(ids)))
-    torch.manual_seed(0)
-    generator = WeightGenerator(lm.model.get_input_embeddings().weight)  # type: ignore[operator]
-    config = replace(BRIEF, fit_updates=60, batch_size=6, generator_learning_rate=3e-3, temperature=3.0)
-    log = list(fit._fit(generator, Planted(lm), rationales, config, rng))
-    weights = compute_weights(generator, rationales)
-    key = [w for r in rationales for i, w in zip(r.ids("rationale"), weights[r.id], strict=True) if i < 10]
-    rest = [w for r in rationales for i, w in zip(r.ids("rationale"), weights[r.id], strict=True) if i >= 10]
-    assert np.mean(key) > np.mean(rest) + 0.2
-    assert np.mean([update.explained for update in log[-10:]]) > 0.5
+    config = replace(BRIEF, observations=48, generator_learning_rate=3e-3)
+    generator = generator_of(LLAMA)
+    found = fit_generator(generator, observe(Planted(LLAMA), rationales, config, rng), config, rng)
+    assert found.explained > 0.9 > found.explained_by_count
+    effects = torch.cat(effects_of(generator, rationales))
+    needed = torch.tensor([i for r in rationales for i in r.ids("rationale")]) < 10
+    assert effects[needed].mean().item() == pytest.approx(1, abs=0.2)
+    assert effects[~needed].mean().item() == pytest.approx(0, abs=0.2)
+    weights = np.concatenate(list(compute_weights(generator, rationales).values()))
+    assert weights[needed.numpy()].min() > weights[~needed.numpy()].max()
 
 
 # -- the whole of it ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
 def test_learning_is_a_function_of_its_seed(make: object) -> None:
     first, again, other = (
@@ -205,15 +248,14 @@ def test_learning_is_a_function_of_its_seed(make: object) -> None:
         assert weights.tolist() == again.weights[key].tolist()
         assert np.all((weights > 0) & (weights < 1))
     assert any(w.tolist() != other.weights[key].tolist() for key, w in first.weights.items())
-    assert [u.phase for u in first.log] == ["warm-up"] * 3 + ["fit"] * 3
+    assert len(first.warmup_nll) == 3
     assert set(first.objective) == {"learnt", "random", "all"}
 
 
 def test_weights_do_not_depend_on_the_batch() -> None:
     lm = tiny_llama()
-    torch.manual_seed(1)
-    generator = WeightGenerator(lm.model.get_input_embeddings().weight)  # type: ignore[operator]
-    nn.init.normal_(generator.mlp[-1].weight)  # type: ignore[arg-type]
+    generator = generator_of(lm)
+    generator.softness.fill_(0.01)
     tokens = [tiny_tokens(lm, f"q{n}", (1 + 3 * n,)) for n in range(4)]
     together, apart = compute_weights(generator, tokens), compute_weights(generator, tokens, batch_size=1)
     for key in together:
@@ -222,12 +264,11 @@ def test_weights_do_not_depend_on_the_batch() -> None:
 
 def test_every_rationale_comes_once_before_any_comes_again() -> None:
     tokens = [tiny_tokens(tiny_llama(), f"q{n}") for n in range(5)]
-    batches = fit._batches(tokens, 3, np.random.default_rng(0))
+    batches = draw_batches(tokens, 3, np.random.default_rng(0))
     seen = [r.id for _ in range(5) for r in next(batches)]
     assert all(sorted(seen[a:b]) == [f"q{n}" for n in range(5)] for a, b in pairwise((0, 5, 10, 15)))
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 def test_a_predictor_that_is_not_finite_stops_the_run_and_names_the_rationales() -> None:
     lm = tiny_llama()
     nn.init.constant_(lm.model.get_output_embeddings().weight, float("nan"))  # type: ignore[operator]
@@ -238,7 +279,7 @@ def test_a_predictor_that_is_not_finite_stops_the_run_and_names_the_rationales()
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_weights_that_are_all_alike_are_refused(value: float) -> None:
     with pytest.raises(WeightingError, match="collapsed"):
-        fit._check_collapse({"q": np.full(50, value, dtype=np.float32)})
+        check_collapse({"q": np.full(50, value, dtype=np.float32)})
 
 
 # -- weights that need no learning ---------------------------------------------------------------------

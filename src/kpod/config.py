@@ -111,32 +111,29 @@ class WeightingConfig:
 
     mask_loss_weight: float = 0.5
     """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
-    predictor: str | None = None
-    """Causal model that predicts the answer from masked rationales; None: the student's own backbone."""
-    predictor_layers: int | None = None
-    """Use only the first so many layers of the predictor; None for all."""
     lora_rank: int = 16
     """Rank of the predictor's adapters."""
-    warmup_updates: int = 120
+    warmup_updates: int = 300
     """Optimiser steps of the predictor under random masks."""
-    fit_updates: int = 120
-    """Optimiser steps of the weight generator against the frozen predictor."""
+    observations: int = 1000
+    """How often the frozen predictor answers from a rationale, each time under `masks` masks; the generator is fitted
+    to what it answers. More of them find finer effects."""
     prefixes: int = 4
     """K: prefixes of the masked rationale that each pass must answer from, the whole one among them."""
     batch_size: int = 4
-    """Rationales per update."""
+    """Rationales per update of the warm-up."""
     masks: int = 4
-    """Masks drawn per rationale and update while the generator is fitted; even, for antithetic pairs."""
+    """Masks per observation; even, for antithetic pairs."""
     predictor_learning_rate: float = 1e-3
-    generator_learning_rate: float = 1e-3
+    generator_learning_rate: float = 3e-4
     temperature: float = 1.0
-    """How soft the weights are around the threshold alpha / n, in units of alpha / n."""
+    """How soft the weights are around the threshold alpha / n, in standard deviations of the tokens' effects."""
 
     def __post_init__(self) -> None:
         require(self.mask_loss_weight > 0, "weighting.mask_loss_weight", self.mask_loss_weight, "above 0")
         require(self.temperature > 0, "weighting.temperature", self.temperature, "above 0")
         require(self.masks >= 2 and self.masks % 2 == 0, "weighting.masks", self.masks, "an even number, at least 2")
-        for name in ("warmup_updates", "fit_updates", "prefixes", "batch_size", "lora_rank"):
+        for name in ("warmup_updates", "observations", "prefixes", "batch_size", "lora_rank"):
             require(getattr(self, name) > 0, f"weighting.{name}", getattr(self, name), "a positive number")
 
 

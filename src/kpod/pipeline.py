@@ -4,6 +4,7 @@ The file to read first, and the only one that saves. Each phase is skipped where
 from the same inputs; a changed recipe key redoes the first phase that it touches and those after it.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -152,8 +153,8 @@ class Pipeline:
                 raise DataError(f"rationale {without[0]!r} has no token_weights but others have; give all or none")
             return {t.id: project_spans(given[t.id], t) for t in self.tokens}
         learnt = learn_weights(self._take_student(), self.tokens, self.recipe.weighting, self.recipe.seed)
-        artifacts.write_jsonl(folder / "log.jsonl", [*map(asdict, learnt.log), {"objective": learnt.objective}])
-        log.info("L_k of the learnt masks, random ones and none: %s", learnt.objective)
+        facts = {"warmup_nll": learnt.warmup_nll, "fit": asdict(learnt.fit), "objective": learnt.objective}
+        artifacts.write_text(folder / "learning.json", json.dumps(facts, indent=2))
         return learnt.weights
 
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------

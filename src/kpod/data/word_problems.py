@@ -1,6 +1,6 @@
 """Arithmetic word problems that the package makes itself: the demo's data, and a ground truth for weights.
 
-Each problem is a chain of two to four events; its rationale has one sentence per event, and often a closing
+Each problem is a chain of events; its rationale has two to five sentences, one per event and sometimes a closing
 one, into which filler phrases are planted. Fillers carry no information, so significance weights must rank
 digits above them: `filler_spans` tells where they stand.
 """
@@ -18,15 +18,15 @@ SOURCE = "word_problems"
 
 OPENERS = (
     "Well, ",
-    "Okay, so basically ",
+    "Okay, so ",
     "Now, as we can see, ",
     "Alright then, ",
-    "Let us just think about it: ",
+    "Basically, ",
     "You know, ",
     "To put it simply, ",
 )
 """Fillers at the start of a step; the sentence goes on in its usual case."""
-INSERTS = ("just simply need to say that ", "can quite easily note that ", "would of course like to see that ")
+INSERTS = ("just simply need to see that ", "can easily note that ")
 """Fillers inside a step, after a `we` that belongs to them."""
 
 NAMES = ("Ava", "Ben", "Carla", "Dmitri", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kofi", "Lena")
@@ -103,7 +103,7 @@ def _problem(rng: random.Random) -> tuple[str, str, str]:
     """Question, rationale and answer."""
     name, items = rng.choice(NAMES), rng.choice(ITEMS)
     events = [_start(name, items, rng)]
-    for _ in range(rng.randint(2, 3)):
+    for _ in range(rng.choice((1, 2, 2, 3))):
         events.append(_next_event(name, items, events[-1].total, rng))
     total, unit = events[-1].total, items
     asked = f"How many {items} does {name} have now?"
@@ -113,7 +113,7 @@ def _problem(rng: random.Random) -> tuple[str, str, str]:
         asked = f"Each one is worth ${price}. How many dollars are all the {items} worth?"
         total, unit = total * price, "dollars"
     worded = [f"{name} has {e.equation} {unit if e.told == '' else items}." for e in events if e.equation]
-    if rng.random() < 0.5:
+    if len(worded) < 2 or (len(worded) < 5 and rng.random() < 0.2):
         worded.append(f"{name} ends up with {total} {unit}.")
     rationale = " ".join(_sentence(body, rng) for body in worded)
     question = " ".join([*(e.told for e in events if e.told), asked])

@@ -16,7 +16,7 @@ from typing import Literal, cast
 import torch
 from jaxtyping import Float
 from peft import LoraConfig as PeftLoraConfig
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -193,6 +193,11 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.24 for this property by its former name
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return cast("nn.Module", get_peft_model(model, config))
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A model with its adapters merged into its weights; one without adapters as it is."""
+    return cast("nn.Module", model.merge_and_unload()) if isinstance(model, PeftModel) else model
 
 
 @torch.no_grad()

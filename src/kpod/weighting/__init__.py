@@ -1,6 +1,6 @@
 """Significance weights of rationale tokens (Eq. 2-7)."""
 
-from kpod.weighting.fit import Weighing, WeighingUpdate, learn_weights
 from kpod.weighting.given import project_spans, uniform_weights
+from kpod.weighting.learn import Weighing, learn_weights
 
-__all__ = ["Weighing", "WeighingUpdate", "learn_weights", "project_spans", "uniform_weights"]
+__all__ = ["Weighing", "learn_weights", "project_spans", "uniform_weights"]

@@ -6,8 +6,8 @@ positions continue from the prefix's end. An encoder-decoder predictor gets one 
 a bidirectional encoder would let a prefix see what follows it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -63,6 +63,12 @@ class Predictor(nn.Module):
         num = len(rows[0].prefixes)
         sums = torch.zeros(len(rows) * num, device=owner.device)
         return sums.index_add(0, owner, -logprobs(self.backbone, batch)).view(len(rows), num)
+
+    def frozen(self, merge: Callable[[nn.Module], nn.Module]) -> "Predictor":
+        """The same predictor without gradients, its adapters merged into its weights: the same numbers, faster."""
+        still = Predictor(replace(self.lm, model=merge(self.backbone)))
+        still.mask_vector.data = self.mask_vector.data.clone()
+        return still.requires_grad_(requires_grad=False).eval()
 
     def embed(self, row: MaskedRationale, length: int) -> Float[Tensor, "tokens features"]:
         """Question and first `length` rationale tokens as embeddings, masked tokens replaced."""

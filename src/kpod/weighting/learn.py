@@ -1,0 +1,110 @@
+"""Learn the significance weights (Eq. 2-7): warm the predictor up under random masks, freeze it, fit the generator.
+
+Why not Eq. 4 as it stands: trained together with the predictor through straight-through Gumbel masks, the
+generator masks digits first, before the predictor can read them, and the weights invert or collapse. Here masks are
+random; the generator is fitted by least squares to what they do to the answer's NLL, and w is read off those effects
+as the soft minimiser of L_k = L_p + alpha L_m (Eq. 7), which stays the objective.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kpod.config import LoraConfig, WeightingConfig
+from kpod.errors import WeightingError
+from kpod.lm.models import LanguageModel, merged, with_lora
+from kpod.records import TokenizedRationale
+from kpod.weighting.effects import Fit, compute_weights, fit_generator, keypoint_objective
+from kpod.weighting.masks import draw_prefixes
+from kpod.weighting.module import WeightGenerator
+from kpod.weighting.predictor import observe, warm_up
+from kpod.weighting.prefixes import MaskedRationale, Predictor
+
+NUM_JUDGED = 8
+"""Rationales on which the learnt weights are judged by L_k at the end."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """What was learnt.
+
+    Attributes:
+        weights: Rationale id -> w_j of its tokens, float32 in (0, 1).
+        warmup_nll: The answer's mean NLL at each update of the predictor's warm-up, in nats.
+        fit: How well the effects explain held-out answers.
+        objective: L_k (Eq. 7) of a few rationales, in nats: `learnt` where exactly the tokens with w_j > 1/2 are
+            kept, `random` where as many others are, `all` where every token is.
+    """
+
+    weights: dict[str, NDArray[np.float32]]
+    warmup_nll: tuple[float, ...]
+    fit: Fit
+    objective: dict[str, float]
+
+
+def learn_weights(
+    lm: LanguageModel, tokens: Sequence[TokenizedRationale], config: WeightingConfig, seed: int
+) -> Weighing:
+    """Learn and compute w for every rationale token.
+
+    Args:
+        lm: The predictor's backbone, with the student's tokenizer; changed in place.
+        tokens: The rationales to weigh, and to learn from.
+        config: The recipe's `weighting`.
+        seed: Of masks, prefixes, order and initial parameters.
+
+    Raises:
+        WeightingError: If an NLL is not finite, or the weights collapsed to all kept or all masked.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    backbone = cast("PreTrainedModel", lm.model)
+    table = cast("Tensor", backbone.get_input_embeddings().weight).detach().clone()
+    lora = LoraConfig(rank=config.lora_rank, alpha=2 * config.lora_rank)
+    predictor = Predictor(replace(lm, model=with_lora(backbone, lora)))
+    nll = tuple(warm_up(predictor, tokens, config, rng))
+    frozen = predictor.frozen(merged)
+    generator = WeightGenerator(table, config.mask_loss_weight).to(lm.device)
+    fit = fit_generator(generator, observe(frozen, tokens, config, rng), config, rng)
+    weights = compute_weights(generator, tokens)
+    check_collapse(weights)
+    return Weighing(weights, nll, fit, judge(frozen, tokens, weights, config, rng))
+
+
+@torch.no_grad()
+def judge(
+    predictor: Predictor,
+    tokens: Sequence[TokenizedRationale],
+    weights: Mapping[str, NDArray[np.float32]],
+    config: WeightingConfig,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """L_k of the learnt weights as hard masks, beside that of masks which know nothing; see `Weighing.objective`."""
+    found: dict[str, list[float]] = {"learnt": [], "random": [], "all": []}
+    for index in rng.choice(len(tokens), min(NUM_JUDGED, len(tokens)), replace=False):
+        rationale = tokens[index]
+        learnt = torch.from_numpy(weights[rationale.id] > 0.5)
+        masks = (learnt, learnt[torch.from_numpy(rng.permutation(len(learnt)))], torch.ones_like(learnt))
+        prefixes = draw_prefixes(rationale.num_tokens, config.prefixes, rng)
+        nll = predictor([MaskedRationale(rationale, keep, prefixes) for keep in masks])
+        kept = torch.stack([keep.float().mean() for keep in masks]).to(nll.device)
+        for name, value in zip(found, keypoint_objective(nll, kept, config.mask_loss_weight).tolist(), strict=True):
+            found[name].append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def check_collapse(weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """Raise WeightingError where weights are all alike: they say nothing about the tokens."""
+    together = np.concatenate(list(weights.values()))
+    kept, spread = float(together.mean()), float(together.std())
+    if spread < 1e-3 or not 0.02 < kept < 0.995:
+        raise WeightingError(
+            f"the weights collapsed: mean {kept:.3f}, spread {spread:.1e}; raise weighting.warmup_updates and "
+            "weighting.observations, or change weighting.mask_loss_weight (lower keeps more)"
+        )

@@ -1,0 +1,101 @@
+"""Teach the predictor to answer from masked rationales, then observe what masks do to its answers (Eq. 5)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from kpod.config import WeightingConfig
+from kpod.errors import WeightingError
+from kpod.records import TokenizedRationale
+from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes, random_mask
+from kpod.weighting.prefixes import MaskedRationale, Predictor
+
+RAMP_UPDATES = 10
+"""Updates over which the learning rate rises; it then falls linearly to a tenth."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the frozen predictor did with one rationale under several masks.
+
+    Attributes:
+        tokens: The rationale.
+        keep: m_j of every mask, True where kept.
+        prefixes: Prefix lengths, the same for all masks.
+        answer_nll: NLL of the answer after each prefix, in nats.
+    """
+
+    tokens: TokenizedRationale
+    keep: Bool[Tensor, "masks tokens"]
+    prefixes: tuple[int, ...]
+    answer_nll: Float[Tensor, "masks prefixes"]
+
+
+def warm_up(
+    predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig, rng: np.random.Generator
+) -> Iterator[float]:
+    """Train the predictor under random masks, each rationale at a kept rate of its own; yields each update's mean NLL.
+
+    Masks are random, never the generator's: the predictor meets every token kept and masked, and can read nothing
+    off the pattern of the mask.
+
+    Raises:
+        WeightingError: If an NLL is not finite.
+    """
+    parameters = [p for p in predictor.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=config.predictor_learning_rate)
+    num = config.warmup_updates
+    pace = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda update: min(1, (update + 1) / RAMP_UPDATES) * max(0.1, 1 - update / num)
+    )
+    batches = draw_batches(tokens, config.batch_size, rng)
+    predictor.train()
+    for update in tqdm(range(1, num + 1), desc="predictor", unit=" updates"):
+        rows = [
+            MaskedRationale(r, random_mask(r.num_tokens, rng), draw_prefixes(r.num_tokens, config.prefixes, rng))
+            for r in next(batches)
+        ]
+        nll = predictor(rows).mean()
+        _check_finite(nll, [row.tokens for row in rows], update)
+        optimizer.zero_grad()
+        nll.backward()
+        clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        pace.step()
+        yield nll.item()
+
+
+@torch.no_grad()
+def observe(
+    predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig, rng: np.random.Generator
+) -> list[Observation]:
+    """Answer from `observations` rationales, each under `masks` random masks and after `prefixes` prefixes.
+
+    Raises:
+        WeightingError: If an NLL is not finite.
+    """
+    predictor.eval()
+    queue = draw_batches(tokens, 1, rng)
+    found = []
+    for number in tqdm(range(1, config.observations + 1), desc="observations", unit=" rationales"):
+        (rationale,) = next(queue)
+        keep = antithetic_masks(rationale.num_tokens, config.masks, rng)
+        prefixes = draw_prefixes(rationale.num_tokens, config.prefixes, rng)
+        nll = predictor([MaskedRationale(rationale, mask, prefixes) for mask in keep])
+        _check_finite(nll.mean(), [rationale], number)
+        found.append(Observation(rationale, keep, prefixes, nll.cpu()))
+    return found
+
+
+def _check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], update: int) -> None:
+    if not torch.isfinite(nll):
+        names = ", ".join(sorted({repr(rationale.id) for rationale in tokens}))
+        raise WeightingError(
+            f"update {update}: the answer's NLL is {nll.item()} on {names}; lower weighting.predictor_learning_rate"
+        )

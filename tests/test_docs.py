@@ -1,0 +1,40 @@
+"""The documents speak of what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kpod.methods import METHODS
+from kpod.recipe import load_recipe
+
+ROOT = Path(__file__).parent.parent
+TESTS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")}
+
+
+def test_every_test_in_the_paper_map_exists() -> None:
+    text = (ROOT / "docs" / "paper-map.md").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        files = re.findall(r"`(test_\w+)(?:::|`)", line)
+        for name in re.findall(r"(?:::|`)(test_\w+)`", line):
+            assert name in TESTS or any(f"def {name}(" in TESTS[file] for file in files if file in TESTS), name
+
+
+def test_every_function_in_the_paper_map_exists() -> None:
+    text = (ROOT / "docs" / "paper-map.md").read_text(encoding="utf-8")
+    for dotted in re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", text):
+        *modules, name = dotted.split(".")
+        path = ROOT / "src" / "kpod" / "/".join(modules)
+        source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / f"{name}.py"
+        assert source.is_file(), dotted
+        assert source.stem == name or name in source.read_text(encoding="utf-8"), dotted
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_can_be_read(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+def test_the_readme_lists_every_method() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == set(METHODS)
