@@ -127,7 +127,7 @@ class WeightingConfig:
     predictor_learning_rate: float = 1e-3
     generator_learning_rate: float = 3e-4
     temperature: float = 1.0
-    """How soft the weights are around the threshold alpha / n, in standard deviations of the tokens' effects."""
+    """How soft the weights are around the threshold alpha / n, in units of the tokens' mean distance from it."""
 
     def __post_init__(self) -> None:
         require(self.mask_loss_weight > 0, "weighting.mask_loss_weight", self.mask_loss_weight, "above 0")

@@ -80,7 +80,8 @@ def fit_generator(
     """Fit effects to the observed falls, stopping where a held-out quarter of the rationales is explained best.
 
     The mean effect is solved for first: gradient descent would spend its first epochs on it, and lift every token.
-    At the end `softness` is set to `temperature` standard deviations of the effects.
+    At the end `softness` is set to `temperature` times the root mean square of the tokens' margins phi_j - alpha / n:
+    whatever the effects' size, the weights neither all saturate nor all stay at 1/2.
     """
     training, held_out = _split(observations, rng)
     generator.level.fill_(mean_effect(training))
@@ -102,8 +103,9 @@ def fit_generator(
             break
     generator.load_state_dict(best_state)
     with torch.no_grad():
-        spread = torch.cat(effects_of(generator, [seen.tokens for seen in observations])).std()
-    generator.softness.fill_(config.temperature * spread)
+        effects = effects_of(generator, [seen.tokens for seen in observations])
+        margins = torch.cat([effect - generator.alpha / len(effect) for effect in effects])
+    generator.softness.fill_(config.temperature * margins.square().mean().sqrt())
     nothing, level = (
         float(misfit(held_out, [torch.full((seen.tokens.num_tokens,), value) for seen in held_out]))
         for value in (0.0, float(generator.level))
