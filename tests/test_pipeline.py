@@ -174,6 +174,14 @@ def test_a_wrong_recipe_is_refused_before_anything_is_written(data: Path, tmp_pa
     assert not (tmp_path / "tiny").exists()
 
 
+def test_a_student_that_is_not_there_is_a_wrong_recipe(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere' cannot be loaded"):
+        run(recipe(data, tmp_path, "nowhere"))
+    found = Pipeline(recipe(data, tmp_path / "untrained"))
+    with pytest.raises(ConfigError, match=r"student' cannot be loaded"):
+        found.evaluate("after")
+
+
 def test_data_without_a_right_rationale_is_refused(data: Path, tmp_path: Path) -> None:
     wrong = [artifacts.read_jsonl(data / "rationales.jsonl")[-1]]
     artifacts.write_jsonl(tmp_path / "wrong.jsonl", wrong)

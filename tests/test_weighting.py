@@ -80,6 +80,12 @@ def test_one_pass_over_all_prefixes_equals_separate_passes(closing: int) -> None
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 
+def test_equal_prefixes_without_words_before_the_answer_are_refused() -> None:
+    row = masked(tiny_tokens(LLAMA, closing=0), (7, 3, 3))
+    with pytest.raises(WeightingError, match=r"'q0' has fewer tokens than weighting\.prefixes.*closing"):
+        Predictor(LLAMA)([row])
+
+
 def test_an_encoder_decoder_predictor_gets_one_encoder_input_per_prefix() -> None:
     predictor = Predictor(tiny_t5())
     rows = [

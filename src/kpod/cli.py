@@ -118,7 +118,7 @@ def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.report.tables import accuracy_markdown
 
     pipeline = _pipeline(recipe)
-    when = Path(options.checkpoint).name if options.checkpoint else "after"
+    when = f"of-{Path(options.checkpoint).resolve().name}" if options.checkpoint else "after"
     found = pipeline.evaluate(when, options.checkpoint)
     print(accuracy_markdown([(None, accuracy) for accuracy in found.values()]))
 

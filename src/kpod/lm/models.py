@@ -24,6 +24,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GgufConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -104,8 +105,8 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
         ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
     """
     folder = str(smollm2_folder()) if name == SMOLLM2 else name
+    config = _config(folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = family.from_pretrained(folder, dtype=DTYPES[precision])
@@ -162,6 +163,13 @@ def smollm2_folder() -> Path:
     return folder
 
 
+def _config(name: str) -> PreTrainedConfig:
+    try:
+        return cast("PreTrainedConfig", AutoConfig.from_pretrained(name))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
+
+
 def model_identity(name: str) -> str:
     """What tells a model from another of the same name: a hash of its folder's files, or its Hub commit.
 
@@ -169,7 +177,7 @@ def model_identity(name: str) -> str:
     """
     folder = smollm2_folder() if name == SMOLLM2 else Path(name)
     if not folder.is_dir():
-        return f"{name}@{getattr(AutoConfig.from_pretrained(name), '_commit_hash', None)}"
+        return f"{name}@{getattr(_config(name), '_commit_hash', None)}"
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.suffix in IDENTITY_SUFFIXES):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())

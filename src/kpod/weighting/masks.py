@@ -13,8 +13,9 @@ LOWEST_KEPT_RATE = 0.1
 
 
 def draw_prefixes(num_tokens: int, num_prefixes: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """K prefix lengths: the whole rationale, and others drawn uniformly (all different while there are enough)."""
-    others = rng.choice(np.arange(1, num_tokens + 1), num_prefixes - 1, replace=num_prefixes > num_tokens)
+    """K prefix lengths: the whole rationale, and shorter ones drawn uniformly, all different while there are enough."""
+    lengths = np.arange(1, max(num_tokens, 2))
+    others = rng.choice(lengths, num_prefixes - 1, replace=num_prefixes - 1 > len(lengths))
     return (num_tokens, *(int(length) for length in others))
 
 

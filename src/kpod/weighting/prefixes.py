@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import IGNORED, Batch, logprobs, trained_positions
 from kpod.records import TokenizedRationale
@@ -28,7 +29,7 @@ class MaskedRationale:
     Attributes:
         tokens: The rationale.
         keep: m_j of Eq. 4, True where token j is kept, [tokens].
-        prefixes: Prefix lengths in rationale tokens, each 1 to n, all different.
+        prefixes: Prefix lengths in rationale tokens, each 1 to n.
     """
 
     tokens: TokenizedRationale
@@ -115,6 +116,11 @@ class Predictor(nn.Module):
             sees[start:stop, question + prefix : start] = False
             before = torch.arange(stop - len(answer), stop) - 1
             if len(answer) == size:  # nothing stands before the answer: the prefix's last token predicts its first
+                if prefix in row.prefixes[:k]:
+                    raise WeightingError(
+                        f"rationale {tokens.id!r} has fewer tokens than weighting.prefixes, and data.prompt.closing has no "
+                        "words before the answer; add some, or lower weighting.prefixes"
+                    )
                 before[0] = question + prefix - 1
             labels[before], owner[before] = answer, index * num + k
         device = self.lm.device
