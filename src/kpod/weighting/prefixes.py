@@ -118,8 +118,8 @@ class Predictor(nn.Module):
             if len(answer) == size:  # nothing stands before the answer: the prefix's last token predicts its first
                 if prefix in row.prefixes[:k]:
                     raise WeightingError(
-                        f"rationale {tokens.id!r} has fewer tokens than weighting.prefixes, and data.prompt.closing has no "
-                        "words before the answer; add some, or lower weighting.prefixes"
+                        f"rationale {tokens.id!r} has fewer tokens than weighting.prefixes, and data.prompt.closing "
+                        "has no words before the answer; add some, or lower weighting.prefixes"
                     )
                 before[0] = question + prefix - 1
             labels[before], owner[before] = answer, index * num + k
