@@ -36,7 +36,7 @@ class WeightGenerator(nn.Module):
         self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
         self.norm_out = nn.LayerNorm(WIDTH)
         last = nn.Linear(WIDTH, 1)
-        nn.init.normal_(last.weight, std=0.02)
+        nn.init.zeros_(last.weight)  # at first every token has the mean effect: chance ranks no token before another
         nn.init.zeros_(last.bias)
         self.mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), last)
 
