@@ -5,3 +5,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from hypothesis import settings
+
+settings.register_profile("kpod", deadline=None)  # a busy machine is not a broken law
+settings.load_profile("kpod")

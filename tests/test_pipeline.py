@@ -41,6 +41,7 @@ BRIEF_WEIGHTING = {
     "batch_size": 2,
     "masks": 2,
     "lora_rank": 2,
+    "generator_learning_rate": 3e-2,
 }
 
 

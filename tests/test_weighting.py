@@ -40,6 +40,7 @@ BRIEF = WeightingConfig(
     prefixes=3,
     batch_size=2,
     lora_rank=2,
+    generator_learning_rate=3e-2,
 )
 
 

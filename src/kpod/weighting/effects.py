@@ -1,5 +1,6 @@
 """From observed answers to effects: the least-squares fit of the weight generator, and the objective it serves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def mean_effect(observations: Sequence[Observation]) -> float:
 def fit_generator(
     generator: WeightGenerator, observations: Sequence[Observation], config: WeightingConfig, rng: np.random.Generator
 ) -> Fit:
-    """Fit effects to the observed falls, stopping where a held-out quarter of the rationales is explained best.
+    """Fit effects to the observed falls for an epoch or more, up to where held-out rationales are explained best.
 
     The mean effect is solved for first: gradient descent would spend its first epochs on it, and lift every token.
     At the end `softness` is set to `temperature` times the root mean square of the tokens' margins phi_j - alpha / n:
@@ -87,7 +88,7 @@ def fit_generator(
     generator.level.fill_(mean_effect(training))
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.generator_learning_rate)
-    best, best_epoch, best_state = _judge(generator, held_out), 0, _copy(generator)
+    best, best_epoch, best_state = math.inf, 0, _copy(generator)
     for epoch in range(1, MAX_EPOCHS + 1):
         order = rng.permutation(len(training))
         for start in range(0, len(order), BATCH):
