@@ -190,7 +190,7 @@ def test_what_the_command_line_may_not_say(words: list[str], message: str):
 
 texts = st.one_of(
     st.sampled_from(
-        ["no", "1e-5", "010", "12:30", "null", "", "~", "2024-01-01", "<<", "=", "- a", "{x}", "\u2028", "#"]
+        ["no", "1e-5", "010", "12:30", "null", "", "~", "2024-01-01", "<<", "=", "- a", "{x}", "\u2028", "\x85", "#"]
     ),
     st.text(st.characters(codec="utf-8"), max_size=20),
 )
