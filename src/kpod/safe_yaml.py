@@ -91,9 +91,9 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """YAML that `parse_yaml` reads back as an equal value; keys keep their order.
+    r"""YAML that `parse_yaml` reads back as an equal value; keys keep their order.
 
-    Characters that YAML takes for a line break beside \\n are written as escapes: raw, they would be read as a space.
+    Characters that YAML takes for a line break beside \n are written as escapes: raw, they would be read as a space.
     """
     text = str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     if not any(character in text for character in "\x85\u2028\u2029"):
