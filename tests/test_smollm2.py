@@ -16,8 +16,6 @@ ROOT = Path(__file__).parent.parent
 SMALLER = (
     ("data.train_limit", "48"),
     ("data.test_limit", "8"),
-    ("weighting.warmup_updates", "30"),
-    ("weighting.observations", "48"),
     ("training.num_train_epochs", "2"),
     ("evaluation.before", "false"),
 )
