@@ -2,7 +2,7 @@
 
     runs/<name>/
       recipe.yaml               as resolved
-      rationales.jsonl          what is trained on; dropped.jsonl: what is not, and why
+      rationales.jsonl          what passed the filter; tokens/dropped.jsonl: what then did not fit, and why
       tokens/ weights/ plan/    one folder per phase with its stamp.json
       student/                  checkpoints while training, then the student; owned by kpod.training
       evaluation/<when>/<set>/  predictions.jsonl, summary.json
@@ -41,7 +41,7 @@ from kpod.records import (
 )
 
 STAMP = "stamp.json"
-TOKENS, WEIGHTS, DIFFICULTIES, CLUSTERS = "tokens.parquet", "weights.parquet", "difficulties.parquet", "clusters.json"
+TOKENS, WEIGHTS, DIFFICULTIES = "tokens.parquet", "weights.parquet", "difficulties.parquet"
 SCHEDULE, STAGES = "schedule.safetensors", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
 
