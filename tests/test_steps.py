@@ -284,6 +284,18 @@ def test_an_amount_is_never_cut(text: str, cents: int, currency: str):
     assert not cuts & set(range(start + 1, start + len(amount)))
 
 
+@given(TEXTS, st.characters(min_codepoint=128), TEXTS)
+def test_no_character_of_several_bytes_stops_the_splitter(before: str, character: str, after: str):
+    assert split_steps(f"{before}A{character}. {after}")
+
+
+@pytest.mark.parametrize("space", "\x85\xa0\u1680\u2003\u2028\u202f\u3000")
+def test_a_wide_space_before_a_full_stop_is_read_as_a_space(space: str):
+    text = f"Point A{space}. It lies 3 m to the left."
+    spans = split_steps(text)
+    assert "".join(text[start:stop] for start, stop in spans) == text
+
+
 @given(st.lists(st.sampled_from(["Add 3.", "x = 2.5", "It is 7!", "Mr. Li", "e.g. 4"]), min_size=1, max_size=9))
 def test_every_line_break_ends_a_step_unless_an_equation_goes_on(lines: list[str]):
     text = "\n".join(lines)
