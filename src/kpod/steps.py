@@ -30,9 +30,7 @@ PERIOD = re.compile(r"[^.\s][^.]*(?:\.[.\s]*|\Z)")
 TERMINAL = re.compile(r"(?P<end>[.!?…:]+[\"'”’»)\]}*_]*(?:[ ]\))?)(?P<gap>(?:[\s\"'“‘«(\[{_<]|\*(?!\s))*)")
 # sentencex takes two "*" or nested brackets for quotation and hides what is between; many other marks than " slow it;
 # and it panics at "A" + no-break space + ".": it slices inside any whitespace that UTF-8 writes in several bytes.
-WIDE_SPACES = (
-    "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-)
+WIDE_SPACES = "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace())
 HIDDEN = str.maketrans({**dict.fromkeys("()[]{}<>*_`‘" + WIDE_SPACES, " "), **dict.fromkeys("“”«»「」", '"')})
 SINGLE_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 
