@@ -78,6 +78,10 @@ def trainer_of(lm, dataset, folder, normaliser="tokens", callbacks=None, eval_da
     )
 
 
+def sizes_of(tokens):
+    return [len(rationale.token_ids) for rationale in tokens]
+
+
 class Gradients(TrainerCallback):
     """Keeps the gradients of every update, and stops after `updates`."""
 
@@ -220,7 +224,7 @@ def test_an_epoch_whose_last_update_is_short_is_normalised_by_what_it_holds(lm, 
     trainer_of(lm, dataset, tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=2, learning_rate=0.0,
                num_train_epochs=1).train()  # fmt: skip
     first, second = lines_of(tmp_path)
-    order = [index for index, _ in StageSampler(3, dataset.schedule, seed=1)]
+    order = [index for index, _ in StageSampler(sizes_of(tokens), dataset.schedule, seed=1)]
     alone = staged(lm, [tokens[order[2]]], weights_of(tokens, 1.0), dataset.schedule)
     trainer_of(lm, alone, tmp_path / "alone", learning_rate=0.0, num_train_epochs=1).train()
     assert second["loss"] == pytest.approx(lines_of(tmp_path / "alone")[0]["loss"], abs=1e-6)
@@ -336,11 +340,12 @@ def test_the_stage_reaches_the_batch_by_epoch_with_and_without_workers(workers, 
     assert [line["stage"] for line in lines_of(tmp_path)] == [1] * 3 + [2] * 3 + [3] * 6
 
 
-@given(st.integers(1, 40), st.integers(0, 2**32), st.integers(0, 30))
+@given(st.integers(1, 40), st.integers(0, 2**32), st.integers(0, 30), st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
-def test_the_order_is_a_permutation_that_seed_and_epoch_decide(number, seed, epoch):
+def test_the_order_is_a_permutation_that_seed_and_epoch_decide(number, seed, epoch, bucket):
     schedule = Schedule(("q",), np.array([[2], [1], [0]], dtype=np.int32))
-    first, second = StageSampler(number, schedule, seed), StageSampler(number, schedule, seed)
+    lengths = [60 + 7 * index % 90 for index in range(number)]
+    first, second = (StageSampler(lengths, schedule, seed, bucket) for _ in range(2))
     list(first)  # what was drawn before does not matter
     for sampler in (first, second):
         sampler.set_epoch(epoch)
@@ -352,7 +357,7 @@ def test_epochs_and_seeds_are_ordered_differently():
     schedule = Schedule(("q",), np.zeros((1, 1), dtype=np.int32))
     orders = []
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
-        sampler = StageSampler(50, schedule, seed)
+        sampler = StageSampler([9] * 50, schedule, seed)
         sampler.set_epoch(epoch)
         orders.append(tuple(sampler))
     assert len(set(orders)) == 3
@@ -477,7 +482,7 @@ def test_a_nan_loss_stops_the_run_and_saves_the_batch(tmp_path):
     tokens = rationales(lm, 4)
     dataset = staged(lm, tokens, weights_of(tokens), ramp(tokens, 0))
     trainer = trainer_of(lm, dataset, tmp_path, per_device_train_batch_size=1, num_train_epochs=1)
-    order = [index for index, _ in StageSampler(4, dataset.schedule, seed=1)]
+    order = [index for index, _ in StageSampler(sizes_of(tokens), dataset.schedule, seed=1)]
     bad = tokens[order[2]].id
     dataset._weights[bad] = np.full_like(dataset._weights[bad], np.nan)
     with pytest.raises(TrainingError, match=f"update 3: the loss is nan on rationale '{bad}'; the batch is saved"):

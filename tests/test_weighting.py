@@ -81,6 +81,24 @@ def test_one_pass_over_all_prefixes_equals_separate_passes(closing: int) -> None
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("closing", [0, 2])
+def test_several_masks_of_one_rationale_read_the_question_once(closing: int) -> None:
+    predictor = Predictor(tiny_llama())
+    tokens = tiny_tokens(predictor.lm, "a", (4, 3), closing=closing, answer=3)
+    rows = [masked(tokens, (7, 1, 4), seed=seed) for seed in range(3)]
+    apart = torch.cat([predictor([row]) for row in rows]).detach()
+    read: list[tuple[int, int]] = []
+    decoder = predictor.lm.model.get_decoder()  # type: ignore[operator]
+    decoder.register_forward_pre_hook(
+        lambda _, __, kwargs: read.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
+    )
+    with torch.no_grad():
+        together = predictor(rows)
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    question = tokens.segment_stops[0]
+    assert read == [(1, question), (3, 7 + 3 * (closing + 3))]
+
+
 def test_equal_prefixes_without_words_before_the_answer_are_refused() -> None:
     row = masked(tiny_tokens(LLAMA, closing=0), (7, 3, 3))
     with pytest.raises(WeightingError, match=r"'q0' has fewer tokens than weighting\.prefixes.*closing"):
@@ -238,7 +256,7 @@ def test_the_generator_finds_planted_keypoints() -> None:
         ids = list(tokens.token_ids)
         ids[6:18] = [int(rng.integers(10) if rng.random() < 0.3 else rng.integers(100, 120)) for _ in range(12)]
         rationales.append(replace(tokens, token_ids=tuple(ids)))
-    config = replace(BRIEF, observations=48, generator_learning_rate=3e-3)
+    config = replace(BRIEF, observations=96, generator_learning_rate=3e-3)
     generator = generator_of(LLAMA)
     found = fit_generator(generator, observe(Planted(LLAMA), rationales, config, rng), config, rng)
     assert found.explained > 0.9 > found.explained_by_count

@@ -31,6 +31,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "optim": "adamw_torch",  # without weight decay it is the paper's Adam
         "weight_decay": 0.0,
         "lr_scheduler_type": "constant",
+        "train_sampling_strategy": "group_by_length",  # the same batches, less padding; `random` is the other choice
         "logging_strategy": "epoch",  # metrics.jsonl has every update
         "save_total_limit": 2,
         "report_to": "none",
@@ -40,6 +41,9 @@ PAPER: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Defaults that differ from transformers' own; a recipe may override them."""
+
+STRATEGIES = ("group_by_length", "random")
+"""Orders that a StageSampler can give."""
 
 _EVALUATION = "kpod evaluates the finished student by its answers; to watch a loss, use kpod.training.KeypointTrainer"
 REFUSED: Mapping[str, str] = MappingProxyType(
@@ -55,7 +59,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "ignore_data_skip": "a resumed run would train on the same rationales again",
         "save_only_model": "a checkpoint without optimizer state cannot be resumed",
         "enable_jit_checkpoint": "it saves in the middle of an update, so a resumed run would differ; lower save_steps",
-        "train_sampling_strategy": "the order is a function of seed and epoch, so that a run can be resumed",
         "push_to_hub": "a half-trained student would be pushed; upload the finished folder with `hf upload`",
         "hub_token": "a secret does not belong in a recipe; log in with `hf auth login`",
         "do_eval": _EVALUATION,
@@ -97,6 +100,7 @@ def training_arguments(config: TrainingConfig, output_dir: Path, seed: int, prec
         _check_key(key)
     hints = {field.name: field.type for field in dataclasses.fields(TrainingArguments)}
     given = {key: _number(key, value, hints[key]) for key, value in config.arguments.items()}
+    _check_strategy(given.get("train_sampling_strategy", PAPER["train_sampling_strategy"]))
     values: dict[str, Any] = {
         **PAPER,
         "bf16": precision == "bf16",
@@ -129,6 +133,14 @@ def _check_key(key: str) -> None:
     if key not in known:
         near = difflib.get_close_matches(key, sorted(OWN | known - set(REFUSED)), n=1, cutoff=0.0)[0]
         raise ConfigError(f"unknown key training.{key}; did you mean training.{near}?")
+
+
+def _check_strategy(strategy: object) -> None:
+    if strategy not in STRATEGIES:
+        wanted = " or ".join(STRATEGIES)
+        raise ConfigError(
+            f"training.train_sampling_strategy is {strategy!r}; it must be {wanted}: others do not know the stages"
+        )
 
 
 def _number(key: str, value: Any, hint: Any) -> Any:

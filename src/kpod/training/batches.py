@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 
 from kpod.errors import DataError
+from kpod.lm.buckets import bucketed_order
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, collate, example_at
 from kpod.records import SEGMENTS, Schedule, TokenizedRationale
@@ -103,12 +104,20 @@ class StageDataset(Dataset[StageExample]):
 
 
 class StageSampler(Sampler[StageKey]):
-    """Every rationale once per epoch, at the stage of the epoch, in an order that only seed and epoch decide."""
+    """Every rationale once per epoch, at the stage of the epoch, in an order that only seed and epoch decide.
 
-    def __init__(self, num_rationales: int, schedule: Schedule, seed: int) -> None:
-        self.num_rationales = num_rationales
+    Args:
+        lengths: Tokens of every rationale.
+        schedule: Says which stage an epoch is.
+        seed: Of the order.
+        bucket: Rationales per optimiser step, which are then of like length; 0 for any order.
+    """
+
+    def __init__(self, lengths: Sequence[int], schedule: Schedule, seed: int, bucket: int = 0) -> None:
+        self.lengths = lengths
         self.schedule = schedule
         self.seed = seed
+        self.bucket = bucket
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -116,11 +125,12 @@ class StageSampler(Sampler[StageKey]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num_rationales
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[StageKey]:
         stage = self.schedule.at_epoch(self.epoch)
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_rationales)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = bucketed_order(self.lengths, self.bucket, rng) if self.bucket else rng.permutation(len(self.lengths))
         return ((int(index), stage) for index in order)
 
 

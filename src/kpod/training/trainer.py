@@ -190,7 +190,10 @@ class KeypointTrainer(Trainer):
         if not isinstance(dataset, StageDataset):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._sampler = StageSampler(len(dataset), dataset.schedule, seed)
+        lengths = [len(rationale.token_ids) for rationale in dataset.tokens]
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        bucket = together if self.args.train_sampling_strategy == "group_by_length" else 0
+        self._sampler = StageSampler(lengths, dataset.schedule, seed, bucket)
         return self._sampler
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:

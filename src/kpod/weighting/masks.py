@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from kpod.lm.buckets import bucketed_order
 from kpod.records import TokenizedRationale
 
 LOWEST_KEPT_RATE = 0.1
@@ -34,10 +35,11 @@ def antithetic_masks(num_tokens: int, num_masks: int, rng: np.random.Generator) 
 def draw_batches(
     tokens: Sequence[TokenizedRationale], size: int, rng: np.random.Generator
 ) -> Iterator[list[TokenizedRationale]]:
-    """Endless batches; every rationale once before any comes again."""
+    """Endless batches of like length; every rationale once before any comes again."""
+    lengths = [len(rationale.token_ids) for rationale in tokens]
     queue: list[int] = []
     while True:
         while len(queue) < size:
-            queue += rng.permutation(len(tokens)).tolist()
+            queue += bucketed_order(lengths, size, rng).tolist()
         yield [tokens[index] for index in queue[:size]]
         del queue[:size]

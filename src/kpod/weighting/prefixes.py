@@ -2,7 +2,8 @@
 
 A causal predictor answers after all K prefixes in one forward pass. Its sequence is question, masked rationale,
 then K copies of `closing answer`; copy k sees the question, the first k_k rationale tokens and itself, and its
-positions continue from the prefix's end. An encoder-decoder predictor gets one encoder input per prefix, since
+positions continue from the prefix's end. Where one rationale is asked under several masks without gradients, the
+question is read once for all of them. An encoder-decoder predictor gets one encoder input per prefix, since
 a bidirectional encoder would let a prefix see what follows it.
 """
 
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
@@ -60,6 +61,8 @@ class Predictor(nn.Module):
             rows: Masked rationales, all with the same number of prefixes.
         """
         batch = self._in_one_pass(rows) if not self.lm.encoder_decoder else self._one_by_one(rows)
+        if not (self.lm.encoder_decoder or torch.is_grad_enabled()) and all(r.tokens is rows[0].tokens for r in rows):
+            batch = self._read_question(batch, rows[0].tokens.segment_stops[0])
         owner = batch.pop("owner")[trained_positions(batch)]
         num = len(rows[0].prefixes)
         sums = torch.zeros(len(rows) * num, device=owner.device)
@@ -97,6 +100,16 @@ class Predictor(nn.Module):
         floor = torch.finfo(batch["inputs_embeds"].dtype).min
         hidden = torch.zeros(sees.shape, dtype=batch["inputs_embeds"].dtype).masked_fill(~sees, floor)
         return {**batch, "attention_mask": hidden[:, None].to(self.lm.device)}
+
+    def _read_question(self, batch: Batch, question: int) -> Batch:
+        """The rest of a batch whose rows all start with the same question, and the keys and values of that question."""
+        cache = DynamicCache()
+        decoder: nn.Module = cast("PreTrainedModel", self.backbone).get_decoder()  # type: ignore[no-untyped-call]
+        decoder(inputs_embeds=batch["inputs_embeds"][:1, :question], cache=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(batch["labels"]))
+        mask = batch.pop("attention_mask")[:, :, question:]
+        rest = {name: tensor[:, question:] for name, tensor in batch.items()}
+        return {**rest, "attention_mask": mask, "cache": cast("Tensor", cache)}
 
     def _row_in_one_pass(self, row: MaskedRationale, index: int) -> dict[str, Tensor]:
         """One row's tensors; `owner` says which row and prefix a label belongs to."""

@@ -1,0 +1,39 @@
+"""Random orders in which neighbours are of like length, so that a batch of them holds little padding."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+POOL = 8
+"""Batches that are drawn together and sorted by length; fewer pad more, more make batches less random."""
+
+
+def bucketed_order(lengths: Sequence[int], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """All examples in a random order that is cut into batches of like length.
+
+    The examples are shuffled, cut into pools of 8 batches, sorted within each pool, and the batches shuffled. On
+    rationales of two to five steps a batch of 8 is a quarter smaller than one of random lengths.
+
+    Args:
+        lengths: Tokens of every example.
+        size: Examples per optimiser step, those of accumulated batches and other processes included.
+        rng: Draws the order.
+
+    Returns:
+        Indices into `lengths`, each once, [examples]. Every `size` of them make a batch; only the last may be smaller.
+
+    Example:
+        >>> bucketed_order([5, 9, 5, 9, 5], 2, np.random.default_rng(0)).tolist()
+        [4, 2, 1, 3, 0]
+    """
+    tokens = np.asarray(lengths)
+    order = rng.permutation(len(tokens))
+    batches = []
+    for start in range(0, len(order), POOL * size):
+        pool = order[start : start + POOL * size]
+        pool = pool[np.argsort(-tokens[pool], kind="stable")]
+        batches += [pool[first : first + size] for first in range(0, len(pool), size)]
+    whole = len(order) // size
+    turn = [*rng.permutation(whole), *range(whole, len(batches))]
+    return np.concatenate([batches[index] for index in turn]) if batches else order

@@ -1,0 +1,36 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpod.lm.buckets import POOL, bucketed_order
+
+LENGTHS = st.lists(st.integers(1, 500), max_size=200)
+
+
+@given(LENGTHS, st.integers(1, 9), st.integers(0, 99))
+def test_every_example_comes_once_and_the_seed_decides_the_order(lengths: list[int], size: int, seed: int):
+    order = bucketed_order(lengths, size, np.random.default_rng(seed))
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert order.tolist() == bucketed_order(lengths, size, np.random.default_rng(seed)).tolist()
+
+
+@given(st.lists(st.integers(1, 500), max_size=72), st.integers(9, 20))
+def test_within_one_pool_the_batches_part_the_sorted_lengths(lengths: list[int], size: int):
+    assert len(lengths) <= POOL * size
+    order = bucketed_order(lengths, size, np.random.default_rng(0))
+    batches = [[lengths[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+    longest_first = sorted(batches, key=max, reverse=True)
+    assert [length for batch in longest_first for length in sorted(batch, reverse=True)] == sorted(lengths)[::-1]
+
+
+def test_padding_falls_and_the_batches_still_come_in_random_order():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(60, 190, 400)
+
+    def longest(order: np.ndarray) -> np.ndarray:
+        return lengths[order].reshape(-1, 8).max(axis=1)
+
+    bucketed = longest(bucketed_order(lengths.tolist(), 8, rng))
+    assert bucketed.sum() < 0.8 * longest(rng.permutation(400)).sum()
+    assert abs(np.corrcoef(bucketed, np.arange(50))[0, 1]) < 0.3
+    assert not np.array_equal(np.sort(bucketed)[::-1], bucketed)
