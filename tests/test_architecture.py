@@ -18,7 +18,7 @@ LADDER = [
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},
     {"lm"},
     {"data", "steps", "recipe"},
-    {"records", "config", "errors", "safe_yaml"},
+    {"records", "config", "errors", "files", "safe_yaml"},
 ]
 """From the top down. A unit is a module, or a folder with all its modules."""
 MAY_KNOW_EACH_OTHER = {("config", "errors"), ("records", "errors"), ("safe_yaml", "errors")}
@@ -32,6 +32,7 @@ NEVER_IMPORT_TORCH = {
     "records",
     "config",
     "errors",
+    "files",
     "safe_yaml",
     "teacher",
 }

@@ -68,7 +68,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A run of kpod on the causal student, with its report."""
     found = recipe(data, tmp_path_factory.mktemp("runs"))
     run(found)
-    write_report(found)
+    write_report(Pipeline(found))
     return found
 
 

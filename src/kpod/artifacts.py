@@ -13,7 +13,6 @@ A stamp holds the key of everything a phase was made from. A phase whose key is 
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from kpod.errors import DataError
+from kpod.files import write_text
 from kpod.records import (
     Accuracy,
     Dropped,
@@ -91,17 +91,6 @@ class RunFolder:
         shutil.rmtree(kept, ignore_errors=True)
         (self.path / phase).rename(kept)
         return kept
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, flush it to disk, and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.making")
-    with staging.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -84,12 +84,11 @@ def _recipe_file(path: Path) -> Path:
     return file
 
 
-def _run(recipe: "Recipe", options: argparse.Namespace) -> None:
-    from kpod.pipeline import run
-
-    result = run(recipe)
-    _report(recipe, options)
-    print(f"student: {result.folder / 'student'}")
+def _run(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
+    pipeline = _pipeline(recipe)
+    folder = pipeline.run().folder
+    _print_report(pipeline)
+    print(f"student: {folder / 'student'}")
 
 
 def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
@@ -124,13 +123,17 @@ def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
 
 
 def _report(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
+    _print_report(_pipeline(recipe))
+
+
+def _print_report(pipeline: "Pipeline") -> None:
     from kpod.lm.processes import is_first_process
     from kpod.report.tables import accuracy_markdown
     from kpod.reporting import accuracies, write_report
 
     if is_first_process():
-        page = write_report(recipe)
-        print(accuracy_markdown(accuracies(_pipeline(recipe))))
+        page = write_report(pipeline)
+        print(accuracy_markdown(accuracies(pipeline)))
         print(f"report: {page}")
 
 

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 import kpod
 from kpod import artifacts
 from kpod.artifacts import RunFolder, key_of
-from kpod.config import Recipe
+from kpod.config import Recipe, require
 from kpod.data.datasets import load_questions, load_rationales
 from kpod.difficulty import assess
-from kpod.errors import ConfigError, DataError
+from kpod.errors import DataError
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.generation import answer_questions
+from kpod.files import write_text
 from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel, load_model, mean_input_embeddings, model_identity
 from kpod.lm.processes import first_process_first, is_first_process
@@ -60,12 +61,7 @@ def run(recipe: Recipe) -> RunResult:
     Raises:
         KpodError: On a wrong recipe or input file, or where a phase fails; what was finished before stays.
     """
-    pipeline = Pipeline(recipe)
-    before = pipeline.evaluate("before") if recipe.evaluation.before else {}
-    summary = pipeline.distil()
-    after = pipeline.evaluate("after")
-    accuracies = tuple((before.get(name), accuracy) for name, accuracy in after.items())
-    return RunResult(pipeline.folder.path, accuracies, summary)
+    return Pipeline(recipe).run()
 
 
 class Pipeline:
@@ -79,12 +75,18 @@ class Pipeline:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        if recipe.method not in METHODS:
-            raise ConfigError(f"method is {recipe.method!r}; it must be one of {', '.join(METHODS)}")
+        require(recipe.method in METHODS, "method", recipe.method, f"one of {', '.join(METHODS)}")
         check_arguments(recipe.training)
         self.recipe = recipe
         self.method: Method = METHODS[recipe.method]
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
+
+    def run(self) -> RunResult:
+        """Every phase in order; see `run`."""
+        before = self.evaluate("before") if self.recipe.evaluation.before else {}
+        summary = self.distil()
+        accuracies = tuple((before.get(name), after) for name, after in self.evaluate("after").items())
+        return RunResult(self.folder.path, accuracies, summary)
 
     # -- line 1: rationales from the teacher, and their tokens ---------------------------------------
 
@@ -96,7 +98,7 @@ class Pipeline:
         if not kept:
             raise DataError(f"no rationale of {len(read)} reaches its gold answer; see teacher.filter")
         if is_first_process():
-            artifacts.write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
+            write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
             artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, kept))
         return kept, [*empty, *dropped]
 
@@ -154,7 +156,7 @@ class Pipeline:
             return {t.id: project_spans(given[t.id], t) for t in self.tokens}
         learnt = learn_weights(self._take_student(), self.tokens, self.recipe.weighting, self.recipe.seed)
         facts = {"warmup_nll": learnt.warmup_nll, "fit": asdict(learnt.fit), "objective": learnt.objective}
-        artifacts.write_text(folder / "learning.json", json.dumps(facts, indent=2))
+        write_text(folder / "learning.json", json.dumps(facts, indent=2))
         return learnt.weights
 
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
@@ -214,7 +216,7 @@ class Pipeline:
             log.warning(
                 "the recipe or its data changed: %s is kept as %s", folder, self.folder.set_aside("student", previous)
             )
-        artifacts.write_text(mark, self.keys["student"])
+        write_text(mark, self.keys["student"])
 
     # -- accuracy --------------------------------------------------------------------------------------
 

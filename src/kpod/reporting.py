@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kpod import artifacts
-from kpod.config import Recipe
 from kpod.data.datasets import load_questions
 from kpod.errors import DataError
+from kpod.files import write_text
 from kpod.methods import METHODS
 from kpod.pipeline import Pipeline
 from kpod.recipe import dump_recipe
@@ -21,17 +21,16 @@ NUM_HEATMAPS = 12
 PACKAGES = ("kpod-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
-def write_report(recipe: Recipe) -> Path:
+def write_report(pipeline: Pipeline) -> Path:
     """Write report.html and report.json of a finished run; returns the page's path.
 
     Raises:
         DataError: If the run was not evaluated yet.
     """
-    pipeline = Pipeline(recipe)
     report = gather(pipeline)
     page = pipeline.folder.path / "report.html"
-    artifacts.write_text(page, render_html(report))
-    artifacts.write_text(page.with_suffix(".json"), json.dumps(to_json(report), indent=2, ensure_ascii=False))
+    write_text(page, render_html(report))
+    write_text(page.with_suffix(".json"), json.dumps(to_json(report), indent=2, ensure_ascii=False))
     return page
 
 

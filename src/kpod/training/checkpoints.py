@@ -6,12 +6,12 @@ process, every `checkpoint-N` with a valid manifest can be resumed from; a folde
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from kpod.errors import TrainingError
+from kpod.files import flush_to_disk, write_text
 
 MANIFEST = "kpod_manifest.json"
 STAGING = ".staging"
@@ -46,7 +46,7 @@ def seal(folder: Path, fingerprint: str, num_processes: int) -> None:
         flush_to_disk(path)
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, _sha256(path))
     manifest = {"fingerprint": fingerprint, "num_processes": num_processes, "files": files}
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def publish(staged: Path, final: Path) -> None:
@@ -113,24 +113,6 @@ def refuse_other_inputs(checkpoint: Path, fingerprint: str, num_processes: int) 
             f"{checkpoint} was made by {manifest.num_processes} processes and cannot be resumed by {num_processes}; "
             f"start as many again, or delete {checkpoint.parent} to train afresh"
         )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that is never seen half-written under its name."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    flush_to_disk(partial)
-    partial.replace(path)
-    flush_to_disk(path.parent)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Make a file's content, or a folder's names, survive a power loss."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _missing_part(checkpoint: Path, num_processes: int) -> str | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kpod.errors import TrainingError
+from kpod.files import flush_to_disk
 from kpod.safe_yaml import dump_yaml
-from kpod.training.checkpoints import flush_to_disk
 
 STAGING = ".staging-final"
 RECORD = "kpod_training.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kpod.training.checkpoints import write_whole
+from kpod.files import write_text
 
 METRICS = "metrics.jsonl"
 
@@ -35,7 +35,7 @@ class MetricsFile(TrainerCallback):
         """Keep the lines up to the update that training goes on from."""
         if state.is_world_process_zero:
             kept = read_metrics(self.path, state.global_step)
-            write_whole(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
+            write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

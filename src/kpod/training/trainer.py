@@ -20,11 +20,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from kpod.errors import ConfigError, TrainingError
+from kpod.files import write_text
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, logprobs, trained_positions
 from kpod.records import SEGMENTS
 from kpod.training.batches import Collator, StageBatch, StageDataset, StageExample, StageSampler, name_of
-from kpod.training.checkpoints import STAGING, publish, seal, write_whole
+from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.loss import Normaliser, keypoint_loss, size
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
 
@@ -137,7 +138,7 @@ class KeypointTrainer(Trainer):
         path = self._folder / f"failed_batch{rank}.json"
         rows = [{**asdict(example), "name": name_of(example, number)} for number, example in enumerate(examples)]
         saved = {"update": update, "epoch": self.state.epoch, "fault": what, "examples": rows}
-        write_whole(path, json.dumps(saved, default=lambda array: array.tolist()))
+        write_text(path, json.dumps(saved, default=lambda array: array.tolist()))
         names = ", ".join(row["name"] for row in rows)
         return TrainingError(
             f"update {update}: {what} on {names}; the batch is saved in {path}. "
