@@ -28,8 +28,7 @@ LINE_BREAK = re.compile(r"[\n\r\u2028\u2029]\s*")
 PERIOD = re.compile(r"[^.\s][^.]*(?:\.[.\s]*|\Z)")
 # `end` stays with the sentence; `gap` is all that lies before the next one's first letter or digit.
 TERMINAL = re.compile(r"(?P<end>[.!?…:]+[\"'”’»)\]}*_]*(?:[ ]\))?)(?P<gap>(?:[\s\"'“‘«(\[{_<]|\*(?!\s))*)")
-# sentencex takes two "*" or nested brackets for quotation and hides what is between; many other marks than " slow it;
-# and it panics at "A" + no-break space + ".", as it slices inside whitespace of several bytes.
+# sentencex hides what two "*" or nested brackets enclose, is slow at other marks than ", panics at "A\u00a0.".
 WIDE_SPACES = "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace())
 HIDDEN = str.maketrans({**dict.fromkeys("()[]{}<>*_`‘" + WIDE_SPACES, " "), **dict.fromkeys("“”«»「」", '"')})
 SINGLE_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
