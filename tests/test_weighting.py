@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from kpod.weighting.effects import (
     explained_fall,
     fit_generator,
     keypoint_objective,
-    mean_effect,
-    misfit,
+    linear_design,
+    misfits,
     observed_fall,
 )
 from kpod.weighting.learn import check_collapse
@@ -31,6 +31,7 @@ from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import Observation, observe
 from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.ridge import PENALTIES, choose_penalty, solve_ridge
 from tiny import tiny_llama, tiny_t5, tiny_tokens
 
 BRIEF = WeightingConfig(
@@ -220,20 +221,62 @@ def additive(lm: LanguageModel, num_tokens: int, seed: int) -> tuple[Observation
 @given(st.integers(1, 12), st.integers(0, 999))
 def test_true_effects_explain_an_additive_answer(num_tokens: int, seed: int) -> None:
     seen, effects = additive(LLAMA, num_tokens, seed)
-    assert misfit([seen], [effects]).item() == pytest.approx(0, abs=1e-5)
-    nothing = misfit([seen], [torch.zeros(num_tokens)]).item()
+    assert misfits([seen], [effects]).item() == pytest.approx(0, abs=1e-5)
+    nothing = misfits([seen], [torch.zeros(num_tokens)]).item()
     assert nothing == pytest.approx(observed_fall(seen).square().mean().item(), rel=1e-4)
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.floats(-2, 2))
-def test_the_mean_effect_is_found_exactly_where_all_tokens_have_it(lengths: list[int], effect: float) -> None:
+@given(st.floats(-2, 2), st.integers(0, 99))
+def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: float, seed: int) -> None:
+    generator = generator_of(LLAMA)
+    direction = torch.from_numpy(np.random.default_rng(seed).normal(size=len(generator.direction))).float()
     observations = []
-    for seed, num_tokens in enumerate(lengths):
-        seen, _ = additive(LLAMA, num_tokens, seed)
-        nll = -explained_fall(torch.full((num_tokens,), effect), seen.keep, seen.prefixes)
-        observations.append(replace(seen, answer_nll=nll))
-    counted = any(explained_fall(torch.ones(s.tokens.num_tokens), s.keep, s.prefixes).any() for s in observations)
-    assert mean_effect(observations) == pytest.approx(effect if counted else 0.0, abs=1e-4)
+    for number in range(30):
+        seen, _ = additive(LLAMA, 12, number)
+        features = generator.linear_features(torch.tensor(seen.tokens.ids("rationale")))
+        fall = explained_fall(effect + features @ direction, seen.keep, seen.prefixes)
+        observations.append(replace(seen, answer_nll=-fall))
+    x = [linear_design(generator, seen) for seen in observations]
+    y = [observed_fall(seen).flatten().double() for seen in observations]
+    solved = solve_ridge(x, y, penalty=1e-9)
+    torch.testing.assert_close(torch.cat(x) @ solved, torch.cat(y), atol=1e-3, rtol=1e-3)
+
+
+@given(st.integers(0, 99), st.sampled_from([0.1, 1.0, 30.0]))
+@settings(deadline=None)
+def test_ridge_is_where_the_gradient_of_its_objective_vanishes(seed: int, penalty: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    features = [torch.randn(6, 4, generator=draw, dtype=torch.float64) for _ in range(3)]
+    falls = [torch.randn(6, generator=draw, dtype=torch.float64) for _ in range(3)]
+    solved = solve_ridge(features, falls, penalty).requires_grad_()
+    left = torch.cat(features) @ solved - torch.cat(falls)
+    (left.square().sum() + penalty * solved[1:].square().sum()).backward()
+    assert solved.grad is not None
+    assert solved.grad.abs().max().item() < 1e-6
+
+
+def test_pure_noise_gets_the_largest_penalty_and_a_clear_signal_a_small_one() -> None:
+    rng = np.random.default_rng(0)
+    features = [torch.from_numpy(rng.normal(size=(8, 5))) for _ in range(20)]
+    noise = [torch.from_numpy(rng.normal(size=8)) for _ in range(20)]
+    signal = [x @ torch.tensor([0.0, 3.0, -2.0, 1.0, 4.0], dtype=torch.float64) for x in features]
+    assert choose_penalty(features, noise, rng) > 10
+    assert choose_penalty(features, signal, rng) == PENALTIES[0]
+    assert choose_penalty(features[:1], signal[:1], rng) == PENALTIES[-1]
+
+
+def test_a_network_that_explains_no_more_than_the_embeddings_is_left_out() -> None:
+    """The answer's NLL is noise: whatever the network learns on three quarters is wrong on the last."""
+    rng = np.random.default_rng(1)
+    observations = [
+        replace(seen, answer_nll=torch.from_numpy(rng.normal(size=seen.answer_nll.shape)).float())
+        for seen, _ in (additive(LLAMA, 12, seed) for seed in range(24))
+    ]
+    generator = generator_of(LLAMA)
+    found = fit_generator(generator, observations, replace(BRIEF, generator_learning_rate=3e-3), rng)
+    assert found.epochs == 0
+    assert found.explained == found.explained_by_embedding
+    assert not generator.mlp[-1].weight.any()  # type: ignore[union-attr]
 
 
 class Planted(Predictor):
@@ -259,7 +302,7 @@ def test_the_generator_finds_planted_keypoints() -> None:
     config = replace(BRIEF, observations=96, generator_learning_rate=3e-3)
     generator = generator_of(LLAMA)
     found = fit_generator(generator, observe(Planted(LLAMA), rationales, config, rng), config, rng)
-    assert found.explained > 0.9 > found.explained_by_count
+    assert found.explained > 0.9
     effects = torch.cat(effects_of(generator, rationales))
     needed = torch.tensor([i for r in rationales for i in r.ids("rationale")]) < 10
     assert effects[needed].mean().item() == pytest.approx(1, abs=0.2)
@@ -315,7 +358,7 @@ def test_a_predictor_that_is_not_finite_stops_the_run_and_names_the_rationales()
 def test_a_predictor_that_learnt_nothing_is_told_by_its_collapsed_weights() -> None:
     lm = tiny_llama()
     with pytest.raises(WeightingError, match=r"the weights collapsed: mean 0\..*raise weighting.warmup_updates"):
-        learn_weights(lm, [tiny_tokens(lm, f"q{n}") for n in range(3)], replace(BRIEF, mask_loss_weight=500.0), 0)
+        learn_weights(lm, [tiny_tokens(lm, f"q{n}") for n in range(3)], replace(BRIEF, mask_loss_weight=50000.0), 0)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

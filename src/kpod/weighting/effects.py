@@ -15,6 +15,7 @@ from kpod.config import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import Observation
+from kpod.weighting.ridge import choose_penalty, solve_ridge
 
 BATCH = 16
 HELD_OUT = 0.25
@@ -29,14 +30,16 @@ class Fit:
     """How well effects explain what masks do to held-out answers.
 
     Attributes:
-        epochs: Passes over the observations that were kept.
+        penalty: Of the ridge regression, chosen by cross-validation.
+        epochs: Passes of the network over the observations that were kept; 0 where it explained nothing more.
         explained: Share of the held-out NLL's variance over masks that the effects explain; at most 1.
-        explained_by_count: The share that the mere number of kept tokens explains.
+        explained_by_embedding: The share that the linear part explains.
     """
 
+    penalty: float
     epochs: int
     explained: float
-    explained_by_count: float
+    explained_by_embedding: float
 
 
 def keypoint_objective(
@@ -65,62 +68,77 @@ def observed_fall(observation: Observation) -> Float[Tensor, "masks prefixes"]:
     return observation.answer_nll.mean(dim=0) - observation.answer_nll
 
 
-def mean_effect(observations: Sequence[Observation]) -> float:
-    """The effect that any token has if all have the same: least squares on the number of kept tokens."""
-    products = squares = 0.0
-    for seen in observations:
-        counts = explained_fall(torch.ones(seen.tokens.num_tokens), seen.keep, seen.prefixes)
-        products += float((counts * observed_fall(seen)).sum())
-        squares += float(counts.square().sum())
-    return products / squares if squares > 0 else 0.0
+def linear_design(generator: WeightGenerator, observation: Observation) -> Float[Tensor, "falls features"]:
+    """X of `ridge`: under each mask and prefix the number of kept tokens and their summed embeddings, centred."""
+    embedded = generator.linear_features(
+        torch.tensor(observation.tokens.ids("rationale"), device=generator.table.device)
+    )
+    tokens = torch.cat([torch.ones_like(embedded[:, :1]), embedded], dim=1).double().cpu()
+    ends = torch.tensor(observation.prefixes) - 1
+    summed = (observation.keep[:, :, None] * tokens).cumsum(dim=1)[:, ends]
+    return (summed - summed.mean(dim=0)).flatten(end_dim=1)
+
+
+def fit_linear(generator: WeightGenerator, observations: Sequence[Observation], rng: np.random.Generator) -> float:
+    """Set `level` and `direction` by ridge regression; returns the penalty that was chosen."""
+    features = [linear_design(generator, seen) for seen in observations]
+    falls = [observed_fall(seen).flatten().double() for seen in observations]
+    penalty = choose_penalty(features, falls, rng)
+    solved = solve_ridge(features, falls, penalty)
+    generator.level.copy_(solved[0])
+    generator.direction.copy_(solved[1:])
+    return penalty
 
 
 def fit_generator(
     generator: WeightGenerator, observations: Sequence[Observation], config: WeightingConfig, rng: np.random.Generator
 ) -> Fit:
-    """Fit effects to the observed falls for an epoch or more, up to where held-out rationales are explained best.
+    """Fit effects to the observed falls: the linear part by ridge regression, then the network to what that leaves.
 
-    The mean effect is solved for first: gradient descent would spend its first epochs on it, and lift every token.
+    The network is trained up to where held-out rationales are explained best, and kept only if it explains them
+    better than the linear part alone by more than two standard errors: chance does not enter the weights.
     At the end `softness` is set to `temperature` times the root mean square of the tokens' margins phi_j - alpha / n:
     whatever the effects' size, the weights neither all saturate nor all stay at 1/2.
     """
     training, held_out = _split(observations, rng)
-    generator.level.fill_(mean_effect(training))
+    penalty = fit_linear(generator, training, rng)
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.generator_learning_rate)
-    best, best_epoch, best_state = math.inf, 0, _copy(generator)
+    linear = _errors(generator, held_out)
+    best, best_epoch, best_state = linear, 0, _copy(generator)
+    start_state = best_state
     for epoch in range(1, MAX_EPOCHS + 1):
         order = rng.permutation(len(training))
         for start in range(0, len(order), BATCH):
             batch = [training[index] for index in order[start : start + BATCH]]
-            loss = misfit(batch, effects_of(generator, [seen.tokens for seen in batch]))
+            loss = misfits(batch, effects_of(generator, [seen.tokens for seen in batch])).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        error = _judge(generator, held_out)
-        if error < best:
-            best, best_epoch, best_state = error, epoch, _copy(generator)
+        errors = _errors(generator, held_out)
+        if errors.mean() < best.mean():
+            best, best_epoch, best_state = errors, epoch, _copy(generator)
         if epoch - best_epoch >= PATIENCE:
             break
+    gain = linear - best
+    if gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)):
+        best, best_epoch, best_state = linear, 0, start_state
     generator.load_state_dict(best_state)
     with torch.no_grad():
         effects = effects_of(generator, [seen.tokens for seen in observations])
         margins = torch.cat([effect - generator.alpha / len(effect) for effect in effects])
     generator.softness.fill_(config.temperature * margins.square().mean().sqrt())
-    nothing, level = (
-        float(misfit(held_out, [torch.full((seen.tokens.num_tokens,), value) for seen in held_out]))
-        for value in (0.0, float(generator.level))
-    )
-    return Fit(best_epoch, 1 - best / nothing, 1 - level / nothing)
+    nothing = float(torch.stack([observed_fall(seen).square().mean() for seen in held_out]).mean())
+    return Fit(penalty, best_epoch, 1 - float(best.mean()) / nothing, 1 - float(linear.mean()) / nothing)
 
 
-def misfit(observations: Sequence[Observation], effects: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, ""]:
-    """Mean square of what the effects leave unexplained, over masks and prefixes, in square nats."""
+def misfits(observations: Sequence[Observation], effects: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " _"]:
+    """Of each observation the mean square of what the effects leave unexplained, over masks and prefixes."""
     errors = [
         (explained_fall(effect, seen.keep, seen.prefixes) - observed_fall(seen).to(effect.device)).square().mean()
         for seen, effect in zip(observations, effects, strict=True)
     ]
-    return torch.stack(errors).mean()
+    return torch.stack(errors)
 
 
 def effects_of(generator: WeightGenerator, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " _"]]:
@@ -162,8 +180,8 @@ def _split(
 
 
 @torch.no_grad()
-def _judge(generator: WeightGenerator, held_out: Sequence[Observation]) -> float:
-    return float(misfit(held_out, effects_of(generator, [seen.tokens for seen in held_out])))
+def _errors(generator: WeightGenerator, held_out: Sequence[Observation]) -> Float[Tensor, " _"]:
+    return misfits(held_out, effects_of(generator, [seen.tokens for seen in held_out]))
 
 
 def _copy(generator: WeightGenerator) -> dict[str, Tensor]:

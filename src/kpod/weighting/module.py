@@ -1,5 +1,7 @@
 """The weight generator (Eq. 2-3): from a rationale's embeddings to the significance weight of every token."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -18,7 +20,8 @@ class WeightGenerator(nn.Module):
     w_j = sigmoid((phi_j - alpha / n) / softness) is this decision, softened: the soft minimiser of L_k.
 
     Emb is the student's own pre-trained input embedding, frozen and projected to a narrow width; Att is one
-    self-attention layer with a residual connection, so that a token's own identity stays in sight.
+    self-attention layer with a residual connection, so that a token's own identity stays in sight. Around the network
+    goes a linear connection from Emb to phi, which is solved for exactly; the network adds what that cannot say.
 
     Args:
         embeddings: The student's input embedding table, [vocabulary, features]; never trained.
@@ -30,29 +33,39 @@ class WeightGenerator(nn.Module):
         self.alpha = alpha
         self.table = nn.Parameter(embeddings.detach().float(), requires_grad=False)
         self.level = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.direction = nn.Parameter(torch.zeros(embeddings.shape[1]), requires_grad=False)
         self.softness = nn.Parameter(torch.ones(()), requires_grad=False)
         self.project = nn.Linear(embeddings.shape[1], WIDTH)
         self.norm_in = nn.LayerNorm(WIDTH)
         self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
         self.norm_out = nn.LayerNorm(WIDTH)
         last = nn.Linear(WIDTH, 1)
-        nn.init.zeros_(last.weight)  # at first every token has the mean effect: chance ranks no token before another
+        nn.init.zeros_(last.weight)  # at first the network adds nothing: chance ranks no token before another
         nn.init.zeros_(last.bias)
         self.mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), last)
 
     def effects(
         self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens"]:
-        """phi_j in nats: the mean effect of any token, plus what is particular to this one.
+        """phi_j in nats: the effect of any token, what is linear in this one's embedding, and what the network adds.
 
         Args:
             token_ids: Rationale tokens, padded on the right.
             real: False at padding.
         """
-        features = self.norm_in(self.project(_standardised(self.table[token_ids])))
+        embedded = self.standardised(token_ids)
+        features = self.norm_in(self.project(embedded))
         attended, _ = self.attention(features, features, features, key_padding_mask=~real, need_weights=False)
         particular: Tensor = self.mlp(self.norm_out(features + attended)).squeeze(-1)
-        return self.level + EFFECT_UNIT * particular
+        return self.level + self.linear_features(token_ids) @ self.direction + EFFECT_UNIT * particular
+
+    def standardised(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
+        """Embeddings of zero mean and unit variance: pre-trained tables differ in scale by orders of magnitude."""
+        return nn.functional.layer_norm(self.table[token_ids], self.table.shape[-1:])
+
+    def linear_features(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
+        """What `direction` is applied to: standardised embeddings of unit length."""
+        return self.standardised(token_ids) / math.sqrt(self.table.shape[-1])
 
     def forward(
         self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]
@@ -60,8 +73,3 @@ class WeightGenerator(nn.Module):
         """Significance weights w_j in (0, 1): the probability that token j is kept."""
         price = self.alpha / real.sum(dim=1, keepdim=True)
         return torch.sigmoid((self.effects(token_ids, real) - price) / self.softness)
-
-
-def _standardised(embeddings: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
-    """Zero mean and unit variance per token: pre-trained tables differ in scale by orders of magnitude."""
-    return nn.functional.layer_norm(embeddings, embeddings.shape[-1:])
