@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 BRIEF_WEIGHTING = {
     "mask_loss_weight": 1e-6,  # a random model's effects are tiny
     "warmup_updates": 2,
-    "observations": 4,
+    "observations": 24,
     "prefixes": 2,
     "batch_size": 2,
     "masks": 2,

@@ -37,7 +37,7 @@ from tiny import tiny_llama, tiny_t5, tiny_tokens
 BRIEF = WeightingConfig(
     mask_loss_weight=1e-6,  # a random model's effects are tiny; at the paper's 0.5 masking every token pays
     warmup_updates=3,
-    observations=6,
+    observations=24,
     prefixes=3,
     batch_size=2,
     lora_rank=2,

@@ -25,7 +25,7 @@ def bucketed_order(lengths: Sequence[int], size: int, rng: np.random.Generator) 
 
     Example:
         >>> bucketed_order([5, 9, 5, 9, 5], 2, np.random.default_rng(0)).tolist()
-        [4, 2, 1, 3, 0]
+        [3, 1, 2, 4, 0]
     """
     tokens = np.asarray(lengths)
     order = rng.permutation(len(tokens))

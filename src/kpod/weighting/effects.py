@@ -81,8 +81,12 @@ def linear_design(generator: WeightGenerator, observation: Observation) -> Float
 
 def fit_linear(generator: WeightGenerator, observations: Sequence[Observation], rng: np.random.Generator) -> float:
     """Set `level` and `direction` by ridge regression; returns the penalty that was chosen."""
-    features = [linear_design(generator, seen) for seen in observations]
-    falls = [observed_fall(seen).flatten().double() for seen in observations]
+    by_rationale: dict[str, list[Observation]] = {}
+    for seen in observations:
+        by_rationale.setdefault(seen.tokens.id, []).append(seen)
+    groups = by_rationale.values()
+    features = [torch.cat([linear_design(generator, seen) for seen in group]) for group in groups]
+    falls = [torch.cat([observed_fall(seen).flatten().double() for seen in group]) for group in groups]
     penalty = choose_penalty(features, falls, rng)
     solved = solve_ridge(features, falls, penalty)
     generator.level.copy_(solved[0])
@@ -121,7 +125,7 @@ def fit_generator(
         if epoch - best_epoch >= PATIENCE:
             break
     gain = linear - best
-    if gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)):
+    if len(gain) < 2 or gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)):
         best, best_epoch, best_state = linear, 0, start_state
     generator.load_state_dict(best_state)
     with torch.no_grad():

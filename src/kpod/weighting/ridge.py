@@ -31,11 +31,7 @@ def solve_ridge(
         >>> solve_ridge([x], [y], penalty=2.0)  # the mean as it is, the difference halved
         tensor([2.0000, 0.5000], dtype=torch.float64)
     """
-    x, y = torch.cat(list(features)), torch.cat(list(falls))
-    ridge = torch.full((x.shape[1],), penalty, dtype=x.dtype)
-    ridge[0] = 1e-9  # nothing was observed where no mask keeps more tokens than another
-    solved: Tensor = torch.linalg.solve(x.T @ x + ridge.diag(), x.T @ y)
-    return solved
+    return _solve(_moments(features, falls), penalty)
 
 
 def choose_penalty(
@@ -59,10 +55,26 @@ def choose_penalty(
     errors = dict.fromkeys(penalties, 0.0)
     for fold in set(folds):
         inside = [index for index in range(num) if folds[index] != fold]
-        x, y = [features[index] for index in inside], [falls[index] for index in inside]
+        outside = [index for index in range(num) if folds[index] == fold]
+        moments = _moments([features[index] for index in inside], [falls[index] for index in inside])
         for penalty in penalties:
-            found = solve_ridge(x, y, penalty)
-            for index in range(num):
-                if folds[index] == fold:
-                    errors[penalty] += float((features[index] @ found - falls[index]).square().mean())
+            found = _solve(moments, penalty)
+            for index in outside:
+                errors[penalty] += float((features[index] @ found - falls[index]).square().mean())
     return min(reversed(penalties), key=errors.__getitem__)
+
+
+def _moments(
+    features: Sequence[Float[Tensor, "rows features"]], falls: Sequence[Float[Tensor, " rows"]]
+) -> tuple[Float[Tensor, "features features"], Float[Tensor, " features"]]:
+    """X^T X and X^T y: all that least squares needs of its data."""
+    x, y = torch.cat(list(features)), torch.cat(list(falls))
+    return x.T @ x, x.T @ y
+
+
+def _solve(moments: tuple[Tensor, Tensor], penalty: float) -> Float[Tensor, " features"]:
+    gram, moment = moments
+    ridge = torch.full_like(moment, penalty)
+    ridge[0] = 1e-9  # nothing was observed where no mask keeps more tokens than another
+    solved: Tensor = torch.linalg.solve(gram + ridge.diag(), moment)
+    return solved
