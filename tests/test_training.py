@@ -353,6 +353,18 @@ def test_the_order_is_a_permutation_that_seed_and_epoch_decide(number, seed, epo
     assert sorted(first) == [(index, schedule.at_epoch(epoch)) for index in range(number)]
 
 
+@pytest.mark.parametrize(("strategy", "bucket"), [("group_by_length", 4), ("random", 0)])
+def test_the_examples_of_an_update_are_of_like_length_where_the_recipe_says_so(lm, tmp_path, strategy, bucket):
+    tokens = [tiny_tokens(lm, f"q{n}", (2 + 3 * (n % 4),)) for n in range(8)]
+    dataset = staged(lm, tokens, weights_of(tokens), ramp(tokens, 0))
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    trainer = trainer_of(lm, dataset, tmp_path, train_sampling_strategy=strategy, **options)
+    order = list(trainer._get_train_sampler())
+    assert order == list(StageSampler(sizes_of(tokens), dataset.schedule, trainer.args.seed, bucket))
+    updates = [sorted(sizes_of(tokens)[index] for index, _ in order[start : start + 4]) for start in (0, 4)]
+    assert bucket == 0 or sorted(updates) == [sorted(sizes_of(tokens))[:4], sorted(sizes_of(tokens))[4:]]
+
+
 def test_epochs_and_seeds_are_ordered_differently():
     schedule = Schedule(("q",), np.zeros((1, 1), dtype=np.int32))
     orders = []
@@ -523,6 +535,10 @@ def test_an_infinite_gradient_stops_the_run_before_the_update(tmp_path):
         ({"auto_find_batch_size": True}, "could not be resumed exactly"),
         ({"learning_rate": 1.0}, "training.arguments.learning_rate: write it straight under training"),
         ({"weight_decay": "a lot"}, "training.weight_decay is 'a lot'; it must be a number"),
+        (
+            {"train_sampling_strategy": "sequential"},
+            "it must be group_by_length or random: others do not know the stages",
+        ),
         ({"optim": "adamm"}, "training: transformers refuses these arguments: adamm is not a valid OptimizerNames"),
     ],
 )
