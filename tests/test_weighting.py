@@ -355,10 +355,15 @@ def test_a_predictor_that_is_not_finite_stops_the_run_and_names_the_rationales()
         learn_weights(lm, [tiny_tokens(lm)], BRIEF, 0)
 
 
-def test_a_predictor_that_learnt_nothing_is_told_by_its_collapsed_weights() -> None:
+def test_a_predictor_that_learnt_nothing_is_told_by_its_collapsed_weights(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     lm = tiny_llama()
+    monkeypatch.setattr("kpod.weighting.effects.choose_penalty", lambda *_: PENALTIES[-1])
+    monkeypatch.setattr("kpod.weighting.effects.MAX_EPOCHS", 0)
     with pytest.raises(WeightingError, match=r"the weights collapsed: mean 0\..*raise weighting.warmup_updates"):
         learn_weights(lm, [tiny_tokens(lm, f"q{n}") for n in range(3)], replace(BRIEF, mask_loss_weight=50000.0), 0)
+    assert "tell no token from another" in caplog.text
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

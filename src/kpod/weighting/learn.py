@@ -6,6 +6,7 @@ random; the generator is fitted by least squares to what they do to the answer's
 as the soft minimiser of L_k = L_p + alpha L_m (Eq. 7), which stays the objective.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -25,6 +26,9 @@ from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import observe, warm_up
 from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.ridge import PENALTIES
+
+log = logging.getLogger(__name__)
 
 NUM_JUDGED = 8
 """Rationales on which the learnt weights are judged by L_k at the end."""
@@ -72,6 +76,11 @@ def learn_weights(
     frozen = predictor.frozen(merged)
     generator = WeightGenerator(table, config.mask_loss_weight).to(lm.device)
     fit = fit_generator(generator, observe(frozen, tokens, config, rng), config, rng)
+    if fit.penalty == PENALTIES[-1] and not fit.epochs:
+        log.warning(
+            "the observations tell no token from another, so the weights are nearly all alike; "
+            "raise weighting.warmup_updates and weighting.observations"
+        )
     weights = compute_weights(generator, tokens)
     check_collapse(weights)
     return Weighing(weights, nll, fit, judge(frozen, tokens, weights, config, rng))
