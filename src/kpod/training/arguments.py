@@ -31,7 +31,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "optim": "adamw_torch",  # without weight decay it is the paper's Adam
         "weight_decay": 0.0,
         "lr_scheduler_type": "constant",
-        "train_sampling_strategy": "group_by_length",  # the same batches, less padding; `random` is the other choice
+        "train_sampling_strategy": "group_by_length",  # less padding; `random` is the other choice
         "logging_strategy": "epoch",  # metrics.jsonl has every update
         "save_total_limit": 2,
         "report_to": "none",
