@@ -246,8 +246,9 @@ def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: floa
 @settings(deadline=None)
 def test_ridge_is_where_the_gradient_of_its_objective_vanishes(seed: int, penalty: float) -> None:
     draw = torch.Generator().manual_seed(seed)
-    features = [torch.randn(6, 4, generator=draw, dtype=torch.float64) for _ in range(3)]
-    falls = [torch.randn(6, generator=draw, dtype=torch.float64) for _ in range(3)]
+    rows = (6, 3, 12)  # a rationale that was observed twice has twice as many
+    features = [torch.randn(num, 4, generator=draw, dtype=torch.float64) for num in rows]
+    falls = [torch.randn(num, generator=draw, dtype=torch.float64) for num in rows]
     solved = solve_ridge(features, falls, penalty).requires_grad_()
     left = torch.cat(features) @ solved - torch.cat(falls)
     (left.square().sum() + penalty * solved[1:].square().sum()).backward()

@@ -17,7 +17,7 @@ NUM_FOLDS = 5
 
 
 def solve_ridge(
-    features: Sequence[Float[Tensor, "rows features"]], falls: Sequence[Float[Tensor, " rows"]], penalty: float
+    features: Sequence[Float[Tensor, "_ features"]], falls: Sequence[Float[Tensor, " _"]], penalty: float
 ) -> Float[Tensor, " features"]:
     """argmin_b sum |X b - y|^2 + penalty |b_1..|^2; the first feature, the number of kept tokens, is not penalised.
 
@@ -35,8 +35,8 @@ def solve_ridge(
 
 
 def choose_penalty(
-    features: Sequence[Float[Tensor, "rows features"]],
-    falls: Sequence[Float[Tensor, " rows"]],
+    features: Sequence[Float[Tensor, "_ features"]],
+    falls: Sequence[Float[Tensor, " _"]],
     rng: np.random.Generator,
     penalties: Sequence[float] = PENALTIES,
 ) -> float:
@@ -65,7 +65,7 @@ def choose_penalty(
 
 
 def _moments(
-    features: Sequence[Float[Tensor, "rows features"]], falls: Sequence[Float[Tensor, " rows"]]
+    features: Sequence[Float[Tensor, "_ features"]], falls: Sequence[Float[Tensor, " _"]]
 ) -> tuple[Float[Tensor, "features features"], Float[Tensor, " features"]]:
     """X^T X and X^T y: all that least squares needs of its data."""
     x, y = torch.cat(list(features)), torch.cat(list(falls))
