@@ -33,7 +33,7 @@ def test_the_demo_scaled_down_finds_digits_and_learns(tmp_path: Path) -> None:
     auc = runpy.run_path(str(ROOT / "benchmarks" / "keypoints_of_run.py"))["keypoint_auc"](result.folder)
     assert auc["auc_digits"] > 0.8
     lines = artifacts.read_jsonl(result.folder / "student" / "metrics.jsonl")
-    assert [line["stage"] for line in lines] == [1] * 6 + [2] * 6
+    assert [line["stage"] for line in lines] == [1] * 12 + [2] * 12
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
     assert AutoModelForCausalLM.from_pretrained(result.folder / "student").config.num_hidden_layers == 30
     assert write_report(Pipeline(recipe)).stat().st_size > 20_000

@@ -233,7 +233,7 @@ def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: floa
     observations = []
     for number in range(30):
         seen, _ = additive(LLAMA, 12, number)
-        features = generator.linear_features(torch.tensor(seen.tokens.ids("rationale")))
+        features = generator.embed(torch.tensor(seen.tokens.ids("rationale")))
         fall = explained_fall(effect + features @ direction, seen.keep, seen.prefixes)
         observations.append(replace(seen, answer_nll=-fall))
     x = [linear_design(generator, seen) for seen in observations]
@@ -278,6 +278,9 @@ def test_a_network_that_explains_no_more_than_the_embeddings_is_left_out() -> No
     assert found.epochs == 0
     assert found.explained == found.explained_by_embedding
     assert not generator.mlp[-1].weight.any()  # type: ignore[union-attr]
+    x = [linear_design(generator, seen) for seen in observations]
+    everything = solve_ridge(x, [observed_fall(seen).flatten().double() for seen in observations], found.penalty)
+    assert generator.level.item() == pytest.approx(everything[0].item(), rel=1e-4)  # the held-out ones were used too
 
 
 class Planted(Predictor):

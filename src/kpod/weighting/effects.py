@@ -70,9 +70,8 @@ def observed_fall(observation: Observation) -> Float[Tensor, "masks prefixes"]:
 
 def linear_design(generator: WeightGenerator, observation: Observation) -> Float[Tensor, "falls features"]:
     """X of `ridge`: under each mask and prefix the number of kept tokens and their summed embeddings, centred."""
-    embedded = generator.linear_features(
-        torch.tensor(observation.tokens.ids("rationale"), device=generator.table.device)
-    )
+    ids = torch.tensor(observation.tokens.ids("rationale"), device=generator.table.device)
+    embedded = generator.embed(ids)
     tokens = torch.cat([torch.ones_like(embedded[:, :1]), embedded], dim=1).double().cpu()
     ends = torch.tensor(observation.prefixes) - 1
     summed = (observation.keep[:, :, None] * tokens).cumsum(dim=1)[:, ends]
@@ -100,7 +99,8 @@ def fit_generator(
     """Fit effects to the observed falls: the linear part by ridge regression, then the network to what that leaves.
 
     The network is trained up to where held-out rationales are explained best, and kept only if it explains them
-    better than the linear part alone by more than two standard errors: chance does not enter the weights.
+    better than the linear part alone by more than two standard errors: chance does not enter the weights. Without it
+    the linear part is solved for once more, from all observations.
     At the end `softness` is set to `temperature` times the root mean square of the tokens' margins phi_j - alpha / n:
     whatever the effects' size, the weights neither all saturate nor all stay at 1/2.
     """
@@ -109,8 +109,8 @@ def fit_generator(
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.generator_learning_rate)
     linear = _errors(generator, held_out)
-    best, best_epoch, best_state = linear, 0, _copy(generator)
-    start_state = best_state
+    linear_state = _copy(generator)
+    best, best_epoch, best_state = linear, 0, linear_state
     for epoch in range(1, MAX_EPOCHS + 1):
         order = rng.permutation(len(training))
         for start in range(0, len(order), BATCH):
@@ -126,8 +126,10 @@ def fit_generator(
             break
     gain = linear - best
     if len(gain) < 2 or gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)):
-        best, best_epoch, best_state = linear, 0, start_state
+        best, best_epoch, best_state = linear, 0, linear_state
     generator.load_state_dict(best_state)
+    if not best_epoch:  # nothing is left to decide, so the held-out rationales may speak too
+        penalty = fit_linear(generator, observations, rng)
     with torch.no_grad():
         effects = effects_of(generator, [seen.tokens for seen in observations])
         margins = torch.cat([effect - generator.alpha / len(effect) for effect in effects])

@@ -53,19 +53,16 @@ class WeightGenerator(nn.Module):
             token_ids: Rationale tokens, padded on the right.
             real: False at padding.
         """
-        embedded = self.standardised(token_ids)
-        features = self.norm_in(self.project(embedded))
+        embedded = self.embed(token_ids)
+        features = self.norm_in(self.project(embedded * math.sqrt(embedded.shape[-1])))
         attended, _ = self.attention(features, features, features, key_padding_mask=~real, need_weights=False)
         particular: Tensor = self.mlp(self.norm_out(features + attended)).squeeze(-1)
-        return self.level + self.linear_features(token_ids) @ self.direction + EFFECT_UNIT * particular
+        return self.level + embedded @ self.direction + EFFECT_UNIT * particular
 
-    def standardised(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
-        """Embeddings of zero mean and unit variance: pre-trained tables differ in scale by orders of magnitude."""
-        return nn.functional.layer_norm(self.table[token_ids], self.table.shape[-1:])
-
-    def linear_features(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
-        """What `direction` is applied to: standardised embeddings of unit length."""
-        return self.standardised(token_ids) / math.sqrt(self.table.shape[-1])
+    def embed(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
+        """Embeddings of zero mean and unit length: pre-trained tables differ in scale by orders of magnitude."""
+        standardised = nn.functional.layer_norm(self.table[token_ids], self.table.shape[-1:])
+        return standardised / math.sqrt(self.table.shape[-1])
 
     def forward(
         self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]
