@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
 LADDER = [
     {"__main__"},
     {"cli"},
-    {"reporting", "inspection"},
+    {"reporting", "inspection", "annotation"},
     {"pipeline"},
     {"methods", "artifacts"},
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},

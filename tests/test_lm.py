@@ -147,7 +147,7 @@ class Successor(nn.Module):
 @pytest.mark.parametrize("input_steps", [0, 1, 2])
 def test_a_planted_model_is_right_about_every_label_so_nothing_is_shifted_twice(encoder_decoder, input_steps):
     start = 20 if encoder_decoder else None
-    lm = LanguageModel(Successor(40), CAUSAL.tokenizer, pad_id=0, end_id=29, decoder_start_id=start)
+    lm = LanguageModel(model=Successor(40), tokenizer=CAUSAL.tokenizer, pad_id=0, end_id=29, decoder_start_id=start)
     spans = tuple((number, number + 1) for number in range(4))
     rising = TokenizedRationale("q1", tuple(range(18, 29)), (3, 7, 8, 9, 11), (1, 4), spans)
     chosen = example_at(

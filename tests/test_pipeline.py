@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from kpod import artifacts
@@ -15,7 +14,8 @@ from kpod.methods import METHODS
 from kpod.pipeline import Pipeline, run
 from kpod.recipe import load_recipe
 from kpod.reporting import write_report
-from tiny import tiny_llama, tiny_rationales, tiny_t5
+from tiny import tiny_rationales
+from tiny_runs import recipe, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 
@@ -23,44 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a causal student, an encoder-decoder student, and a rationale file that holds one wrong answer."""
-    folder = tmp_path_factory.mktemp("data")
-    for name, lm in (("llama", tiny_llama()), ("t5", tiny_t5())):
-        lm.model.save_pretrained(folder / name)  # type: ignore[operator]
-        lm.tokenizer.save_pretrained(folder / name)
-    rows = [artifacts.rationale_row(rationale) for rationale in tiny_rationales()]
-    rows.append(rows[0] | {"id": "wrong", "question_id": "wrong", "teacher_answer": "25"})
-    artifacts.write_jsonl(folder / "rationales.jsonl", rows)
-    return folder
-
-
-BRIEF_WEIGHTING = {
-    "mask_loss_weight": 1e-6,  # a random model's effects are tiny
-    "warmup_updates": 2,
-    "observations": 24,
-    "prefixes": 2,
-    "batch_size": 2,
-    "masks": 2,
-    "lora_rank": 2,
-    "generator_learning_rate": 3e-2,
-}
-
-
-def recipe(data: Path, runs: Path, student: str = "llama", *overrides: str) -> Recipe:
-    source = str(data / "rationales.jsonl")
-    text = {
-        "name": "tiny",
-        "student": str(data / student),
-        "runs": str(runs),
-        "data": {"train": source, "tests": [source], "test_limit": 2, "max_length": 400},
-        "weighting": BRIEF_WEIGHTING,
-        "schedule": {"num_clusters": 2},
-        "training": {"num_train_epochs": 4, "learning_rate": 1e-3, "save_strategy": "no"},
-        "evaluation": {"max_new_tokens": 4, "batch_size": 2},
-    }
-    path = runs / "recipe-given.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(text), encoding="utf-8")
-    return load_recipe(path, overrides)
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +68,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished phase was made again")
 
-    for name in ("encode", "learn_weights", "assess", "answer_questions"):
+    for name in ("encode", "weigh_rationales", "assess", "answer_questions"):
         monkeypatch.setattr(f"kpod.pipeline.{name}", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
     run(finished)

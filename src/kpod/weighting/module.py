@@ -31,7 +31,8 @@ class WeightGenerator(nn.Module):
     def __init__(self, embeddings: Float[Tensor, "vocabulary features"], alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
-        self.table = nn.Parameter(embeddings.detach().float(), requires_grad=False)
+        table = embeddings.detach().bfloat16().float()  # rounded now, so that half the bytes save it exactly
+        self.table = nn.Parameter(table, requires_grad=False)
         self.level = nn.Parameter(torch.zeros(()), requires_grad=False)
         self.direction = nn.Parameter(torch.zeros(embeddings.shape[1]), requires_grad=False)
         self.softness = nn.Parameter(torch.ones(()), requires_grad=False)
