@@ -6,43 +6,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from kpod.config import WeightingConfig
 from kpod.errors import DataError, WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
 from kpod.weighting import learn_weights, project_spans, uniform_weights
-from kpod.weighting.effects import (
-    compute_weights,
-    effects_of,
-    explained_fall,
-    fit_generator,
-    keypoint_objective,
-    linear_design,
-    misfits,
-    observed_fall,
-)
-from kpod.weighting.learn import check_collapse
+from kpod.weighting.effects import compute_weights
+from kpod.weighting.learn import check_collapse, keypoint_objective
 from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes
-from kpod.weighting.module import WeightGenerator
-from kpod.weighting.predictor import Observation, observe
 from kpod.weighting.prefixes import MaskedRationale, Predictor
-from kpod.weighting.ridge import PENALTIES, choose_penalty, solve_ridge
-from tiny import tiny_llama, tiny_t5, tiny_tokens
-
-BRIEF = WeightingConfig(
-    mask_loss_weight=1e-6,  # a random model's effects are tiny; at the paper's 0.5 masking every token pays
-    warmup_updates=3,
-    observations=24,
-    prefixes=3,
-    batch_size=2,
-    lora_rank=2,
-    generator_learning_rate=3e-2,
-)
+from kpod.weighting.ridge import PENALTIES
+from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens
 
 
 def masked(tokens: TokenizedRationale, prefixes: tuple[int, ...], seed: int = 0) -> MaskedRationale:
@@ -173,11 +150,6 @@ def test_masks_come_in_antithetic_pairs(num_tokens: int, pairs: int, seed: int) 
 # -- effects, weights and objective (Eq. 3, 6, 7) --------------------------------------------------------
 
 
-def generator_of(lm: LanguageModel, alpha: float = 0.5) -> WeightGenerator:
-    torch.manual_seed(0)
-    return WeightGenerator(lm.model.get_input_embeddings().weight, alpha)  # type: ignore[operator]
-
-
 def test_a_token_worth_exactly_its_price_weighs_one_half() -> None:
     """n = 7 and alpha = 0.5: a token costs 1/14 nat in L_k. One worth 2 softnesses more weighs 1 / (1 + exp(-2))."""
     lm = tiny_llama()
@@ -199,123 +171,6 @@ def test_a_dearer_mask_loss_lowers_every_weight() -> None:
 def test_the_objective_by_hand() -> None:
     """L_p = (2 + 4) / 2 = 3; L_m keeps 1 of 4 tokens: L_k = 3 + 0.5 / 4."""
     assert keypoint_objective(torch.tensor([[2.0, 4.0]]), torch.tensor([0.25]), 0.5).item() == pytest.approx(3.125)
-
-
-def test_falls_by_hand() -> None:
-    """Effects 1 and 2: mask (1, 0) explains 1 after either prefix, mask (0, 1) 0 and 2; then about the mean."""
-    keep = torch.tensor([[True, False], [False, True]])
-    found = explained_fall(torch.tensor([1.0, 2.0]), keep, (1, 2))
-    assert found.tolist() == [[0.5, -0.5], [-0.5, 0.5]]
-
-
-def additive(lm: LanguageModel, num_tokens: int, seed: int) -> tuple[Observation, torch.Tensor]:
-    """An observation in which every token has its own effect and nothing else happens."""
-    rng = np.random.default_rng(seed)
-    effects = torch.from_numpy(rng.normal(size=num_tokens)).float()
-    keep = antithetic_masks(num_tokens, 6, rng)
-    prefixes = draw_prefixes(num_tokens, 3, rng)
-    fall = torch.stack([(keep.float() * effects)[:, :end].sum(dim=1) for end in prefixes], dim=1)
-    return Observation(tiny_tokens(lm, f"q{seed}", (num_tokens,)), keep, prefixes, 5.0 - fall), effects
-
-
-@given(st.integers(1, 12), st.integers(0, 999))
-def test_true_effects_explain_an_additive_answer(num_tokens: int, seed: int) -> None:
-    seen, effects = additive(LLAMA, num_tokens, seed)
-    assert misfits([seen], [effects]).item() == pytest.approx(0, abs=1e-5)
-    nothing = misfits([seen], [torch.zeros(num_tokens)]).item()
-    assert nothing == pytest.approx(observed_fall(seen).square().mean().item(), rel=1e-4)
-
-
-@given(st.floats(-2, 2), st.integers(0, 99))
-def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: float, seed: int) -> None:
-    generator = generator_of(LLAMA)
-    direction = torch.from_numpy(np.random.default_rng(seed).normal(size=len(generator.direction))).float()
-    observations = []
-    for number in range(30):
-        seen, _ = additive(LLAMA, 12, number)
-        features = generator.embed(torch.tensor(seen.tokens.ids("rationale")))
-        fall = explained_fall(effect + features @ direction, seen.keep, seen.prefixes)
-        observations.append(replace(seen, answer_nll=-fall))
-    x = [linear_design(generator, seen) for seen in observations]
-    y = [observed_fall(seen).flatten().double() for seen in observations]
-    solved = solve_ridge(x, y, penalty=1e-9)
-    torch.testing.assert_close(torch.cat(x) @ solved, torch.cat(y), atol=1e-3, rtol=1e-3)
-
-
-@given(st.integers(0, 99), st.sampled_from([0.1, 1.0, 30.0]))
-@settings(deadline=None)
-def test_ridge_is_where_the_gradient_of_its_objective_vanishes(seed: int, penalty: float) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    rows = (6, 3, 12)  # a rationale that was observed twice has twice as many
-    features = [torch.randn(num, 4, generator=draw, dtype=torch.float64) for num in rows]
-    falls = [torch.randn(num, generator=draw, dtype=torch.float64) for num in rows]
-    solved = solve_ridge(features, falls, penalty).requires_grad_()
-    left = torch.cat(features) @ solved - torch.cat(falls)
-    (left.square().sum() + penalty * solved[1:].square().sum()).backward()
-    assert solved.grad is not None
-    assert solved.grad.abs().max().item() < 1e-6
-
-
-def test_pure_noise_gets_the_largest_penalty_and_a_clear_signal_a_small_one() -> None:
-    rng = np.random.default_rng(0)
-    features = [torch.from_numpy(rng.normal(size=(8, 5))) for _ in range(20)]
-    noise = [torch.from_numpy(rng.normal(size=8)) for _ in range(20)]
-    signal = [x @ torch.tensor([0.0, 3.0, -2.0, 1.0, 4.0], dtype=torch.float64) for x in features]
-    assert choose_penalty(features, noise, rng) > 10
-    assert choose_penalty(features, signal, rng) == PENALTIES[0]
-    assert choose_penalty(features[:1], signal[:1], rng) == PENALTIES[-1]
-
-
-def test_a_network_that_explains_no_more_than_the_embeddings_is_left_out() -> None:
-    """The answer's NLL is noise: whatever the network learns on three quarters is wrong on the last."""
-    rng = np.random.default_rng(1)
-    observations = [
-        replace(seen, answer_nll=torch.from_numpy(rng.normal(size=seen.answer_nll.shape)).float())
-        for seen, _ in (additive(LLAMA, 12, seed) for seed in range(24))
-    ]
-    generator = generator_of(LLAMA)
-    found = fit_generator(generator, observations, replace(BRIEF, generator_learning_rate=3e-3), rng)
-    assert found.epochs == 0
-    assert found.explained == found.explained_by_embedding
-    assert not generator.mlp[-1].weight.any()  # type: ignore[union-attr]
-    x = [linear_design(generator, seen) for seen in observations]
-    everything = solve_ridge(x, [observed_fall(seen).flatten().double() for seen in observations], found.penalty)
-    assert generator.level.item() == pytest.approx(everything[0].item(), rel=1e-4)  # the held-out ones were used too
-
-
-class Planted(Predictor):
-    """A predictor that loses one nat for each masked token below 10, and nothing for any other."""
-
-    def forward(self, rows: list[MaskedRationale]) -> Float[Tensor, "rows prefixes"]:
-        losses = []
-        for row in rows:
-            needed = torch.tensor(row.tokens.ids("rationale")) < 10
-            missing = (needed & ~row.keep).float().cumsum(dim=0)
-            losses.append(torch.stack([missing[length - 1] for length in row.prefixes]))
-        return torch.stack(losses)
-
-
-def test_the_generator_finds_planted_keypoints() -> None:
-    rng = np.random.default_rng(0)
-    rationales = []
-    for number in range(16):
-        tokens = tiny_tokens(LLAMA, f"q{number}", (6, 6))
-        ids = list(tokens.token_ids)
-        ids[6:18] = [int(rng.integers(10) if rng.random() < 0.3 else rng.integers(100, 120)) for _ in range(12)]
-        rationales.append(replace(tokens, token_ids=tuple(ids)))
-    config = replace(BRIEF, observations=96, generator_learning_rate=3e-3)
-    generator = generator_of(LLAMA)
-    found = fit_generator(generator, observe(Planted(LLAMA), rationales, config, rng), config, rng)
-    assert found.explained > 0.9
-    effects = torch.cat(effects_of(generator, rationales))
-    needed = torch.tensor([i for r in rationales for i in r.ids("rationale")]) < 10
-    assert effects[needed].mean().item() == pytest.approx(1, abs=0.2)
-    assert effects[~needed].mean().item() == pytest.approx(0, abs=0.2)
-    weights = np.concatenate(list(compute_weights(generator, rationales).values()))
-    assert weights[needed.numpy()].mean() > 0.8
-    assert weights[~needed.numpy()].mean() < 0.55
-    logits = np.log(weights / (1 - weights))
-    assert np.sqrt((logits**2).mean()) == pytest.approx(1, rel=1e-4)  # margins are measured in their own size
 
 
 # -- the whole of it ---------------------------------------------------------------------------------------

@@ -10,11 +10,24 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from kpod.config import WeightingConfig
 from kpod.lm.models import LanguageModel
 from kpod.records import Question, Rationale, TokenizedRationale
+from kpod.weighting.module import WeightGenerator
 
 PAD, END, START = 256, 257, 258
 VOCABULARY = 259
+
+BRIEF = WeightingConfig(
+    estimator="regression",  # slopes rank the tokens of a trained predictor; a random one's answers contradict them
+    mask_loss_weight=1e-6,  # a random model's effects are tiny; at the paper's 0.5 masking every token pays
+    warmup_updates=3,
+    observations=24,
+    prefixes=3,
+    batch_size=2,
+    lora_rank=2,
+    generator_learning_rate=3e-2,
+)
 
 
 def byte_tokenizer(*, bos: bool = False, pad: Literal["own", "eos"] = "own") -> PreTrainedTokenizerFast:
@@ -111,6 +124,12 @@ def tiny_tokens(
 def tiny_weights(tokens: TokenizedRationale, seed: int = 0) -> NDArray[np.float32]:
     """Random significance weights of a rationale's tokens, in (0, 1)."""
     return np.random.default_rng([seed, *tokens.token_ids]).uniform(0.05, 0.95, tokens.num_tokens).astype(np.float32)
+
+
+def generator_of(lm: LanguageModel, alpha: float = 0.5) -> WeightGenerator:
+    """An untrained weight generator on a tiny model's embeddings."""
+    torch.manual_seed(0)
+    return WeightGenerator(lm.model.get_input_embeddings().weight, alpha)  # type: ignore[operator]
 
 
 def tiny_rationales() -> list[Rationale]:

@@ -1,4 +1,4 @@
-"""From observed answers to effects: the least-squares fit of the weight generator, and the objective it serves."""
+"""Fit the weight generator to what observations say about the tokens' effects, and read weights off it."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from kpod.config import WeightingConfig
+from kpod.errors import WeightingError
 from kpod.records import TokenizedRationale
+from kpod.weighting.equations import EQUATIONS, Equations, explained_fall, kept_before, observed_fall
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import Observation
 from kpod.weighting.ridge import choose_penalty, solve_ridge
@@ -27,130 +29,164 @@ MAX_EPOCHS = 100
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How well effects explain what masks do to held-out answers.
+    """How the generator was fitted.
 
     Attributes:
         penalty: Of the ridge regression, chosen by cross-validation.
         epochs: Passes of the network over the observations that were kept; 0 where it explained nothing more.
-        explained: Share of the held-out NLL's variance over masks that the effects explain; at most 1.
-        explained_by_embedding: The share that the linear part explains.
+        explained: Share of the NLL's variance over masks that the effects explain on held-out rationales; at most 1.
     """
 
     penalty: float
     epochs: int
     explained: float
-    explained_by_embedding: float
-
-
-def keypoint_objective(
-    answer_nll: Float[Tensor, "rows prefixes"], kept_rate: Float[Tensor, " rows"], alpha: float
-) -> Float[Tensor, " rows"]:
-    """L_k = L_p + alpha L_m (Eq. 5-7), both divided by n: the mean NLL over prefixes, plus alpha times the kept rate.
-
-    Example:
-        >>> keypoint_objective(torch.tensor([[1.0, 3.0]]), torch.tensor([0.5]), alpha=0.5)
-        tensor([2.2500])
-    """
-    return answer_nll.mean(dim=1) + alpha * kept_rate
-
-
-def explained_fall(
-    effects: Float[Tensor, " tokens"], keep: Bool[Tensor, "masks tokens"], prefixes: Sequence[int]
-) -> Float[Tensor, "masks prefixes"]:
-    """By how much the NLL should fall under each mask against the mean mask: the kept tokens' effects, summed."""
-    ends = torch.tensor(prefixes, device=effects.device) - 1
-    summed = (keep.to(effects) * effects).cumsum(dim=1)[:, ends]
-    return summed - summed.mean(dim=0)
-
-
-def observed_fall(observation: Observation) -> Float[Tensor, "masks prefixes"]:
-    """By how much the NLL fell. The mean over the masks, which tells how hard the question is, is taken out."""
-    return observation.answer_nll.mean(dim=0) - observation.answer_nll
-
-
-def linear_design(generator: WeightGenerator, observation: Observation) -> Float[Tensor, "falls features"]:
-    """X of `ridge`: under each mask and prefix the number of kept tokens and their summed embeddings, centred."""
-    ids = torch.tensor(observation.tokens.ids("rationale"), device=generator.table.device)
-    embedded = generator.embed(ids)
-    tokens = torch.cat([torch.ones_like(embedded[:, :1]), embedded], dim=1).double().cpu()
-    ends = torch.tensor(observation.prefixes) - 1
-    summed = (observation.keep[:, :, None] * tokens).cumsum(dim=1)[:, ends]
-    return (summed - summed.mean(dim=0)).flatten(end_dim=1)
-
-
-def fit_linear(generator: WeightGenerator, observations: Sequence[Observation], rng: np.random.Generator) -> float:
-    """Set `level` and `direction` by ridge regression; returns the penalty that was chosen."""
-    by_rationale: dict[str, list[Observation]] = {}
-    for seen in observations:
-        by_rationale.setdefault(seen.tokens.id, []).append(seen)
-    groups = by_rationale.values()
-    features = [torch.cat([linear_design(generator, seen) for seen in group]) for group in groups]
-    falls = [torch.cat([observed_fall(seen).flatten().double() for seen in group]) for group in groups]
-    penalty = choose_penalty(features, falls, rng)
-    solved = solve_ridge(features, falls, penalty)
-    generator.level.copy_(solved[0])
-    generator.direction.copy_(solved[1:])
-    return penalty
 
 
 def fit_generator(
     generator: WeightGenerator, observations: Sequence[Observation], config: WeightingConfig, rng: np.random.Generator
 ) -> Fit:
-    """Fit effects to the observed falls: the linear part by ridge regression, then the network to what that leaves.
+    """Fit the tokens' effects: the linear part by ridge regression, then the network to what that leaves.
 
     The network is trained up to where held-out rationales are explained best, and kept only if it explains them
     better than the linear part alone by more than two standard errors: chance does not enter the weights. Without it
     the linear part is solved for once more, from all observations.
     At the end `softness` is set to `temperature` times the root mean square of the tokens' margins phi_j - alpha / n:
     whatever the effects' size, the weights neither all saturate nor all stay at 1/2.
+
+    Raises:
+        WeightingError: If the answers contradict what the slopes say; see `calibrate`.
     """
-    training, held_out = _split(observations, rng)
+    everything = [EQUATIONS[config.estimator](seen) for seen in observations]
+    generator.scale.fill_(torch.cat([says.values for says in everything]).square().mean().sqrt().clamp_min(1e-12))
+    names = _held_out([seen.tokens for seen in observations], rng)
+    training = [says for says in everything if says.tokens.id not in names] or everything
+    held_out = [says for says in everything if says.tokens.id in names]
     penalty = fit_linear(generator, training, rng)
+    epochs = _fit_network(generator, training, held_out, config.generator_learning_rate, rng)
+    if config.estimator == "gradient":
+        calibrate(generator, [seen for seen in observations if seen.tokens.id not in names] or observations)
+    explained = explained_share(generator, [seen for seen in observations if seen.tokens.id in names])
+    if not epochs:  # nothing is left to decide, so the held-out rationales may speak too
+        penalty = fit_linear(generator, everything, rng)
+    if config.estimator == "gradient":
+        calibrate(generator, observations)
+    with torch.no_grad():
+        effects = effects_of(generator, [seen.tokens for seen in observations])
+        margins = torch.cat([effect - generator.alpha / len(effect) for effect in effects])
+    generator.softness.fill_(config.temperature * margins.square().mean().sqrt())
+    return Fit(penalty, epochs, explained)
+
+
+def fit_linear(generator: WeightGenerator, equations: Sequence[Equations], rng: np.random.Generator) -> float:
+    """Set `intercept` and `direction` by ridge regression; returns the penalty that was chosen."""
+    by_rationale: dict[str, list[Equations]] = {}
+    for says in equations:
+        by_rationale.setdefault(says.tokens.id, []).append(says)
+    scale = generator.scale.cpu()
+    features = [torch.cat([linear_design(generator, says) for says in group]) for group in by_rationale.values()]
+    values = [torch.cat([(says.values / scale).double() for says in group]) for group in by_rationale.values()]
+    penalty = choose_penalty(features, values, rng)
+    solved = solve_ridge(features, values, penalty)
+    generator.intercept.copy_(solved[0])
+    generator.direction.copy_(solved[1:])
+    return penalty
+
+
+def linear_design(generator: WeightGenerator, equations: Equations) -> Float[Tensor, "rows features"]:
+    """X of `ridge`: A times each token's 1 and embedding."""
+    embedded = generator.embed(torch.tensor(equations.tokens.ids("rationale"), device=generator.table.device))
+    tokens = torch.cat([torch.ones_like(embedded[:, :1]), embedded], dim=1)
+    return equations.coefficients.double() @ tokens.double().cpu()
+
+
+def _fit_network(
+    generator: WeightGenerator,
+    training: Sequence[Equations],
+    held_out: Sequence[Equations],
+    learning_rate: float,
+    rng: np.random.Generator,
+) -> int:
+    """Train attention and MLP on what the linear part leaves; returns the epochs kept, 0 for none."""
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=config.generator_learning_rate)
-    linear = _errors(generator, held_out)
-    linear_state = _copy(generator)
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+    linear, linear_state = _held_out_misfits(generator, held_out), _copy(generator)
     best, best_epoch, best_state = linear, 0, linear_state
     for epoch in range(1, MAX_EPOCHS + 1):
         order = rng.permutation(len(training))
         for start in range(0, len(order), BATCH):
-            batch = [training[index] for index in order[start : start + BATCH]]
-            loss = misfits(batch, effects_of(generator, [seen.tokens for seen in batch])).mean()
+            loss = misfits(generator, [training[index] for index in order[start : start + BATCH]]).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        errors = _errors(generator, held_out)
+        errors = _held_out_misfits(generator, held_out)
         if errors.mean() < best.mean():
             best, best_epoch, best_state = errors, epoch, _copy(generator)
         if epoch - best_epoch >= PATIENCE:
             break
     gain = linear - best
     if len(gain) < 2 or gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)):
-        best, best_epoch, best_state = linear, 0, linear_state
+        best_epoch, best_state = 0, linear_state
     generator.load_state_dict(best_state)
-    if not best_epoch:  # nothing is left to decide, so the held-out rationales may speak too
-        penalty = fit_linear(generator, observations, rng)
-    with torch.no_grad():
-        effects = effects_of(generator, [seen.tokens for seen in observations])
-        margins = torch.cat([effect - generator.alpha / len(effect) for effect in effects])
-    generator.softness.fill_(config.temperature * margins.square().mean().sqrt())
-    nothing = float(torch.stack([observed_fall(seen).square().mean() for seen in held_out]).mean())
-    return Fit(penalty, best_epoch, 1 - float(best.mean()) / nothing, 1 - float(linear.mean()) / nothing)
+    return best_epoch
 
 
-def misfits(observations: Sequence[Observation], effects: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " _"]:
-    """Of each observation the mean square of what the effects leave unexplained, over masks and prefixes."""
+def misfits(generator: WeightGenerator, equations: Sequence[Equations]) -> Float[Tensor, " _"]:
+    """Of each rationale's equations the mean of (A phi - y)^2, in units of `scale` squared."""
+    scores = scores_of(generator, [says.tokens for says in equations])
     errors = [
-        (explained_fall(effect, seen.keep, seen.prefixes) - observed_fall(seen).to(effect.device)).square().mean()
-        for seen, effect in zip(observations, effects, strict=True)
+        (says.coefficients.to(score) @ score - says.values.to(score) / generator.scale).square().mean()
+        for says, score in zip(equations, scores, strict=True)
     ]
     return torch.stack(errors)
 
 
-def effects_of(generator: WeightGenerator, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " _"]]:
-    """phi_j of every token of some rationales."""
-    rows = generator.effects(*padded(tokens, generator.table.device))
+@torch.no_grad()
+def calibrate(generator: WeightGenerator, observations: Sequence[Observation]) -> None:
+    """Set `level` and `scale` so that phi = level + scale * score explains the observed falls best, in nats.
+
+    Slopes are local: they rank tokens, and say how much more one is worth than another, in a unit of their own. The
+    masks' effect on the answers, which is not local, sets the unit and what any token is worth: two numbers.
+
+    Raises:
+        WeightingError: If the scale is not positive: the answers contradict the slopes.
+    """
+    scores = scores_of(generator, [seen.tokens for seen in observations])
+    features, falls = [], []
+    for seen, score in zip(observations, scores, strict=True):
+        kept = kept_before(seen.keep, seen.prefixes)
+        summed = torch.stack([kept.sum(dim=-1), kept @ score.cpu()], dim=-1).double()
+        features.append((summed - summed.mean(dim=0)).flatten(end_dim=1))
+        falls.append(observed_fall(seen).flatten().double())
+    level, scale = torch.linalg.lstsq(torch.cat(features), torch.cat(falls)[:, None], driver="gelsd").solution[:, 0]
+    if not scale > 0:
+        raise WeightingError(
+            f"the masks' effect on the answers contradicts their slopes (scale {scale.item():.2g}): the predictor has "
+            "not learnt to answer from masked rationales; raise weighting.warmup_updates and weighting.observations"
+        )
+    generator.level.copy_(level)
+    generator.scale.copy_(scale)
+
+
+@torch.no_grad()
+def explained_share(generator: WeightGenerator, observations: Sequence[Observation]) -> float:
+    """Share of the NLL's variance over masks that the effects explain; below 0 where they are worse than none."""
+    effects = effects_of(generator, [seen.tokens for seen in observations])
+    left = [
+        observed_fall(seen) - explained_fall(effect, seen) for seen, effect in zip(observations, effects, strict=True)
+    ]
+    total = sum(float(observed_fall(seen).square().mean()) for seen in observations)
+    return 1 - sum(float(rest.square().mean()) for rest in left) / total
+
+
+def scores_of(generator: WeightGenerator, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " _"]]:
+    """The score of every token of some rationales: its effect in the generator's own unit."""
+    rows = generator.scores(*padded(tokens, generator.table.device))
     return [row[: rationale.num_tokens] for rationale, row in zip(tokens, rows, strict=True)]
+
+
+def effects_of(generator: WeightGenerator, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " _"]]:
+    """phi_j of every token of some rationales, in nats."""
+    return [generator.level + generator.scale * score for score in scores_of(generator, tokens)]
 
 
 @torch.inference_mode()
@@ -175,19 +211,15 @@ def padded(
     return pad_sequence(ids, batch_first=True).to(device), pad_sequence(real, batch_first=True).to(device)
 
 
-def _split(
-    observations: Sequence[Observation], rng: np.random.Generator
-) -> tuple[list[Observation], list[Observation]]:
-    """Training and held-out observations; no rationale is in both, unless there is one rationale only."""
-    names = sorted({seen.tokens.id for seen in observations})
-    held_out = set(rng.permutation(names)[: max(1, round(HELD_OUT * len(names)))].tolist())
-    training = [seen for seen in observations if seen.tokens.id not in held_out]
-    return training or list(observations), [seen for seen in observations if seen.tokens.id in held_out]
+def _held_out(tokens: Sequence[TokenizedRationale], rng: np.random.Generator) -> set[str]:
+    """Ids of the rationales that are held out, wherever they were observed."""
+    names = sorted({rationale.id for rationale in tokens})
+    return set(rng.permutation(names)[: max(1, round(HELD_OUT * len(names)))].tolist())
 
 
 @torch.no_grad()
-def _errors(generator: WeightGenerator, held_out: Sequence[Observation]) -> Float[Tensor, " _"]:
-    return misfits(held_out, effects_of(generator, [seen.tokens for seen in held_out]))
+def _held_out_misfits(generator: WeightGenerator, held_out: Sequence[Equations]) -> Float[Tensor, " _"]:
+    return misfits(generator, held_out)
 
 
 def _copy(generator: WeightGenerator) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 Why not Eq. 4 as it stands: trained together with the predictor through straight-through Gumbel masks, the
 generator masks digits first, before the predictor can read them, and the weights invert or collapse. Here masks are
-random; the generator is fitted by least squares to what they do to the answer's NLL, and w is read off those effects
-as the soft minimiser of L_k = L_p + alpha L_m (Eq. 7), which stays the objective.
+random; the generator is fitted by least squares to what they tell about each token's effect on the answer's NLL
+(`kpod.weighting.equations`), and w is read off those effects as the soft minimiser of L_k = L_p + alpha L_m (Eq. 7),
+which stays the objective.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -21,7 +23,7 @@ from kpod.config import LoraConfig, WeightingConfig
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel, merged, with_lora
 from kpod.records import TokenizedRationale
-from kpod.weighting.effects import Fit, compute_weights, fit_generator, keypoint_objective
+from kpod.weighting.effects import Fit, compute_weights, fit_generator
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import observe, warm_up
@@ -86,6 +88,18 @@ def learn_weights(
     weights = compute_weights(generator, tokens)
     check_collapse(weights)
     return Weighing(generator, weights, nll, fit, judge(frozen, tokens, weights, config, rng))
+
+
+def keypoint_objective(
+    answer_nll: Float[Tensor, "rows prefixes"], kept_rate: Float[Tensor, " rows"], alpha: float
+) -> Float[Tensor, " rows"]:
+    """L_k = L_p + alpha L_m (Eq. 5-7), both divided by n: the mean NLL over prefixes, plus alpha times the kept rate.
+
+    Example:
+        >>> keypoint_objective(torch.tensor([[1.0, 3.0]]), torch.tensor([0.5]), alpha=0.5)
+        tensor([2.2500])
+    """
+    return answer_nll.mean(dim=1) + alpha * kept_rate
 
 
 @torch.no_grad()

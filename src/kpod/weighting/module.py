@@ -8,14 +8,13 @@ from torch import Tensor, nn
 
 WIDTH = 128
 HEADS = 4
-EFFECT_UNIT = 0.05
-"""Nats that one unit of the network's output stands for; about the effect of a digit, so that outputs are near 1."""
 
 
 class WeightGenerator(nn.Module):
     """e = Att(Emb(r)) (Eq. 2), then w_j = sigmoid(MLP(e_j)) (Eq. 3), with the MLP's output read in nats.
 
-    The MLP says by how many nats phi_j keeping token j lowers the answer's NLL. In L_k (Eq. 7, divided by n) a kept
+    The MLP gives token j a score, and phi_j = level + scale * score_j says by how many nats keeping it lowers the
+    answer's NLL. In L_k (Eq. 7, divided by n) a kept
     token costs alpha / n, so keeping token j pays where phi_j exceeds that price, and
     w_j = sigmoid((phi_j - alpha / n) / softness) is this decision, softened: the soft minimiser of L_k.
 
@@ -34,6 +33,8 @@ class WeightGenerator(nn.Module):
         table = embeddings.detach().bfloat16().float()  # rounded now, so that half the bytes save it exactly
         self.table = nn.Parameter(table, requires_grad=False)
         self.level = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.intercept = nn.Parameter(torch.zeros(()), requires_grad=False)
         self.direction = nn.Parameter(torch.zeros(embeddings.shape[1]), requires_grad=False)
         self.softness = nn.Parameter(torch.ones(()), requires_grad=False)
         self.project = nn.Linear(embeddings.shape[1], WIDTH)
@@ -45,10 +46,10 @@ class WeightGenerator(nn.Module):
         nn.init.zeros_(last.bias)
         self.mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), last)
 
-    def effects(
+    def scores(
         self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens"]:
-        """phi_j in nats: the effect of any token, what is linear in this one's embedding, and what the network adds.
+        """What is linear in a token's own embedding, and what the network adds; about 1 in size.
 
         Args:
             token_ids: Rationale tokens, padded on the right.
@@ -58,7 +59,7 @@ class WeightGenerator(nn.Module):
         features = self.norm_in(self.project(embedded * math.sqrt(embedded.shape[-1])))
         attended, _ = self.attention(features, features, features, key_padding_mask=~real, need_weights=False)
         particular: Tensor = self.mlp(self.norm_out(features + attended)).squeeze(-1)
-        return self.level + embedded @ self.direction + EFFECT_UNIT * particular
+        return self.intercept + embedded @ self.direction + particular
 
     def embed(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
         """Embeddings of zero mean and unit length: pre-trained tables differ in scale by orders of magnitude."""
@@ -69,5 +70,6 @@ class WeightGenerator(nn.Module):
         self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens"]:
         """Significance weights w_j in (0, 1): the probability that token j is kept."""
+        effects = self.level + self.scale * self.scores(token_ids, real)
         price = self.alpha / real.sum(dim=1, keepdim=True)
-        return torch.sigmoid((self.effects(token_ids, real) - price) / self.softness)
+        return torch.sigmoid((effects - price) / self.softness)

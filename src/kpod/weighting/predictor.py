@@ -29,12 +29,15 @@ class Observation:
         keep: m_j of every mask, True where kept.
         prefixes: Prefix lengths, the same for all masks.
         answer_nll: NLL of the answer after each prefix, in nats.
+        slopes: - d NLL / d m_j at each mask: by how much the NLL falls as a token is mixed into its place, per unit of
+            the mixture; the mean over the prefixes that hold the token. None where they were not asked for.
     """
 
     tokens: TokenizedRationale
     keep: Bool[Tensor, "masks tokens"]
     prefixes: tuple[int, ...]
     answer_nll: Float[Tensor, "masks prefixes"]
+    slopes: Float[Tensor, "masks tokens"] | None = None
 
 
 def warm_up(
@@ -71,14 +74,19 @@ def warm_up(
         yield nll.item()
 
 
-@torch.no_grad()
 def observe(
     predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig, rng: np.random.Generator
 ) -> list[Observation]:
     """Answer from `observations` rationales, each under `masks` random masks and after `prefixes` prefixes.
 
+    Args:
+        predictor: Frozen: none of its parameters takes gradients.
+        tokens: The rationales to draw from.
+        config: The recipe's `weighting`; the estimator `gradient` gets slopes, at twice the time.
+        rng: Draws rationales, masks and prefixes.
+
     Raises:
-        WeightingError: If an NLL is not finite.
+        WeightingError: If an NLL or a slope is not finite.
     """
     predictor.eval()
     queue = draw_batches(tokens, 1, rng)
@@ -87,10 +95,29 @@ def observe(
         (rationale,) = next(queue)
         keep = antithetic_masks(rationale.num_tokens, config.masks, rng)
         prefixes = draw_prefixes(rationale.num_tokens, config.prefixes, rng)
-        nll = predictor([MaskedRationale(rationale, mask, prefixes) for mask in keep])
-        _check_finite(nll.mean(), [rationale], number)
-        found.append(Observation(rationale, keep, prefixes, nll.cpu()))
+        seen = observe_masks(predictor, rationale, keep, prefixes, slopes=config.estimator == "gradient")
+        _check_finite(seen.answer_nll.mean() if seen.slopes is None else seen.slopes.mean(), [rationale], number)
+        found.append(seen)
     return found
+
+
+def observe_masks(
+    predictor: Predictor,
+    rationale: TokenizedRationale,
+    keep: Bool[Tensor, "masks tokens"],
+    prefixes: tuple[int, ...],
+    *,
+    slopes: bool,
+) -> Observation:
+    """Answer from one rationale under given masks; with slopes, by one pass back to the masks."""
+    kept = keep.float().requires_grad_(slopes)
+    with torch.set_grad_enabled(slopes):
+        nll = predictor([MaskedRationale(rationale, row, prefixes) for row in kept])
+    if not slopes:
+        return Observation(rationale, keep, prefixes, nll.cpu())
+    (gradient,) = torch.autograd.grad(nll.sum(), kept)
+    num_holding = sum((torch.arange(len(keep[0])) < prefix).float() for prefix in prefixes)
+    return Observation(rationale, keep, prefixes, nll.detach().cpu(), -gradient / num_holding)
 
 
 def _check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], update: int) -> None:

@@ -2,8 +2,8 @@
 
 A causal predictor answers after all K prefixes in one forward pass. Its sequence is question, masked rationale,
 then K copies of `closing answer`; copy k sees the question, the first k_k rationale tokens and itself, and its
-positions continue from the prefix's end. Where one rationale is asked under several masks without gradients, the
-question is read once for all of them. An encoder-decoder predictor gets one encoder input per prefix, since
+positions continue from the prefix's end. Where a frozen predictor is asked about one rationale under several masks,
+the question is read once for all of them. An encoder-decoder predictor gets one encoder input per prefix, since
 a bidirectional encoder would let a prefix see what follows it.
 """
 
@@ -29,12 +29,13 @@ class MaskedRationale:
 
     Attributes:
         tokens: The rationale.
-        keep: m_j of Eq. 4, True where token j is kept, [tokens].
+        keep: m_j of Eq. 4, [tokens]: True or 1 where token j is kept. As floats it carries gradients, and between 0
+            and 1 it mixes the token's embedding with the mask's.
         prefixes: Prefix lengths in rationale tokens, each 1 to n.
     """
 
     tokens: TokenizedRationale
-    keep: Bool[Tensor, " tokens"]
+    keep: Bool[Tensor, " tokens"] | Float[Tensor, " tokens"]
     prefixes: tuple[int, ...]
 
 
@@ -61,7 +62,7 @@ class Predictor(nn.Module):
             rows: Masked rationales, all with the same number of prefixes.
         """
         batch = self._in_one_pass(rows) if not self.lm.encoder_decoder else self._one_by_one(rows)
-        if not (self.lm.encoder_decoder or torch.is_grad_enabled()) and all(r.tokens is rows[0].tokens for r in rows):
+        if self._question_is_shared(rows):
             batch = self._read_question(batch, rows[0].tokens.segment_stops[0])
         owner = batch.pop("owner")[trained_positions(batch)]
         num = len(rows[0].prefixes)
@@ -79,8 +80,8 @@ class Predictor(nn.Module):
         question, *_ = row.tokens.segment_stops
         asked = self._embeddings(row.tokens.token_ids[:question])
         told = self._embeddings(row.tokens.token_ids[question : question + length])
-        keep = row.keep[:length, None].to(told.device)
-        masked = torch.where(keep, told, self.mask_vector.to(told.dtype))
+        keep = row.keep[:length, None].to(told)
+        masked = torch.lerp(self.mask_vector.to(told).expand_as(told), told, keep.expand_as(told))
         if not self.lm.encoder_decoder:
             return torch.cat([asked, masked])
         return torch.cat([asked[:-1], masked, asked[-1:]])  # the encoder's input ends in its end token
@@ -101,11 +102,17 @@ class Predictor(nn.Module):
         hidden = torch.zeros(sees.shape, dtype=batch["inputs_embeds"].dtype).masked_fill(~sees, floor)
         return {**batch, "attention_mask": hidden[:, None].to(self.lm.device)}
 
+    def _question_is_shared(self, rows: Sequence[MaskedRationale]) -> bool:
+        """Whether one reading of the question serves all rows: none would pass gradients through it."""
+        learns = torch.is_grad_enabled() and self.mask_vector.requires_grad
+        return not (learns or self.lm.encoder_decoder) and all(row.tokens is rows[0].tokens for row in rows)
+
     def _read_question(self, batch: Batch, question: int) -> Batch:
         """The rest of a batch whose rows all start with the same question, and the keys and values of that question."""
         cache = DynamicCache()
         decoder: nn.Module = cast("PreTrainedModel", self.backbone).get_decoder()  # type: ignore[no-untyped-call]
-        decoder(inputs_embeds=batch["inputs_embeds"][:1, :question], cache=cache, use_cache=True)
+        with torch.no_grad():
+            decoder(inputs_embeds=batch["inputs_embeds"][:1, :question], cache=cache, use_cache=True)
         cache.batch_repeat_interleave(len(batch["labels"]))
         mask = batch.pop("attention_mask")[:, :, question:]
         rest = {name: tensor[:, question:] for name, tensor in batch.items()}
