@@ -241,8 +241,8 @@ def main() -> None:
         facts = aucs(test, by_seed[seed]) | {
             "seconds_to_learn": seconds,
             "seconds_per_1000": 1000 * apply_seconds / len(test.tokens),
-            "explained": learnt.fit.explained,
-            "warmup_nll": float(np.mean(learnt.warmup_nll[-10:])),
+            "explained": learnt.facts.get("explained", float("nan")),
+            "warmup_nll": float(np.mean(learnt.warmup_nll[-10:])) if learnt.warmup_nll else float("nan"),
             "kept": float(np.mean([np.mean(w > 0.5) for w in by_seed[seed].values()])),
         }
         print(f"seed {seed}: {json.dumps({k: round(v, 3) for k, v in facts.items()})}", file=sys.stderr, flush=True)

@@ -112,9 +112,11 @@ class WeightingConfig:
     predictor: str | None = None
     """The model that answers from masked rationales, named as `student`; null: the student's own backbone. With
     another tokenizer its weights are carried over to the student's tokens by characters."""
-    estimator: Literal["gradient", "regression"] = "gradient"
-    """How the tokens' effects are estimated from random masks: by the slope of the answer's NLL at each mask, or by
-    regression of the NLL itself, which needs some ten times the observations."""
+    estimator: Literal["gradient", "regression", "score", "gumbel"] = "gradient"
+    """How weights are learnt from masks. `gradient`: from the slope of the answer's NLL at random masks. `regression`:
+    from the NLL itself, which needs some ten times the observations. `score`: the score-function gradient of L_k.
+    `gumbel`: the paper's Eq. 4, generator and predictor together, without a warm-up. The last two are to compare with:
+    they drift or collapse."""
     mask_loss_weight: float = 0.5
     """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
     lora_rank: int = 16

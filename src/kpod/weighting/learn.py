@@ -9,7 +9,7 @@ which stays the objective.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -23,7 +23,8 @@ from kpod.config import LoraConfig, WeightingConfig
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel, merged, with_lora
 from kpod.records import TokenizedRationale
-from kpod.weighting.effects import Fit, compute_weights, fit_generator
+from kpod.weighting.descent import descend
+from kpod.weighting.effects import compute_weights, fit_generator
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import observe, warm_up
@@ -44,7 +45,7 @@ class Weighing:
         generator: Trained.
         weights: Rationale id -> w_j of its tokens, float32 in (0, 1).
         warmup_nll: The answer's mean NLL at each update of the predictor's warm-up, in nats.
-        fit: How well the effects explain held-out answers.
+        facts: How the generator was fitted, by the names of `Fit` or of what `descend` returns.
         objective: L_k (Eq. 7) of a few rationales, in nats: `learnt` where exactly the tokens with w_j > 1/2 are
             kept, `random` where as many others are, `all` where every token is.
     """
@@ -52,7 +53,7 @@ class Weighing:
     generator: WeightGenerator
     weights: dict[str, NDArray[np.float32]]
     warmup_nll: tuple[float, ...]
-    fit: Fit
+    facts: dict[str, float]
     objective: dict[str, float]
 
 
@@ -76,18 +77,37 @@ def learn_weights(
     table = cast("Tensor", backbone.get_input_embeddings().weight).detach().clone()
     lora = LoraConfig(rank=config.lora_rank, alpha=2 * config.lora_rank)
     predictor = Predictor(replace(lm, model=with_lora(backbone, lora)))
-    nll = tuple(warm_up(predictor, tokens, config, rng))
-    frozen = predictor.frozen(merged)
     generator = WeightGenerator(table, config.mask_loss_weight).to(lm.device)
-    fit = fit_generator(generator, observe(frozen, tokens, config, rng), config, rng)
+    nll: tuple[float, ...] = ()
+    if config.estimator == "gumbel":
+        facts = descend(generator, predictor, tokens, config, rng)
+        frozen = predictor.frozen(merged)
+    else:
+        nll = tuple(warm_up(predictor, tokens, config, rng))
+        frozen = predictor.frozen(merged)
+        facts = _fit(generator, frozen, tokens, config, rng)
+    weights = compute_weights(generator, tokens)
+    check_collapse(weights)
+    return Weighing(generator, weights, nll, facts, judge(frozen, tokens, weights, config, rng))
+
+
+def _fit(
+    generator: WeightGenerator,
+    predictor: Predictor,
+    tokens: Sequence[TokenizedRationale],
+    config: WeightingConfig,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Fit the generator to what a frozen predictor does under masks, by the recipe's estimator."""
+    if config.estimator == "score":
+        return descend(generator, predictor, tokens, config, rng)
+    fit = fit_generator(generator, observe(predictor, tokens, config, rng), config, rng)
     if fit.penalty == PENALTIES[-1] and not fit.epochs:
         log.warning(
             "the observations tell no token from another, so the weights are nearly all alike; "
             "raise weighting.warmup_updates and weighting.observations"
         )
-    weights = compute_weights(generator, tokens)
-    check_collapse(weights)
-    return Weighing(generator, weights, nll, fit, judge(frozen, tokens, weights, config, rng))
+    return asdict(fit)
 
 
 def keypoint_objective(

@@ -116,7 +116,7 @@ def weigh_rationales(
     own = list(tokens) if config.predictor is None else _in_tokens_of(lm, rationales, tokens, prompt)
     learnt = learn_weights(lm, own, config, seed)
     Weigher(learnt.generator, lm, prompt).save(folder / "weigher")
-    facts = {"warmup_nll": learnt.warmup_nll, "fit": asdict(learnt.fit), "objective": learnt.objective}
+    facts = {"warmup_nll": learnt.warmup_nll, "fit": learnt.facts, "objective": learnt.objective}
     write_text(folder / "learning.json", json.dumps(facts, indent=2))
     if config.predictor is None:
         return learnt.weights
