@@ -107,6 +107,7 @@ def test_slopes_leave_the_answers_as_they_are() -> None:
 
 
 @given(st.floats(-2, 2), st.integers(0, 99))
+@settings(max_examples=20)
 def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: float, seed: int) -> None:
     generator = generator_of(LLAMA)
     direction = torch.from_numpy(np.random.default_rng(seed).normal(size=len(generator.direction))).float()
@@ -222,6 +223,7 @@ def scored(scale: float, level: float) -> tuple[list[Observation], list[Tensor]]
 
 
 @given(st.floats(0.1, 30), st.floats(-1, 1))
+@settings(max_examples=30)
 def test_calibration_finds_the_level_and_scale_of_true_effects(scale: float, level: float) -> None:
     observations, (direction,) = scored(scale, level)
     generator = generator_of(LLAMA)

@@ -5,6 +5,7 @@ Kept to compare with. `gumbel` trains the generator and the predictor together f
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +17,18 @@ from tqdm import tqdm
 from kpod.config import WeightingConfig
 from kpod.errors import WeightingError
 from kpod.records import TokenizedRationale
-from kpod.weighting.effects import padded
+from kpod.weighting.effects import compute_weights, copy_of, padded
 from kpod.weighting.masks import draw_batches, draw_prefixes
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 
 GUMBEL_TEMPERATURE = 1.0
+NUM_HELD_OUT = 8
+"""Rationales on which L_k is watched; at most a quarter of all."""
+WATCHED_EVERY = 10
+"""Updates between two looks at the held-out L_k."""
+PATIENCE = 3
+"""Looks without a lower L_k before the descent stops."""
 
 
 def descend(
@@ -33,10 +40,12 @@ def descend(
 ) -> dict[str, float]:
     """Train the generator's network, and a predictor that takes gradients with it, on L_k.
 
-    There are as many updates as `observations` fill batches of `batch_size`.
+    There are at most as many updates as `observations` fill batches of `batch_size`. The descent stops where L_k under
+    the weights' hard masks no longer falls on held-out rationales; the generator with the lowest one is kept.
 
     Returns:
-        NLL, kept rate and spread of the weights, each the mean over the last ten updates.
+        The update that was kept, its held-out L_k, and NLL, kept rate and spread of the weights at the end, each the
+        mean over the last ten updates.
 
     Raises:
         WeightingError: If the loss is not finite.
@@ -51,8 +60,12 @@ def descend(
     )
     predictor.train(bool(trained))
     loss_of = straight_through if trained else leave_one_out
-    batches = draw_batches(tokens, config.batch_size, rng)
+    num_held_out = min(NUM_HELD_OUT, len(tokens) // 4)
+    order = rng.permutation(len(tokens)).tolist()
+    held_out = [tokens[index] for index in order[:num_held_out]]
+    batches = draw_batches([tokens[index] for index in order[num_held_out:]], config.batch_size, rng)
     history: list[tuple[float, float, float]] = []
+    best = Best(float("inf"), 0, copy_of(generator))
     bar = tqdm(range(1, max(1, config.observations // config.batch_size) + 1), desc=config.estimator, unit=" updates")
     for update in bar:
         batch = next(batches)
@@ -70,7 +83,41 @@ def descend(
         weights = torch.cat([row.detach() for row in rows])
         history.append((float(np.mean([nll for _, nll in parts])), float(weights.mean()), float(weights.std())))
         bar.set_postfix(NLL=f"{history[-1][0]:.2f}", kept=f"{history[-1][1]:.2f}", spread=f"{history[-1][2]:.2f}")
-    return dict(zip(("nll", "kept", "spread"), np.mean(history[-10:], axis=0).tolist(), strict=True))
+        if held_out and update % WATCHED_EVERY == 0:
+            objective = held_out_objective(generator, predictor, held_out, config)
+            if objective < best.objective:
+                best = Best(objective, update, copy_of(generator))
+            if update - best.update >= PATIENCE * WATCHED_EVERY:
+                break
+    if best.update:
+        generator.load_state_dict(best.state)
+    last = dict(zip(("nll", "kept", "spread"), np.mean(history[-10:], axis=0).tolist(), strict=True))
+    return {"update": float(best.update or len(history)), "objective": best.objective} | last
+
+
+class Best(NamedTuple):
+    """The lowest held-out L_k, after which update it was found, and the generator then."""
+
+    objective: float
+    update: int
+    state: dict[str, Tensor]
+
+
+@torch.no_grad()
+def held_out_objective(
+    generator: WeightGenerator, predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig
+) -> float:
+    """L_k of some rationales under the masks that keep what weighs more than 1/2; the same prefixes at every look."""
+    rng = np.random.default_rng(0)
+    was_training = predictor.training
+    predictor.eval()
+    found = []
+    for one, weights in zip(tokens, compute_weights(generator, tokens).values(), strict=True):
+        keep = torch.from_numpy(weights > 0.5)
+        nll = predictor([MaskedRationale(one, keep, draw_prefixes(one.num_tokens, config.prefixes, rng))]).mean()
+        found.append(nll.item() + config.mask_loss_weight * keep.float().mean().item())
+    predictor.train(was_training)
+    return float(np.mean(found))
 
 
 def straight_through(

@@ -109,7 +109,7 @@ def _fit_network(
     """Train attention and MLP on what the linear part leaves; returns the epochs kept, 0 for none."""
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
-    linear, linear_state = _held_out_misfits(generator, held_out), _copy(generator)
+    linear, linear_state = _held_out_misfits(generator, held_out), copy_of(generator)
     best, best_epoch, best_state = linear, 0, linear_state
     for epoch in range(1, MAX_EPOCHS + 1):
         order = rng.permutation(len(training))
@@ -120,7 +120,7 @@ def _fit_network(
             optimizer.step()
         errors = _held_out_misfits(generator, held_out)
         if errors.mean() < best.mean():
-            best, best_epoch, best_state = errors, epoch, _copy(generator)
+            best, best_epoch, best_state = errors, epoch, copy_of(generator)
         if epoch - best_epoch >= PATIENCE:
             break
     gain = linear - best
@@ -222,5 +222,6 @@ def _held_out_misfits(generator: WeightGenerator, held_out: Sequence[Equations])
     return misfits(generator, held_out)
 
 
-def _copy(generator: WeightGenerator) -> dict[str, Tensor]:
+def copy_of(generator: WeightGenerator) -> dict[str, Tensor]:
+    """The generator's state, to come back to."""
     return {name: tensor.clone() for name, tensor in generator.state_dict().items()}

@@ -69,7 +69,8 @@ def learn_weights(
         seed: Of masks, prefixes, order and initial parameters.
 
     Raises:
-        WeightingError: If an NLL is not finite, or the weights collapsed to all kept or all masked.
+        WeightingError: If an NLL is not finite, if the weights collapsed to all kept or all masked, or if their masks
+            are worse than random ones.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -88,7 +89,9 @@ def learn_weights(
         facts = _fit(generator, frozen, tokens, config, rng)
     weights = compute_weights(generator, tokens)
     check_collapse(weights)
-    return Weighing(generator, weights, nll, facts, judge(frozen, tokens, weights, config, rng))
+    objective, excess = judge(frozen, tokens, weights, config, rng)
+    check_objective(objective, excess)
+    return Weighing(generator, weights, nll, facts, objective)
 
 
 def _fit(
@@ -129,8 +132,12 @@ def judge(
     weights: Mapping[str, NDArray[np.float32]],
     config: WeightingConfig,
     rng: np.random.Generator,
-) -> dict[str, float]:
-    """L_k of the learnt weights as hard masks, beside that of masks which know nothing; see `Weighing.objective`."""
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """L_k of the learnt weights as hard masks, beside that of masks which know nothing; see `Weighing.objective`.
+
+    Returns:
+        The three means; and by how much the learnt masks exceed the random ones, one number per judged rationale.
+    """
     found: dict[str, list[float]] = {"learnt": [], "random": [], "all": []}
     for index in rng.choice(len(tokens), min(NUM_JUDGED, len(tokens)), replace=False):
         rationale = tokens[index]
@@ -141,7 +148,17 @@ def judge(
         kept = torch.stack([keep.float().mean() for keep in masks]).to(nll.device)
         for name, value in zip(found, keypoint_objective(nll, kept, config.mask_loss_weight).tolist(), strict=True):
             found[name].append(value)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    excess = np.array(found["learnt"]) - np.array(found["random"])
+    return {name: float(np.mean(values)) for name, values in found.items()}, excess
+
+
+def check_objective(objective: Mapping[str, float], excess: NDArray[np.float64]) -> None:
+    """Raise WeightingError where the learnt masks are worse than random ones by more than two standard errors."""
+    if len(excess) > 1 and excess.mean() > 2 * excess.std(ddof=1) / np.sqrt(len(excess)):
+        raise WeightingError(
+            f"the weights mask what matters: L_k is {objective['learnt']:.2f} under the learnt masks and "
+            f"{objective['random']:.2f} under random ones that keep as many tokens; raise weighting.warmup_updates"
+        )
 
 
 def check_collapse(weights: Mapping[str, NDArray[np.float32]]) -> None:

@@ -1,0 +1,108 @@
+"""The estimators that descend L_k: the score function against the exact gradient, Gumbel masks, the watch over L_k."""
+
+from dataclasses import replace
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kpod.errors import WeightingError
+from kpod.weighting import learn_weights
+from kpod.weighting.descent import descend, held_out_objective, leave_one_out, straight_through
+from kpod.weighting.learn import check_objective
+from kpod.weighting.prefixes import MaskedRationale, Predictor
+from tiny import BRIEF, generator_of, tiny_llama, tiny_tokens
+
+LLAMA = tiny_llama()
+SCORE = replace(BRIEF, estimator="score", mask_loss_weight=0.5, masks=8, prefixes=1)
+
+
+class Costly(Predictor):
+    """A predictor to whom masking token j costs COSTS[j] nats, and both of the first two 1 nat more."""
+
+    COSTS = (2.0, 0.5, -0.3)
+
+    def forward(self, rows: list[MaskedRationale]) -> Float[Tensor, "rows prefixes"]:
+        hidden = torch.stack([1 - row.keep.float() for row in rows])
+        cost = hidden @ torch.tensor(self.COSTS) + hidden[:, 0] * hidden[:, 1]
+        return cost[:, None].expand(-1, len(rows[0].prefixes))
+
+
+def exact_gradient(weights: Tensor, alpha: float) -> Tensor:
+    """d E[L_k] / d w by summing over all masks."""
+    weights = weights.clone().requires_grad_()
+    expected = alpha * weights.mean()
+    for mask in product((0.0, 1.0), repeat=3):
+        keep = torch.tensor(mask)
+        chance = (weights * keep + (1 - weights) * (1 - keep)).prod()
+        row = MaskedRationale(tiny_tokens(LLAMA, steps=(3,)), keep, (3,))
+        expected = expected + chance * Costly(LLAMA)([row])[0, 0].detach()
+    expected.backward()
+    assert weights.grad is not None
+    return weights.grad
+
+
+def test_the_score_function_has_the_exact_gradient_on_average() -> None:
+    weights = torch.tensor([0.7, 0.4, 0.5])
+    rng, found = np.random.default_rng(0), torch.zeros(3)
+    for _ in range(1500):
+        taken = weights.clone().requires_grad_()
+        surrogate, _ = leave_one_out(Costly(LLAMA), tiny_tokens(LLAMA, steps=(3,)), taken, SCORE, rng)
+        surrogate.backward()
+        assert taken.grad is not None
+        found += taken.grad / 1500
+    torch.testing.assert_close(found, exact_gradient(weights, 0.5), atol=0.08, rtol=0.05)
+
+
+def test_gumbel_masks_are_hard_and_pass_gradients() -> None:
+    weights = torch.tensor([0.7, 0.4, 0.5], requires_grad=True)
+    tokens, rng = tiny_tokens(LLAMA, steps=(3,)), np.random.default_rng(0)
+    values = set()
+    for _ in range(200):
+        loss, nll = straight_through(Costly(LLAMA), tokens, weights, SCORE, rng)
+        kept = (loss.item() - nll) / SCORE.mask_loss_weight * 3
+        assert kept == pytest.approx(round(kept), abs=1e-4)
+        values.add(round(kept))
+        loss.backward()
+    assert values == {0, 1, 2, 3}
+    assert weights.grad is not None
+    assert weights.grad[0] < 0 < weights.grad[2]  # keeping the first lowers L_k, keeping the last raises it
+
+
+def test_a_descent_finds_planted_keypoints_and_keeps_the_lowest_held_out_objective() -> None:
+    rng = np.random.default_rng(0)
+    tokens = []
+    for number in range(16):
+        made = tiny_tokens(LLAMA, f"q{number}", (3,))
+        ids = list(made.token_ids)
+        ids[6:9] = [1, 2, 3]  # of costs 2, 0.5 and -0.3
+        tokens.append(replace(made, token_ids=tuple(ids)))
+    config = replace(SCORE, observations=240, batch_size=4, generator_learning_rate=3e-3)
+    generator, predictor = generator_of(LLAMA), Costly(LLAMA).requires_grad_(requires_grad=False)
+    found = descend(generator, predictor, tokens, config, rng)
+    assert found["objective"] == pytest.approx(held_out_objective(generator, predictor, tokens[:4], config))
+    assert found["objective"] == pytest.approx(-0.3 + 0.5 * 2 / 3)  # keeps the first two, masks the third
+
+
+@pytest.mark.parametrize("estimator", ["score", "gumbel"])
+def test_weights_can_be_learnt_by_descent(estimator: Literal["score", "gumbel"]) -> None:
+    config = replace(BRIEF, estimator=estimator, generator_learning_rate=3e-3)
+    first, again = (
+        learn_weights(lm, [tiny_tokens(lm, f"q{n}", (3, 2 + n)) for n in range(4)], config, 0)
+        for lm in (tiny_llama(), tiny_llama())
+    )
+    assert set(first.facts) == {"update", "objective", "nll", "kept", "spread"}
+    assert bool(first.warmup_nll) == (estimator == "score")
+    for key, weights in first.weights.items():
+        assert weights.tolist() == again.weights[key].tolist()
+
+
+def test_masks_that_are_worse_than_chance_are_an_error() -> None:
+    facts = {"learnt": 3.0, "random": 2.0, "all": 1.0}
+    check_objective(facts, np.array([1.0, -0.9, 0.5]))
+    with pytest.raises(WeightingError, match=r"L_k is 3\.00 under the learnt masks and 2\.00 under random ones"):
+        check_objective(facts, np.array([1.0, 0.9, 1.1]))
