@@ -66,7 +66,14 @@ def test_several_masks_of_one_rationale_read_the_question_once(closing: int) -> 
     rows = [masked(tokens, (7, 1, 4), seed=seed) for seed in range(3)]
     apart = torch.cat([predictor([row]) for row in rows]).detach()
     read: list[tuple[int, int]] = []
+    strides: list[int] = []
     decoder = predictor.lm.model.get_decoder()  # type: ignore[operator]
+    decoder.register_forward_pre_hook(
+        lambda _, __, kwargs: strides.extend(
+            [kwargs["attention_mask"].stride(0)] if kwargs.get("attention_mask") is not None else []
+        ),
+        with_kwargs=True,
+    )
     decoder.register_forward_pre_hook(
         lambda _, __, kwargs: read.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
     )
@@ -75,6 +82,7 @@ def test_several_masks_of_one_rationale_read_the_question_once(closing: int) -> 
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
     question = tokens.segment_stops[0]
     assert read == [(1, question), (3, 7 + 3 * (closing + 3))]
+    assert strides == [0]  # and share one attention mask
 
 
 def test_equal_prefixes_without_words_before_the_answer_are_refused() -> None:

@@ -59,7 +59,8 @@ def warm_up(
     )
     batches = draw_batches(tokens, config.batch_size, rng)
     predictor.train()
-    for update in tqdm(range(1, num + 1), desc="predictor", unit=" updates"):
+    bar = tqdm(range(1, num + 1), desc="predictor", unit=" updates")
+    for update in bar:
         rows = [
             MaskedRationale(r, random_mask(r.num_tokens, rng), draw_prefixes(r.num_tokens, config.prefixes, rng))
             for r in next(batches)
@@ -71,6 +72,7 @@ def warm_up(
         clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         pace.step()
+        bar.set_postfix(NLL=f"{nll.item():.2f}")
         yield nll.item()
 
 

@@ -93,14 +93,16 @@ class Predictor(nn.Module):
     def _in_one_pass(self, rows: Sequence[MaskedRationale]) -> Batch:
         parts = [self._row_in_one_pass(row, index) for index, row in enumerate(rows)]
         longest = max(len(part["labels"]) for part in parts)
-        sees = torch.stack([_padded_square(part["sees"], longest) for part in parts])
+        alike = all(row.tokens is rows[0].tokens and row.prefixes == rows[0].prefixes for row in rows)
+        sees = torch.stack([_padded_square(part["sees"], longest) for part in (parts[:1] if alike else parts)])
         batch = {
             name: pad_sequence([part[name] for part in parts], batch_first=True, padding_value=value)
             for name, value in (("inputs_embeds", 0.0), ("position_ids", 0), ("labels", IGNORED), ("owner", 0))
         }
         floor = torch.finfo(batch["inputs_embeds"].dtype).min
         hidden = torch.zeros(sees.shape, dtype=batch["inputs_embeds"].dtype).masked_fill(~sees, floor)
-        return {**batch, "attention_mask": hidden[:, None].to(self.lm.device)}
+        mask = hidden[:, None].to(self.lm.device).expand(len(rows), -1, -1, -1)  # alike rows share one square
+        return {**batch, "attention_mask": mask}
 
     def _question_is_shared(self, rows: Sequence[MaskedRationale]) -> bool:
         """Whether one reading of the question serves all rows: none would pass gradients through it."""
