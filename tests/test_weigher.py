@@ -92,6 +92,19 @@ def test_annotation_refuses_a_file_that_another_weigher_wrote(weighed: Pipeline,
         with pytest.raises(DataError, match=r"other\.jsonl:1: was not written by this weigher"):
             annotate(weighed.folder.path, data / "rationales.jsonl", target)
         assert json.loads(target.read_text(encoding="utf-8")) == row
+    target.write_text("notes of mine", encoding="utf-8")
+    with pytest.raises(DataError, match="its last line was not written by this weigher"):
+        annotate(weighed.folder.path, data / "rationales.jsonl", target)
+    assert target.read_text(encoding="utf-8") == "notes of mine"
+
+
+def test_annotation_refuses_a_file_of_other_rationales(weighed: Pipeline, data: Path, tmp_path: Path) -> None:
+    target, changed = tmp_path / "weighed.jsonl", tmp_path / "changed.jsonl"
+    annotate(weighed.folder.path, data / "rationales.jsonl", target)
+    content = (data / "rationales.jsonl").read_text(encoding="utf-8")
+    changed.write_text(content.replace("4 trays hold 4 * 6", "Four trays hold 4 * 6"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"weighed\.jsonl: id 'tiny-0' has another rationale there"):
+        annotate(weighed.folder.path, changed, target)
 
 
 def test_a_run_without_learnt_weights_has_no_weigher(data: Path, tmp_path: Path) -> None:
@@ -118,6 +131,8 @@ def test_the_command_line_applies_a_weigher(
     assert "7 rationales with weights (0 were there before)" in capsys.readouterr().out
     assert main(words[:3]) == 2
     assert "--apply needs --input FILE and --output FILE.jsonl" in capsys.readouterr().err
+    assert main(["weigh", str(weighed.folder.path), "--input", str(source)]) == 2
+    assert "belong to --apply RUN" in capsys.readouterr().err
     assert main([*words, "--seed=1"]) == 2
     assert "unexpected argument '--seed=1'" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ The output is a rationale file that `teacher.rationales` or `data.train` can nam
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +51,14 @@ def annotate(run: Path, source: Path, target: Path, columns: ColumnsConfig | Non
         columns: Names of the source's columns.
 
     Raises:
-        DataError: If the run has no weigher, the source is wrong, or the target was written by another weigher.
+        DataError: If the run has no weigher, if the source is wrong, or if the target was written by another weigher
+            or from other rationales.
     """
     weigher = Weigher.load(run / "weights" / "weigher")
     mark = key_of(RunFolder(run).key("weights"))
     rationales, empty = read_rationales(source, columns or ColumnsConfig())
     found = _already_written(target, mark)
-    left = [rationale for rationale in rationales if rationale.id not in found]
+    left = _left(rationales, found, target)
     dropped = Counter(item.reason for item in empty)
     written = len(found)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,23 +86,37 @@ def _row(rationale: Rationale, weights: Sequence[WeightSpan], mark: str) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _already_written(target: Path, mark: str) -> set[str]:
-    """Ids of the rows that a file holds; a last line that was cut off is taken out of it."""
+def _already_written(target: Path, mark: str) -> dict[str, str]:
+    """The rationales that a file holds, by id; a last line that was cut off is then taken out of it.
+
+    Raises:
+        DataError: If another program, or another weigher, wrote any of it; the file stays as it is.
+    """
     if not target.exists():
-        return set()
+        return {}
     content = target.read_bytes()
     whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with target.open("r+b") as file:
-            file.truncate(whole)
-    ids = set()
+    found = {}
     for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
-            ids.add(row["id"])
-            same = row.get("weigher") == mark
-        except (ValueError, KeyError, TypeError, AttributeError):
+            found[row["id"]] = row["rationale"]
+            same = row["weigher"] == mark
+        except (ValueError, KeyError, TypeError):
             same = False
         if not same:
             raise DataError(f"{target}:{number}: was not written by this weigher; name another --output")
-    return ids
+    if whole < len(content):
+        if not content[whole:].startswith(b"{"):
+            raise DataError(f"{target}: its last line was not written by this weigher; name another --output")
+        with target.open("r+b") as file:
+            file.truncate(whole)
+    return found
+
+
+def _left(rationales: Sequence[Rationale], found: Mapping[str, str], target: Path) -> list[Rationale]:
+    """The rationales that are not in the output yet; raises DataError where one of its id has another text there."""
+    for rationale in rationales:
+        if found.get(rationale.id, rationale.text) != rationale.text:
+            raise DataError(f"{target}: id {rationale.id!r} has another rationale there; name another --output")
+    return [rationale for rationale in rationales if rationale.id not in found]

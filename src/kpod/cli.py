@@ -97,7 +97,9 @@ def _run(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
     print(f"student: {folder / 'student'}")
 
 
-def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
+def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:
+    if options.input or options.output:
+        raise ConfigError("--input and --output belong to --apply RUN, not to a recipe")
     pipeline = _pipeline(recipe)
     _print_dropped(pipeline)
     num = sum(len(weights) for weights in pipeline.weights.loss.values())
