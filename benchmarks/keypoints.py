@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--estimator", default="gradient")
-    parser.add_argument("--warmup", type=int, default=40, help="updates of six rationales")
+    parser.add_argument("--warmup", type=int, default=50, help="updates of six rationales")
     parser.add_argument("--observations", type=int, default=24)
     parser.add_argument("--no-judge", action="store_true", help="only the AUCs")
     options = parser.parse_args()
