@@ -8,5 +8,5 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from hypothesis import settings
 
-settings.register_profile("kpod", deadline=None)  # a busy machine is not a broken law
+settings.register_profile("kpod", deadline=None, max_examples=50)  # a busy machine is not a broken law
 settings.load_profile("kpod")
