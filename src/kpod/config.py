@@ -114,7 +114,7 @@ class WeightingConfig:
     another tokenizer its weights are carried over to the student's tokens by characters."""
     estimator: Literal["gradient", "regression", "score", "gumbel"] = "gradient"
     """How weights are learnt from masks. `gradient`: from the slope of the answer's NLL at random masks. `regression`:
-    from the NLL itself, which needs some ten times the observations. `score`: the score-function gradient of L_k.
+    from the NLL itself, which needs more observations. `score`: the score-function gradient of L_k.
     `gumbel`: the paper's Eq. 4, generator and predictor together, without a warm-up. The last two are to compare with:
     they drift or collapse."""
     mask_loss_weight: float = 0.5
