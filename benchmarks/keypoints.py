@@ -26,10 +26,10 @@ from planting import IN_TRAINING, UNSEEN, planted
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from kpod.config import DataConfig, LoraConfig, PromptConfig, TeacherConfig, WeightingConfig
+from kpod.config import DataConfig, PromptConfig, TeacherConfig, WeightingConfig
 from kpod.data.datasets import load_rationales
 from kpod.lm.encoding import encode
-from kpod.lm.models import load_model, merged, with_lora
+from kpod.lm.models import load_model, merged
 from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.records import Rationale, Span, TokenizedRationale
 from kpod.steps import split_steps
@@ -38,7 +38,7 @@ from kpod.weighting.effects import compute_weights
 from kpod.weighting.given import digit_rule_weights
 from kpod.weighting.learn import learn_weights
 from kpod.weighting.masks import draw_prefixes
-from kpod.weighting.predictor import warm_up
+from kpod.weighting.predictor import warm_up, with_adapters
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 
 STUDENT = "smollm2-135m"
@@ -108,8 +108,7 @@ def make_judge(rationales: list[Rationale], config: WeightingConfig) -> tuple[Pr
     torch.manual_seed(JUDGE_SEED)
     lm = load_model(STUDENT)
     data = sample(lm, rationales, IN_TRAINING, JUDGE_SEED)
-    lora = LoraConfig(rank=config.lora_rank, alpha=2 * config.lora_rank)
-    predictor = Predictor(replace(lm, model=with_lora(lm.model, lora)))  # type: ignore[arg-type]
+    predictor = with_adapters(lm, config)
     nll = list(warm_up(predictor, data.tokens, config, np.random.default_rng(JUDGE_SEED)))
     return predictor.frozen(merged), float(np.mean(nll[-10:]))
 

@@ -3,18 +3,11 @@
 import random
 import re
 
+from kpod.data.word_problems import OPENERS
 from kpod.records import Rationale, Span
 from kpod.steps import split_steps
 
-IN_TRAINING = (
-    "Well, ",
-    "Okay, so ",
-    "Now, as we can see, ",
-    "Alright then, ",
-    "Basically, ",
-    "You know, ",
-    "To put it simply, ",
-)
+IN_TRAINING = OPENERS
 UNSEEN = (
     "Hmm, let me think, ",
     "Right, moving on, ",

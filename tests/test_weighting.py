@@ -14,8 +14,9 @@ from kpod.errors import DataError, WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
 from kpod.weighting import learn_weights, project_spans, uniform_weights
+from kpod.weighting.descent import keypoint_objective
 from kpod.weighting.effects import compute_weights
-from kpod.weighting.learn import check_collapse, keypoint_objective
+from kpod.weighting.learn import check_collapse
 from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 from kpod.weighting.ridge import PENALTIES

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from kpod.config import WeightingConfig
 from kpod.errors import WeightingError
+from kpod.lm.models import evaluating
 from kpod.records import TokenizedRationale
 from kpod.weighting.effects import compute_weights, copy_of, padded
 from kpod.weighting.masks import draw_batches, draw_prefixes
@@ -103,21 +104,31 @@ class Best(NamedTuple):
     state: dict[str, Tensor]
 
 
-@torch.no_grad()
 def held_out_objective(
     generator: WeightGenerator, predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig
 ) -> float:
     """L_k of some rationales under the masks that keep what weighs more than 1/2; the same prefixes at every look."""
     rng = np.random.default_rng(0)
-    was_training = predictor.training
-    predictor.eval()
     found = []
-    for one, weights in zip(tokens, compute_weights(generator, tokens).values(), strict=True):
-        keep = torch.from_numpy(weights > 0.5)
-        nll = predictor([MaskedRationale(one, keep, draw_prefixes(one.num_tokens, config.prefixes, rng))]).mean()
-        found.append(nll.item() + config.mask_loss_weight * keep.float().mean().item())
-    predictor.train(was_training)
+    with evaluating(predictor):
+        for one, weights in zip(tokens, compute_weights(generator, tokens).values(), strict=True):
+            keep = torch.from_numpy(weights > 0.5)
+            nll = predictor([MaskedRationale(one, keep, draw_prefixes(one.num_tokens, config.prefixes, rng))])
+            kept = keep.float().mean(dim=0, keepdim=True).to(nll)
+            found.append(keypoint_objective(nll, kept, config.mask_loss_weight).item())
     return float(np.mean(found))
+
+
+def keypoint_objective(
+    answer_nll: Float[Tensor, "rows prefixes"], kept_rate: Float[Tensor, " rows"], alpha: float
+) -> Float[Tensor, " rows"]:
+    """L_k = L_p + alpha L_m (Eq. 5-7), both divided by n: the mean NLL over prefixes, plus alpha times the kept rate.
+
+    Example:
+        >>> keypoint_objective(torch.tensor([[1.0, 3.0]]), torch.tensor([0.5]), alpha=0.5)
+        tensor([2.2500])
+    """
+    return answer_nll.mean(dim=1) + alpha * kept_rate
 
 
 def straight_through(

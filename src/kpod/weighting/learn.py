@@ -9,25 +9,24 @@ which stays the objective.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kpod.config import LoraConfig, WeightingConfig
+from kpod.config import WeightingConfig
 from kpod.errors import WeightingError
-from kpod.lm.models import LanguageModel, merged, with_lora
+from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
-from kpod.weighting.descent import descend
+from kpod.weighting.descent import descend, keypoint_objective
 from kpod.weighting.effects import compute_weights, fit_generator
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.module import WeightGenerator
-from kpod.weighting.predictor import observe, warm_up
+from kpod.weighting.predictor import observe, warm_up, with_adapters
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 from kpod.weighting.ridge import PENALTIES
 
@@ -76,8 +75,7 @@ def learn_weights(
     rng = np.random.default_rng(seed)
     backbone = cast("PreTrainedModel", lm.model)
     table = cast("Tensor", backbone.get_input_embeddings().weight).detach().clone()
-    lora = LoraConfig(rank=config.lora_rank, alpha=2 * config.lora_rank)
-    predictor = Predictor(replace(lm, model=with_lora(backbone, lora)))
+    predictor = with_adapters(lm, config)
     generator = WeightGenerator(table, config.mask_loss_weight).to(lm.device)
     nll: tuple[float, ...] = ()
     if config.estimator == "gumbel":
@@ -111,18 +109,6 @@ def _fit(
             "raise weighting.warmup_updates and weighting.observations"
         )
     return asdict(fit)
-
-
-def keypoint_objective(
-    answer_nll: Float[Tensor, "rows prefixes"], kept_rate: Float[Tensor, " rows"], alpha: float
-) -> Float[Tensor, " rows"]:
-    """L_k = L_p + alpha L_m (Eq. 5-7), both divided by n: the mean NLL over prefixes, plus alpha times the kept rate.
-
-    Example:
-        >>> keypoint_objective(torch.tensor([[1.0, 3.0]]), torch.tensor([0.5]), alpha=0.5)
-        tensor([2.2500])
-    """
-    return answer_nll.mean(dim=1) + alpha * kept_rate
 
 
 @torch.no_grad()

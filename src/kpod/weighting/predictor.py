@@ -1,7 +1,8 @@
 """Teach the predictor to answer from masked rationales, then observe what masks do to its answers (Eq. 5)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -9,9 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from kpod.config import WeightingConfig
+from kpod.config import LoraConfig, WeightingConfig
 from kpod.errors import WeightingError
+from kpod.lm.models import LanguageModel, with_lora
 from kpod.records import TokenizedRationale
 from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes, random_mask
 from kpod.weighting.prefixes import MaskedRationale, Predictor
@@ -38,6 +41,12 @@ class Observation:
     prefixes: tuple[int, ...]
     answer_nll: Float[Tensor, "masks prefixes"]
     slopes: Float[Tensor, "masks tokens"] | None = None
+
+
+def with_adapters(lm: LanguageModel, config: WeightingConfig) -> Predictor:
+    """A predictor whose backbone learns through adapters of rank `lora_rank`; the model is changed in place."""
+    lora = LoraConfig(rank=config.lora_rank, alpha=2 * config.lora_rank)
+    return Predictor(replace(lm, model=with_lora(cast("PreTrainedModel", lm.model), lora)))
 
 
 def warm_up(
