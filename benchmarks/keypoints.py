@@ -178,7 +178,7 @@ def one_pass_speedup(judge: Predictor, data: Sample, num_prefixes: int = 8, num:
     """Seconds of K separate passes over seconds of one pass, interleaved; the median over rationales."""
     rng, ratios = np.random.default_rng(2), []
     for tokens in data.tokens[: num + 1]:
-        prefixes = draw_prefixes(tokens.num_tokens, num_prefixes, rng)
+        prefixes = draw_prefixes(tokens, num_prefixes, rng)
         row = MaskedRationale(tokens, torch.from_numpy(rng.random(tokens.num_tokens) < 0.7), prefixes)
         together = timed(lambda row=row: judge([row]))
         apart = timed(lambda row=row: [judge([replace(row, prefixes=(prefix,))]) for prefix in row.prefixes])

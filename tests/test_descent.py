@@ -12,7 +12,15 @@ from torch import Tensor
 
 from kpod.errors import WeightingError
 from kpod.weighting import learn_weights
-from kpod.weighting.descent import descend, held_out_objective, leave_one_out, straight_through
+from kpod.weighting.descent import descend, held_out_objective
+from kpod.weighting.estimators import (
+    Estimator,
+    antithetic,
+    control_variate,
+    hard_concrete,
+    leave_one_out,
+    straight_through,
+)
 from kpod.weighting.learn import check_objective
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 from tiny import BRIEF, generator_of, tiny_llama, tiny_tokens
@@ -46,16 +54,41 @@ def exact_gradient(weights: Tensor, alpha: float) -> Tensor:
     return weights.grad
 
 
-def test_the_score_function_has_the_exact_gradient_on_average() -> None:
+@pytest.mark.parametrize("estimate", [leave_one_out, antithetic, control_variate])
+def test_score_functions_have_the_exact_gradient_on_average(estimate: Estimator) -> None:
     weights = torch.tensor([0.7, 0.4, 0.5])
     rng, found = np.random.default_rng(0), torch.zeros(3)
     for _ in range(1500):
         taken = weights.clone().requires_grad_()
-        surrogate, _ = leave_one_out(Costly(LLAMA), tiny_tokens(LLAMA, steps=(3,)), taken, SCORE, rng)
+        surrogate, _ = estimate(Costly(LLAMA), tiny_tokens(LLAMA, steps=(3,)), taken, SCORE, rng)
         surrogate.backward()
         assert taken.grad is not None
         found += taken.grad / 1500
     torch.testing.assert_close(found, exact_gradient(weights, 0.5), atol=0.08, rtol=0.05)
+
+
+def spread_of(estimate: Estimator, num: int = 300) -> float:
+    """Standard deviation of an estimate of the gradient, summed over three tokens."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(num):
+        taken = torch.tensor([0.7, 0.4, 0.5], requires_grad=True)
+        estimate(Costly(LLAMA), tiny_tokens(LLAMA, steps=(3,)), taken, SCORE, rng)[0].backward()
+        assert taken.grad is not None
+        found.append(taken.grad)
+    return float(torch.stack(found).std(dim=0).sum())
+
+
+def test_a_control_variate_lowers_the_variance() -> None:
+    """Where the NLL is nearly linear in the mask, as here."""
+    assert spread_of(control_variate) < 0.7 * spread_of(leave_one_out)
+
+
+def test_hard_concrete_masks_are_pushed_to_their_kept_rate() -> None:
+    """P(gate > 0) of logit l is sigmoid(l - 2/3 log(1/11)): 0.8318 at w = 1/2; its excess over 0.5 costs 10 x^2."""
+    tokens, rng = tiny_tokens(LLAMA, steps=(3,)), np.random.default_rng(0)
+    weights = torch.full((3,), 0.5, requires_grad=True)
+    loss, nll = hard_concrete(Costly(LLAMA), tokens, weights, SCORE, rng)
+    assert loss.item() - nll == pytest.approx(10 * (0.8318 - 0.5) ** 2, abs=1e-3)
 
 
 def test_gumbel_masks_are_hard_and_pass_gradients() -> None:
@@ -83,20 +116,22 @@ def test_a_descent_finds_planted_keypoints_and_keeps_the_lowest_held_out_objecti
         tokens.append(replace(made, token_ids=tuple(ids)))
     config = replace(SCORE, observations=240, batch_size=4, generator_learning_rate=3e-3)
     generator, predictor = generator_of(LLAMA), Costly(LLAMA).requires_grad_(requires_grad=False)
-    found = descend(generator, predictor, tokens, config, rng)
-    assert found["objective"] == pytest.approx(held_out_objective(generator, predictor, tokens[:4], config))
-    assert found["objective"] == pytest.approx(-0.3 + 0.5 * 2 / 3)  # keeps the first two, masks the third
+    *_, last = descend(generator, predictor, tokens, config, rng)
+    assert last.objective == pytest.approx(held_out_objective(generator, predictor, tokens[:4], config))
+    assert last.objective == pytest.approx(-0.3 + 0.5 * 2 / 3)  # keeps the first two, masks the third
 
 
-@pytest.mark.parametrize("estimator", ["score", "gumbel"])
-def test_weights_can_be_learnt_by_descent(estimator: Literal["score", "gumbel"]) -> None:
+@pytest.mark.parametrize("estimator", ["score", "antithetic", "control_variate", "hard_concrete", "gumbel"])
+def test_weights_can_be_learnt_by_descent(
+    estimator: Literal["score", "antithetic", "control_variate", "hard_concrete", "gumbel"],
+) -> None:
     config = replace(BRIEF, estimator=estimator, generator_learning_rate=3e-3)
     first, again = (
         learn_weights(lm, [tiny_tokens(lm, f"q{n}", (3, 2 + n)) for n in range(4)], config, 0)
         for lm in (tiny_llama(), tiny_llama())
     )
-    assert set(first.facts) == {"update", "objective", "nll", "kept", "spread"}
-    assert bool(first.warmup_nll) == (estimator == "score")
+    assert set(first.facts) == {"update", "best_update", "objective", "nll", "kept", "spread"}
+    assert bool(first.warmup_nll) == (estimator != "gumbel")
     for key, weights in first.weights.items():
         assert weights.tolist() == again.weights[key].tolist()
 

@@ -39,10 +39,11 @@ def additive(lm: LanguageModel, num_tokens: int, seed: int) -> tuple[Observation
     rng = np.random.default_rng(seed)
     effects = torch.from_numpy(rng.normal(size=num_tokens)).float()
     keep = antithetic_masks(num_tokens, 6, rng)
-    prefixes = draw_prefixes(num_tokens, 3, rng)
+    tokens = tiny_tokens(lm, f"q{seed}", (num_tokens,))
+    prefixes = draw_prefixes(tokens, 3, rng)
     fall = torch.stack([(keep.float() * effects)[:, :end].sum(dim=1) for end in prefixes], dim=1)
     slopes = effects.expand(6, num_tokens)
-    return Observation(tiny_tokens(lm, f"q{seed}", (num_tokens,)), keep, prefixes, 5.0 - fall, slopes), effects
+    return Observation(tokens, keep, prefixes, 5.0 - fall, slopes), effects
 
 
 # -- equations -----------------------------------------------------------------------------------------

@@ -142,12 +142,25 @@ def test_the_mask_vector_starts_at_the_mean_embedding_and_is_learnt() -> None:
 # -- masks and prefixes ----------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 99))
-def test_prefixes_hold_the_whole_rationale_and_lengths_of_it(num_tokens: int, num: int, seed: int) -> None:
-    prefixes = draw_prefixes(num_tokens, num, np.random.default_rng(seed))
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 99), st.data())
+def test_prefixes_are_the_whole_the_one_before_the_answer_and_others(
+    num_tokens: int, num: int, seed: int, data: st.DataObject
+) -> None:
+    answer_at = data.draw(st.none() | st.integers(1, num_tokens - 1)) if num_tokens > 1 else None
+    tokens = replace(tiny_tokens(tiny_llama(), steps=(num_tokens,)), answer_at=answer_at)
+    prefixes = draw_prefixes(tokens, num, np.random.default_rng(seed))
     assert len(prefixes) == num
     assert prefixes[0] == num_tokens
+    assert num == 1 or answer_at is None or prefixes[1] == answer_at
     assert all(1 <= length <= num_tokens for length in prefixes)
+    assert len(set(prefixes)) == min(num, num_tokens)
+
+
+def test_prefixes_of_a_long_rationale_are_spread_over_it() -> None:
+    """Of 4000 tokens, with 5 prefixes and no answer: the whole, and one from each thousand."""
+    tokens = tiny_tokens(tiny_llama(), steps=(4000,))
+    _, *others = draw_prefixes(tokens, 5, np.random.default_rng(0))
+    assert [length // 1000 for length in others] == [0, 1, 2, 3]
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 99))

@@ -139,6 +139,7 @@ def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
             segment_stops=tuple(row["segment_stops"]),
             step_stops=tuple(row["step_stops"]),
             char_spans=tuple((start, stop) for start, stop in row["char_spans"]),
+            answer_at=row["answer_at"],
         )
         for row in rows
     ]

@@ -112,11 +112,13 @@ class WeightingConfig:
     predictor: str | None = None
     """The model that answers from masked rationales, named as `student`; null: the student's own backbone. With
     another tokenizer its weights are carried over to the student's tokens by characters."""
-    estimator: Literal["gradient", "regression", "score", "gumbel"] = "gradient"
+    estimator: Literal[
+        "gradient", "regression", "score", "antithetic", "control_variate", "hard_concrete", "gumbel"
+    ] = "gradient"
     """How weights are learnt from masks. `gradient`: from the slope of the answer's NLL at random masks. `regression`:
-    from the NLL itself, which needs more observations. `score`: the score-function gradient of L_k.
-    `gumbel`: the paper's Eq. 4, generator and predictor together, without a warm-up. The last two are to compare with:
-    they drift or collapse."""
+    from the NLL itself, which needs more observations. The others descend L_k and are there to compare with: `score`,
+    `antithetic` and `control_variate` by its score-function gradient, `hard_concrete` by L0 gates, and `gumbel` is the
+    paper's Eq. 4, generator and predictor together, without a warm-up."""
     mask_loss_weight: float = 0.5
     """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
     lora_rank: int = 16
@@ -127,7 +129,8 @@ class WeightingConfig:
     """How often the frozen predictor answers from a rationale, each time under `masks` masks; the generator is fitted
     to what it answers. More of them find finer effects."""
     prefixes: int = 4
-    """K: prefixes of the masked rationale that each pass must answer from, the whole one among them."""
+    """K: prefixes of the masked rationale that each pass must answer from: the whole one, the one that ends before the
+    answer is stated, and random ones, however long the rationale is."""
     batch_size: int = 4
     """Rationales per update of the warm-up."""
     masks: int = 4

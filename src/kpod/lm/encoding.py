@@ -10,6 +10,7 @@ from typing import cast
 from transformers import PreTrainedTokenizerBase
 
 from kpod.config import PromptConfig
+from kpod.data.mentions import last_mention
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
 from kpod.errors import DataError
 from kpod.lm.layout import TextLayout
@@ -86,6 +87,7 @@ def encode(
         segment_stops=(num_asked, num_asked + stops[0], num_asked + stops[1], num_asked + stops[2], num_all),
         step_stops=step_stops_of(step_spans, chars),
         char_spans=chars,
+        answer_at=_answer_at(rationale, chars),
     )
 
 
@@ -136,6 +138,12 @@ def _part_stops(spans: Sequence[Span], target: Completion) -> tuple[int, int, in
 def _rationale_chars(spans: Sequence[Span], offset: int, length: int) -> tuple[Span, ...]:
     """The spans in characters of the rationale's text; leading space counts to its first character."""
     return tuple((max(start - offset, 0), min(max(stop - offset, 1), length)) for start, stop in spans)
+
+
+def _answer_at(rationale: Rationale, spans: Sequence[Span]) -> int | None:
+    """Number of tokens before the last mention of the answer."""
+    at = last_mention(rationale.text, rationale.question.answer, rationale.question.choices)
+    return None if at is None else sum(stop <= at for _, stop in spans) or None
 
 
 def _is_chat(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> bool:

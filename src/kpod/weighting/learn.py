@@ -24,6 +24,7 @@ from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
 from kpod.weighting.descent import descend, keypoint_objective
 from kpod.weighting.effects import compute_weights, fit_generator
+from kpod.weighting.estimators import ESTIMATORS
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import observe, warm_up, with_adapters
@@ -44,7 +45,7 @@ class Weighing:
         generator: Trained.
         weights: Rationale id -> w_j of its tokens, float32 in (0, 1).
         warmup_nll: The answer's mean NLL at each update of the predictor's warm-up, in nats.
-        facts: How the generator was fitted, by the names of `Fit` or of what `descend` returns.
+        facts: How the generator was fitted, by the names of `Fit` or of the last `Progress` of a descent.
         objective: L_k (Eq. 7) of a few rationales, in nats: `learnt` where exactly the tokens with w_j > 1/2 are
             kept, `random` where as many others are, `all` where every token is.
     """
@@ -79,7 +80,7 @@ def learn_weights(
     generator = WeightGenerator(table, config.mask_loss_weight).to(lm.device)
     nll: tuple[float, ...] = ()
     if config.estimator == "gumbel":
-        facts = descend(generator, predictor, tokens, config, rng)
+        facts = _descend(generator, predictor, tokens, config, rng)
         frozen = predictor.frozen(merged)
     else:
         nll = tuple(warm_up(predictor, tokens, config, rng))
@@ -100,8 +101,8 @@ def _fit(
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Fit the generator to what a frozen predictor does under masks, by the recipe's estimator."""
-    if config.estimator == "score":
-        return descend(generator, predictor, tokens, config, rng)
+    if config.estimator in ESTIMATORS:
+        return _descend(generator, predictor, tokens, config, rng)
     fit = fit_generator(generator, observe(predictor, tokens, config, rng), config, rng)
     if fit.penalty == PENALTIES[-1] and not fit.epochs:
         log.warning(
@@ -109,6 +110,17 @@ def _fit(
             "raise weighting.warmup_updates and weighting.observations"
         )
     return asdict(fit)
+
+
+def _descend(
+    generator: WeightGenerator,
+    predictor: Predictor,
+    tokens: Sequence[TokenizedRationale],
+    config: WeightingConfig,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    *_, last = descend(generator, predictor, tokens, config, rng)
+    return {name: float(value) for name, value in asdict(last).items()}
 
 
 @torch.no_grad()
@@ -129,7 +141,7 @@ def judge(
         rationale = tokens[index]
         learnt = torch.from_numpy(weights[rationale.id] > 0.5)
         masks = (learnt, learnt[torch.from_numpy(rng.permutation(len(learnt)))], torch.ones_like(learnt))
-        prefixes = draw_prefixes(rationale.num_tokens, config.prefixes, rng)
+        prefixes = draw_prefixes(rationale, config.prefixes, rng)
         nll = predictor([MaskedRationale(rationale, keep, prefixes) for keep in masks])
         kept = torch.stack([keep.float().mean() for keep in masks]).to(nll.device)
         for name, value in zip(found, keypoint_objective(nll, kept, config.mask_loss_weight).tolist(), strict=True):

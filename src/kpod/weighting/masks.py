@@ -10,25 +10,42 @@ from torch import Tensor
 from kpod.lm.buckets import bucketed_order
 from kpod.records import TokenizedRationale
 
-LOWEST_KEPT_RATE = 0.1
+WARMUP_KEPT_RATES = (0.5, 1.0)
+"""A predictor learns what an operator is for only where the numbers beside it are seen."""
+OBSERVED_KEPT_RATES = (0.3, 0.7)
 
 
-def draw_prefixes(num_tokens: int, num_prefixes: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """K prefix lengths: the whole rationale, and shorter ones drawn uniformly, all different while there are enough."""
-    lengths = np.arange(1, max(num_tokens, 2))
-    others = rng.choice(lengths, num_prefixes - 1, replace=num_prefixes - 1 > len(lengths))
-    return (num_tokens, *(int(length) for length in others))
+def draw_prefixes(tokens: TokenizedRationale, num_prefixes: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """K prefix lengths: the whole rationale, the prefix that ends where the answer is about to be stated, and others.
+
+    After the whole rationale a predictor need only copy the answer; before its statement it must calculate, so this
+    prefix shows what operators are worth. The others are drawn one from each of as many equal strata of the lengths
+    that are left; all are different while there are enough.
+
+    Args:
+        tokens: The rationale; one that never states its answer has one more of the others.
+        num_prefixes: K, at least 1.
+        rng: Draws the others.
+    """
+    length = tokens.num_tokens
+    chosen = [length, *([tokens.answer_at] if tokens.answer_at is not None else [])][:num_prefixes]
+    left = np.setdiff1d(np.arange(1, length), chosen)
+    num = num_prefixes - len(chosen)
+    if num <= len(left):
+        others = [rng.choice(stratum) for stratum in np.array_split(left, num)] if num else []
+    else:
+        others = [*left, *rng.choice([*left, length], num - len(left))]
+    return (*chosen, *map(int, others))
 
 
 def random_mask(num_tokens: int, rng: np.random.Generator) -> Bool[Tensor, " tokens"]:
-    """A random mask at a kept rate drawn from 0.1 to 1."""
-    return torch.from_numpy(rng.random(num_tokens) < rng.uniform(LOWEST_KEPT_RATE, 1))
+    """A random mask for the warm-up, at a kept rate of its own."""
+    return torch.from_numpy(rng.random(num_tokens) < rng.uniform(*WARMUP_KEPT_RATES))
 
 
 def antithetic_masks(num_tokens: int, num_masks: int, rng: np.random.Generator) -> Bool[Tensor, "masks tokens"]:
-    """Pairs of random masks: each at its own kept rate (0.1 to 0.9), its partner keeps exactly the other tokens."""
-    rates = rng.uniform(LOWEST_KEPT_RATE, 1 - LOWEST_KEPT_RATE, size=(num_masks // 2, 1))
-    keep = rng.random((num_masks // 2, num_tokens)) < rates
+    """Pairs of random masks to observe, each at its own kept rate; its partner keeps exactly the other tokens."""
+    keep = rng.random((num_masks // 2, num_tokens)) < rng.uniform(*OBSERVED_KEPT_RATES, size=(num_masks // 2, 1))
     return torch.from_numpy(np.concatenate([keep, ~keep]))
 
 

@@ -71,7 +71,7 @@ def warm_up(
     bar = tqdm(range(1, num + 1), desc="predictor", unit=" updates")
     for update in bar:
         rows = [
-            MaskedRationale(r, random_mask(r.num_tokens, rng), draw_prefixes(r.num_tokens, config.prefixes, rng))
+            MaskedRationale(r, random_mask(r.num_tokens, rng), draw_prefixes(r, config.prefixes, rng))
             for r in next(batches)
         ]
         nll = predictor(rows).mean()
@@ -105,7 +105,7 @@ def observe(
     for number in tqdm(range(1, config.observations + 1), desc="observations", unit=" rationales"):
         (rationale,) = next(queue)
         keep = antithetic_masks(rationale.num_tokens, config.masks, rng)
-        prefixes = draw_prefixes(rationale.num_tokens, config.prefixes, rng)
+        prefixes = draw_prefixes(rationale, config.prefixes, rng)
         seen = observe_masks(predictor, rationale, keep, prefixes, slopes=config.estimator == "gradient")
         _check_finite(seen.answer_nll.mean() if seen.slopes is None else seen.slopes.mean(), [rationale], number)
         found.append(seen)
