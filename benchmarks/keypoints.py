@@ -44,6 +44,7 @@ from kpod.weighting.prefixes import MaskedRationale, Predictor
 STUDENT = "smollm2-135m"
 PROMPT = PromptConfig(chat=False)
 NUM_TRAINING, NUM_HELD_OUT, NUM_JUDGED, NUM_OCCLUDED = 600, 200, 60, 6
+WEIGHTING = WeightingConfig(warmup_updates=60, observations=48, batch_size=6, prefixes=2, masks=8)
 SHARE_MASKED = 0.2
 CUES = frozenset({"twice", "half", "total", "each", "more", "left"})
 JUDGE_SEED = 1000
@@ -63,6 +64,13 @@ def sources() -> list[Rationale]:
     data = DataConfig(train="gsm8k", root=os.environ["KPOD_DATA"])
     kept, _ = filter_rationales(load_rationales(data, TeacherConfig("gemini-1.5-flash"))[0], "gold")
     return [r for r in kept if len(r.text) <= 170 and len(r.question.question) <= 250]
+
+
+def parts() -> tuple[list[Rationale], list[Rationale], list[Rationale]]:
+    """The rationales that are judged, those the judge learns from, and those that weights are learnt from."""
+    everything = sources()
+    random.Random(0).shuffle(everything)
+    return everything[:NUM_HELD_OUT], everything[NUM_HELD_OUT:800], everything[800:]
 
 
 def sample(lm: object, rationales: list[Rationale], fillers: tuple[str, ...], seed: int) -> Sample:
@@ -209,24 +217,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--estimator", default="gradient")
-    parser.add_argument("--warmup", type=int, default=50, help="updates of six rationales")
-    parser.add_argument("--observations", type=int, default=24)
     parser.add_argument("--no-judge", action="store_true", help="only the AUCs")
     options = parser.parse_args()
     if "KPOD_DATA" not in os.environ:
         sys.exit("this benchmark needs real rationales: set KPOD_DATA (docs/data.md)")
-    config = WeightingConfig(
-        estimator=options.estimator,
-        warmup_updates=options.warmup,
-        observations=options.observations,
-        batch_size=6,
-        prefixes=2,
-        masks=8,
-    )
-    everything = sources()
-    random.Random(0).shuffle(everything)
-    held_out, judged_by, rest = everything[:NUM_HELD_OUT], everything[NUM_HELD_OUT:800], everything[800:]
-    figures: dict[str, float] = {"num_rationales": len(everything)}
+    config = replace(WEIGHTING, estimator=options.estimator)
+    held_out, judged_by, rest = parts()
+    figures: dict[str, float] = {"num_rationales": sum(map(len, (held_out, judged_by, rest)))}
     by_seed, per_seed, test = {}, [], None
     for seed in map(int, options.seeds.split(",")):
         lm = load_model(STUDENT)

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kpod.errors import DataError, WeightingError
-from kpod.lm.models import LanguageModel
+from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
 from kpod.weighting import learn_weights, project_spans, uniform_weights
 from kpod.weighting.descent import keypoint_objective
 from kpod.weighting.effects import compute_weights
 from kpod.weighting.learn import check_collapse
 from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes
+from kpod.weighting.predictor import observe_masks, warm_up, with_adapters
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 from kpod.weighting.ridge import PENALTIES
 from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens
@@ -84,6 +85,33 @@ def test_several_masks_of_one_rationale_read_the_question_once(closing: int) -> 
     question = tokens.segment_stops[0]
     assert read == [(1, question), (3, 7 + 3 * (closing + 3))]
     assert strides == [0]  # and share one attention mask
+
+
+def test_the_rationale_is_written_in_the_same_pass() -> None:
+    """The NLL of its own tokens by a plain causal pass over question and masked rationale; the answers stay theirs."""
+    predictor = Predictor(tiny_llama())
+    rows = [
+        masked(tiny_tokens(predictor.lm, "a", (4, 3)), (7, 4)),
+        masked(tiny_tokens(predictor.lm, "b", (2, 1), question=9), (3, 2), seed=1),
+    ]
+    with torch.no_grad():
+        answers, found = predictor.write(rows)
+        expected = []
+        for row in rows:
+            ids, start = row.tokens.ids("rationale"), row.tokens.segment_stops[0] - 1
+            logits = predictor.lm.model(inputs_embeds=predictor.embed(row, len(ids))[None]).logits[0]
+            chances = logits.log_softmax(dim=-1)[start : start + len(ids)]
+            expected.append(-chances[range(len(ids)), list(ids)].sum())
+        torch.testing.assert_close(answers, predictor(rows), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-5)
+
+
+def test_an_encoder_decoder_predictor_writes_no_rationale() -> None:
+    predictor = Predictor(tiny_t5())
+    row = masked(tiny_tokens(predictor.lm), (7, 2))
+    answers, rationale = predictor.write([row])
+    torch.testing.assert_close(answers, predictor([row]))
+    assert rationale is None
 
 
 def test_equal_prefixes_without_words_before_the_answer_are_refused() -> None:
@@ -210,6 +238,37 @@ def test_learning_is_a_function_of_its_seed(make: object) -> None:
     assert any(w.tolist() != other.weights[key].tolist() for key, w in first.weights.items())
     assert len(first.warmup_nll) == 3
     assert set(first.objective) == {"learnt", "random", "all"}
+
+
+def test_a_predictor_in_bf16_answers_nearly_as_in_float32() -> None:
+    lm, half = tiny_llama(), tiny_llama()
+    half.model.bfloat16()
+    tokens, rng = tiny_tokens(lm), np.random.default_rng(0)
+    keep = antithetic_masks(7, 4, rng)
+    fine, coarse = (
+        observe_masks(with_adapters(one, BRIEF).frozen(merged), tokens, keep, (7, 3), slopes=True) for one in (lm, half)
+    )
+    torch.testing.assert_close(coarse.answer_nll, fine.answer_nll, atol=0.1, rtol=0.02)
+    assert fine.slopes is not None
+    torch.testing.assert_close(coarse.slopes, fine.slopes, atol=0.1, rtol=0.1)
+    learnt = learn_weights(half, [tiny_tokens(half, f"q{n}", (3, 2 + n)) for n in range(3)], BRIEF, 0)
+    assert all(np.isfinite(weights).all() for weights in learnt.weights.values())
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_long_rationales_are_learnt_from_in_several_passes(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same warm-up and the same observation whether rows go through at once or one by one."""
+    found = []
+    for limit in (4096, 1):
+        monkeypatch.setattr("kpod.weighting.predictor.TOKENS_PER_PASS", limit)
+        lm, rng = make(), np.random.default_rng(0)  # type: ignore[operator]
+        torch.manual_seed(0)
+        tokens = [tiny_tokens(lm, f"q{n}", (3, 2 + n)) for n in range(3)]
+        predictor = with_adapters(lm, BRIEF)
+        nll = list(warm_up(predictor, tokens, BRIEF, rng))
+        seen = observe_masks(predictor.frozen(merged), tokens[0], antithetic_masks(5, 4, rng), (5, 2), slopes=True)
+        found.append((torch.tensor(nll), seen.answer_nll, seen.slopes))
+    torch.testing.assert_close(*found, atol=2e-3, rtol=2e-3)
 
 
 def test_weights_do_not_depend_on_the_batch() -> None:

@@ -125,6 +125,9 @@ class WeightingConfig:
     """Rank of the predictor's adapters."""
     warmup_updates: int = 300
     """Optimiser steps of the predictor under random masks."""
+    rationale_loss_weight: float = 5.0
+    """Weight of the mean NLL of the rationale's own tokens in the warm-up of a causal predictor, beside the NLL of the
+    answer; 0 trains the answer alone (Eq. 5)."""
     observations: int = 1000
     """How often the frozen predictor answers from a rationale, each time under `masks` masks; the generator is fitted
     to what it answers. More of them find finer effects."""
@@ -143,6 +146,8 @@ class WeightingConfig:
     def __post_init__(self) -> None:
         require(self.mask_loss_weight > 0, "weighting.mask_loss_weight", self.mask_loss_weight, "above 0")
         require(self.temperature > 0, "weighting.temperature", self.temperature, "above 0")
+        weight = self.rationale_loss_weight
+        require(weight >= 0, "weighting.rationale_loss_weight", weight, "at least 0")
         require(self.masks >= 2 and self.masks % 2 == 0, "weighting.masks", self.masks, "an even number, at least 2")
         for name in ("warmup_updates", "observations", "prefixes", "batch_size", "lora_rank"):
             require(getattr(self, name) > 0, f"weighting.{name}", getattr(self, name), "a positive number")

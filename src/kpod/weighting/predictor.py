@@ -19,6 +19,8 @@ from kpod.records import TokenizedRationale
 from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes, random_mask
 from kpod.weighting.prefixes import MaskedRationale, Predictor
 
+TOKENS_PER_PASS = 4096
+"""Tokens of all rows of a pass, unless one row alone has more: what bounds the memory that long rationales take."""
 RAMP_UPDATES = 10
 """Updates over which the learning rate rises; it then falls linearly to a tenth."""
 
@@ -55,7 +57,8 @@ def warm_up(
     """Train the predictor under random masks, each rationale at a kept rate of its own; yields each update's mean NLL.
 
     Masks are random, never the generator's: the predictor meets every token kept and masked, and can read nothing
-    off the pattern of the mask.
+    off the pattern of the mask. Beside the answer a causal predictor writes the rationale's own tokens: a few tokens
+    of answer teach it to copy numbers, every equation teaches it what operators do.
 
     Raises:
         WeightingError: If an NLL is not finite.
@@ -74,15 +77,23 @@ def warm_up(
             MaskedRationale(r, random_mask(r.num_tokens, rng), draw_prefixes(r, config.prefixes, rng))
             for r in next(batches)
         ]
-        nll = predictor(rows).mean()
-        _check_finite(nll, [row.tokens for row in rows], update)
         optimizer.zero_grad()
-        nll.backward()
+        mean = 0.0
+        for part in passes(rows):
+            answer, rationale = predictor.write(part)
+            nll = answer.sum() / (len(rows) * config.prefixes)
+            _check_finite(nll, [row.tokens for row in part], update)
+            loss = nll
+            if rationale is not None:
+                lengths = torch.tensor([row.tokens.num_tokens for row in part]).to(rationale)
+                loss = nll + config.rationale_loss_weight * (rationale / lengths).sum() / len(rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            mean += nll.item()
         clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         pace.step()
-        bar.set_postfix(NLL=f"{nll.item():.2f}")
-        yield nll.item()
+        bar.set_postfix(NLL=f"{mean:.2f}")
+        yield mean
 
 
 def observe(
@@ -122,13 +133,25 @@ def observe_masks(
 ) -> Observation:
     """Answer from one rationale under given masks; with slopes, by one pass back to the masks."""
     kept = keep.float().requires_grad_(slopes)
-    with torch.set_grad_enabled(slopes):
-        nll = predictor([MaskedRationale(rationale, row, prefixes) for row in kept])
+    answer_nll, gradients = [], []
+    for part in passes([MaskedRationale(rationale, row, prefixes) for row in kept]):
+        with torch.set_grad_enabled(slopes):
+            nll = predictor(part)
+        if slopes:
+            gradients.append(torch.autograd.grad(nll.sum(), kept)[0])
+        answer_nll.append(nll.detach().cpu())
     if not slopes:
-        return Observation(rationale, keep, prefixes, nll.cpu())
-    (gradient,) = torch.autograd.grad(nll.sum(), kept)
+        return Observation(rationale, keep, prefixes, torch.cat(answer_nll))
     num_holding = sum((torch.arange(len(keep[0])) < prefix).float() for prefix in prefixes)
-    return Observation(rationale, keep, prefixes, nll.detach().cpu(), -gradient / num_holding)
+    return Observation(
+        rationale, keep, prefixes, torch.cat(answer_nll), -torch.stack(gradients).sum(dim=0) / num_holding
+    )
+
+
+def passes(rows: Sequence[MaskedRationale]) -> list[Sequence[MaskedRationale]]:
+    """Rows in their order, parted into passes of at most TOKENS_PER_PASS tokens, padding included."""
+    num = max(1, TOKENS_PER_PASS // max(row.length for row in rows))
+    return [rows[start : start + num] for start in range(0, len(rows), num)]
 
 
 def _check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], update: int) -> None:

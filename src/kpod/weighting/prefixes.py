@@ -38,6 +38,12 @@ class MaskedRationale:
     keep: Bool[Tensor, " tokens"] | Float[Tensor, " tokens"]
     prefixes: tuple[int, ...]
 
+    @property
+    def length(self) -> int:
+        """Tokens that a causal predictor reads: question, rationale, and a copy of closing and answer per prefix."""
+        _, body, _, answer, _ = self.tokens.segment_stops
+        return body + len(self.prefixes) * (answer - body)
+
 
 class Predictor(nn.Module):
     """Answers from masked rationales. The mask is a learnt vector in place of a token's embedding.
@@ -61,13 +67,30 @@ class Predictor(nn.Module):
         Args:
             rows: Masked rationales, all with the same number of prefixes.
         """
-        batch = self._in_one_pass(rows) if not self.lm.encoder_decoder else self._one_by_one(rows)
+        if self.lm.encoder_decoder:
+            return self._nll(self._one_by_one(rows), (len(rows), len(rows[0].prefixes)))
+        batch = self._in_one_pass(rows, writes=False)
         if self._question_is_shared(rows):
             batch = self._read_question(batch, rows[0].tokens.segment_stops[0])
+        return self._nll(batch, (len(rows), len(rows[0].prefixes) + 1))[:, :-1]
+
+    def write(
+        self, rows: Sequence[MaskedRationale]
+    ) -> tuple[Float[Tensor, "rows prefixes"], Float[Tensor, " rows"] | None]:
+        """What `forward` returns; and from the same pass of a causal predictor the NLL of each rationale's own tokens.
+
+        - sum_j log P(r_j | masked r_<j, x) in nats: the true next token after what the mask leaves of those before it.
+        """
+        if self.lm.encoder_decoder:
+            return self(rows), None
+        nll = self._nll(self._in_one_pass(rows, writes=True), (len(rows), len(rows[0].prefixes) + 1))
+        return nll[:, :-1], nll[:, -1]
+
+    def _nll(self, batch: Batch, shape: tuple[int, int]) -> Float[Tensor, "rows owners"]:
+        """The trained tokens' NLL, summed by what they belong to."""
         owner = batch.pop("owner")[trained_positions(batch)]
-        num = len(rows[0].prefixes)
-        sums = torch.zeros(len(rows) * num, device=owner.device)
-        return sums.index_add(0, owner, -logprobs(self.backbone, batch)).view(len(rows), num)
+        sums = torch.zeros(shape[0] * shape[1], device=owner.device)
+        return sums.index_add(0, owner, -logprobs(self.backbone, batch)).view(shape)
 
     def frozen(self, merge: Callable[[nn.Module], nn.Module]) -> "Predictor":
         """The same predictor without gradients, its adapters merged into its weights: the same numbers, faster."""
@@ -90,8 +113,8 @@ class Predictor(nn.Module):
         embedded: Tensor = self.embedding(torch.tensor(ids, device=self.lm.device))
         return embedded
 
-    def _in_one_pass(self, rows: Sequence[MaskedRationale]) -> Batch:
-        parts = [self._row_in_one_pass(row, index) for index, row in enumerate(rows)]
+    def _in_one_pass(self, rows: Sequence[MaskedRationale], *, writes: bool) -> Batch:
+        parts = [self._row_in_one_pass(row, index, writes=writes) for index, row in enumerate(rows)]
         longest = max(len(part["labels"]) for part in parts)
         alike = all(row.tokens is rows[0].tokens and row.prefixes == rows[0].prefixes for row in rows)
         sees = torch.stack([_padded_square(part["sees"], longest) for part in (parts[:1] if alike else parts)])
@@ -120,8 +143,8 @@ class Predictor(nn.Module):
         rest = {name: tensor[:, question:] for name, tensor in batch.items()}
         return {**rest, "attention_mask": mask, "cache": cast("Tensor", cache)}
 
-    def _row_in_one_pass(self, row: MaskedRationale, index: int) -> dict[str, Tensor]:
-        """One row's tensors; `owner` says which row and prefix a label belongs to."""
+    def _row_in_one_pass(self, row: MaskedRationale, index: int, *, writes: bool) -> dict[str, Tensor]:
+        """One row's tensors; `owner` says which of the row's K prefixes, or of its own tokens, a label belongs to."""
         tokens, num = row.tokens, len(row.prefixes)
         question, length = tokens.segment_stops[0], tokens.num_tokens
         copy = tokens.ids("closing") + tokens.ids("answer")
@@ -132,6 +155,9 @@ class Predictor(nn.Module):
         owner = torch.zeros(body + num * size, dtype=torch.long)
         sees = torch.ones(body + num * size, body + num * size, dtype=torch.bool).tril()
         answer = torch.tensor(tokens.ids("answer"))
+        if writes:
+            labels[question - 1 : body - 1] = torch.tensor(tokens.ids("rationale"))
+            owner[question - 1 : body - 1] = index * (num + 1) + num
         for k, prefix in enumerate(row.prefixes):
             start, stop = body + k * size, body + (k + 1) * size
             positions[start:stop] = question + prefix + torch.arange(size)
@@ -144,7 +170,7 @@ class Predictor(nn.Module):
                         "has no words before the answer; add some, or lower weighting.prefixes"
                     )
                 before[0] = question + prefix - 1
-            labels[before], owner[before] = answer, index * num + k
+            labels[before], owner[before] = answer, index * (num + 1) + k
         device = self.lm.device
         return {
             "inputs_embeds": embedded,
