@@ -62,16 +62,17 @@ def test_true_effects_solve_the_equations_of_either_estimator(num_tokens: int, s
     seen, effects = additive(LLAMA, num_tokens, seed)
     by_falls, by_slopes = from_falls(seen), from_slopes(seen)
     torch.testing.assert_close(by_falls.coefficients @ effects, by_falls.values, atol=1e-5, rtol=1e-5)
-    size = effects.square().mean().sqrt()
-    torch.testing.assert_close(by_slopes.coefficients @ effects, by_slopes.values * size, atol=1e-5, rtol=1e-5)
+    roots = effects.sign() * effects.abs().sqrt()
+    size = roots.square().mean().sqrt()
+    torch.testing.assert_close(by_slopes.coefficients @ roots, by_slopes.values * size, atol=1e-5, rtol=1e-5)
 
 
 def test_slopes_count_only_where_their_token_was_hidden() -> None:
     keep = torch.tensor([[True, False, True], [False, False, True]])
-    slopes = torch.tensor([[9.0, 1.0, 9.0], [14.0, 3.0, 9.0]])
+    slopes = torch.tensor([[9.0, -0.5, 9.0], [49.0, -1.5, 9.0]])
     says = from_slopes(Observation(tiny_tokens(LLAMA, steps=(3,)), keep, (3,), torch.zeros(2, 1), slopes))
     assert says.coefficients.tolist() == [[1, 0, 0], [0, 1, 0]]
-    assert says.values.tolist() == pytest.approx([1.4, 0.2])  # 14 and 2 over their root mean square of 10
+    assert says.values.tolist() == pytest.approx([1.4, -0.2])  # roots 7 and -1 over their root mean square of 5
 
 
 def test_the_gradient_estimator_needs_slopes() -> None:

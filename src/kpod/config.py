@@ -123,12 +123,12 @@ class WeightingConfig:
     """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
     lora_rank: int = 16
     """Rank of the predictor's adapters."""
-    warmup_updates: int = 300
+    warmup_updates: int = 100
     """Optimiser steps of the predictor under random masks."""
     rationale_loss_weight: float = 5.0
     """Weight of the mean NLL of the rationale's own tokens in the warm-up of a causal predictor, beside the NLL of the
     answer; 0 trains the answer alone (Eq. 5)."""
-    observations: int = 1000
+    observations: int = 200
     """How often the frozen predictor answers from a rationale, each time under `masks` masks; the generator is fitted
     to what it answers. More of them find finer effects."""
     prefixes: int = 4
@@ -136,7 +136,7 @@ class WeightingConfig:
     answer is stated, and random ones, however long the rationale is."""
     batch_size: int = 4
     """Rationales per update of the warm-up."""
-    masks: int = 4
+    masks: int = 8
     """Masks per observation; even, for antithetic pairs."""
     predictor_learning_rate: float = 1e-3
     generator_learning_rate: float = 3e-4

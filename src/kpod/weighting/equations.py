@@ -19,7 +19,7 @@ class Equations:
     Attributes:
         tokens: The rationale.
         coefficients: A.
-        values: y, in nats for `regression`; for `gradient` in units of the rationale's own slopes.
+        values: y, in nats for `regression`; for `gradient` without a unit.
     """
 
     tokens: TokenizedRationale
@@ -31,9 +31,10 @@ def from_slopes(observation: Observation) -> Equations:
     """`gradient`: one equation a token, whose effect is the mean of the slopes that were seen while it was hidden.
 
     A slope is taken where the mask stands in the token's place: a token's embedding carries a pre-norm backbone so far
-    that the slope at a kept token is nearly 0, whatever the token is worth. Each rationale's slopes are brought to a
-    root mean square of 1, so that one whose answer is hard to give does not drown the others. Slopes tell tokens
-    apart; they are no effects in nats, and `effects.calibrate` must follow.
+    that the slope at a kept token is nearly 0, whatever the token is worth. Slopes have heavy tails: signed square
+    roots are fitted, brought to a root mean square of 1 in each rationale, so that neither a few tokens nor one
+    rationale whose answer is hard to give drown the others. They tell tokens apart; they are no effects in nats, and
+    `effects.calibrate` must follow.
 
     Raises:
         WeightingError: If the observation has no slopes.
@@ -44,8 +45,9 @@ def from_slopes(observation: Observation) -> Equations:
     num_hidden = hidden.sum(dim=0)
     means = (observation.slopes * hidden).sum(dim=0) / num_hidden.clamp_min(1)
     seen = num_hidden > 0
-    size = means[seen].square().mean().sqrt().clamp_min(torch.finfo(means.dtype).tiny)
-    return Equations(observation.tokens, torch.eye(len(means))[seen], means[seen] / size)
+    roots = means[seen].sign() * means[seen].abs().sqrt()
+    size = roots.square().mean().sqrt().clamp_min(torch.finfo(roots.dtype).tiny)
+    return Equations(observation.tokens, torch.eye(len(means))[seen], roots / size)
 
 
 def from_falls(observation: Observation) -> Equations:
