@@ -44,10 +44,10 @@ from kpod.weighting.prefixes import MaskedRationale, Predictor
 STUDENT = "smollm2-135m"
 PROMPT = PromptConfig(chat=False)
 NUM_TRAINING, NUM_HELD_OUT, NUM_JUDGED, NUM_OCCLUDED = 600, 200, 60, 6
-WEIGHTING = WeightingConfig(warmup_updates=60, observations=48, batch_size=6, prefixes=2, masks=8)
+WEIGHTING = WeightingConfig(warmup_updates=110, observations=48, batch_size=6, prefixes=2, masks=8)
 SHARE_MASKED = 0.2
 CUES = frozenset({"twice", "half", "total", "each", "more", "left"})
-JUDGE_SEED = 1000
+JUDGE_SEED, JUDGE_UPDATES = 1000, 60
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def main() -> None:
         if name.startswith("auc"):
             figures[f"{name}_min"] = min(values)
     if not options.no_judge:
-        judge, figures["judge_nll"] = make_judge(judged_by, config)
+        judge, figures["judge_nll"] = make_judge(judged_by, replace(config, warmup_updates=JUDGE_UPDATES))
         for name, (mean, error) in rises(judge, test, by_seed).items():
             figures[f"nll_rise_{name}"], figures[f"nll_rise_{name}_se"] = mean, error
         figures |= against_occlusion(judge, test, by_seed)
