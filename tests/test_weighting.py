@@ -291,7 +291,7 @@ def test_every_rationale_comes_once_before_any_comes_again() -> None:
 def test_a_predictor_that_is_not_finite_stops_the_run_and_names_the_rationales() -> None:
     lm = tiny_llama()
     nn.init.constant_(lm.model.get_output_embeddings().weight, float("nan"))  # type: ignore[operator]
-    with pytest.raises(WeightingError, match=r"update 1: the answer's NLL is nan on 'q0'.*learning_rate"):
+    with pytest.raises(WeightingError, match=r"update 1: the NLL is nan on 'q0'.*learning_rate"):
         learn_weights(lm, [tiny_tokens(lm)], BRIEF, 0)
 
 

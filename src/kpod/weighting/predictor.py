@@ -81,12 +81,11 @@ def warm_up(
         mean = 0.0
         for part in passes(rows):
             answer, rationale = predictor.write(part)
-            nll = answer.sum() / (len(rows) * config.prefixes)
-            _check_finite(nll, [row.tokens for row in part], update)
-            loss = nll
+            loss = nll = answer.sum() / (len(rows) * config.prefixes)
             if rationale is not None:
                 lengths = torch.tensor([row.tokens.num_tokens for row in part]).to(rationale)
                 loss = nll + config.rationale_loss_weight * (rationale / lengths).sum() / len(rows)
+            _check_finite(loss, [row.tokens for row in part], update)
             loss.backward()  # type: ignore[no-untyped-call]
             mean += nll.item()
         clip_grad_norm_(parameters, 1.0)
@@ -158,5 +157,5 @@ def _check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], update: int
     if not torch.isfinite(nll):
         names = ", ".join(sorted({repr(rationale.id) for rationale in tokens}))
         raise WeightingError(
-            f"update {update}: the answer's NLL is {nll.item()} on {names}; lower weighting.predictor_learning_rate"
+            f"update {update}: the NLL is {nll.item()} on {names}; lower weighting.predictor_learning_rate"
         )
