@@ -12,6 +12,7 @@ from kpod.errors import DataError, ScheduleError
 from kpod.schedule import clusters as clusters_module
 from kpod.schedule.clusters import by_first_appearance, cluster_questions, glove_embeddings
 from kpod.schedule.plan import budget, make_schedule, whole_rationales
+from kpod.schedule.selectors import SELECTORS
 from kpod.schedule.ticks import count_ticks
 
 
@@ -50,6 +51,7 @@ configs = st.builds(
     diversity=st.sampled_from([DiversityConfig(), DiversityConfig(beta=0.0), DiversityConfig(beta=1e4)]),
     stride=st.integers(1, 3),
     pace=st.sampled_from(["deadline", "rounds", "literal"]),
+    selector=st.sampled_from(sorted(SELECTORS)),
 )
 
 

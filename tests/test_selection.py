@@ -12,6 +12,7 @@ from kpod.schedule.counts import cheapest
 from kpod.schedule.fill import CORE, swap, swap_twice, top_up
 from kpod.schedule.knapsack import pack
 from kpod.schedule.selection import select
+from kpod.schedule.selectors import EPSILON, SELECTORS, ftgp
 
 LAWS = ("uniform", "lognormal", "exponential", "ties", "pareto")
 
@@ -158,6 +159,49 @@ def test_a_tiny_item_does_not_displace_the_large_one_among_many():
     costs = np.array([*range(1, 31), 10_000])
     selection = select(costs, np.arange(31) % 4, 10_000, 0.01)
     assert 30 in selection.indices
+
+
+# --- the selectors to compare with ---
+
+
+OTHERS = sorted(set(SELECTORS) - {"count_prefix_fill"})
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@settings(deadline=None, max_examples=40)
+@given(problems(max_size=40))
+def test_every_selector_is_affordable_maximal_and_under_the_same_bound(name, problem):
+    costs, clusters, budget, beta = problem
+    selection = select(*problem, selector=SELECTORS[name])
+    chosen = selection.indices.tolist()
+    left = budget - sum(costs[chosen].tolist())
+    assert chosen == sorted(set(chosen))
+    assert left >= 0
+    assert all(costs[i] > left for i in set(range(len(costs))) - set(chosen))
+    assert selection.value == pytest.approx(objective(costs, clusters, chosen, beta), rel=1e-12)
+    assert selection.upper_bound == pytest.approx(select(*problem).upper_bound, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(max_size=14))
+def test_ftgp_keeps_its_guarantee(problem):
+    assert select(*problem, selector=ftgp).value >= (1 - EPSILON) / 2 * optimum(*problem) * (1 - 1e-12)
+
+
+def test_a_tiny_item_costs_ftgp_half_of_the_value():
+    """The instance that shows its factor to be tight: {1, 500} is worth 502, {500, 500} 1001."""
+    found = select(np.array([1, 500, 500]), np.array([0, 1, 2]), 1000, 0.5, selector=ftgp)
+    assert found.value == pytest.approx(502.0)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_default_is_never_below_the_others(law):
+    for size in (15, 40, 120, 400):
+        costs, clusters, nat = instance(law, size, seed=size)
+        for beta, share in ((0.05, 0.3), (1.0, 0.1), (12.0, 0.05)):
+            problem = (costs, clusters, int(costs.sum() * share), beta * nat)
+            best = max(select(*problem, selector=SELECTORS[name]).value for name in OTHERS)
+            assert select(*problem).value >= best * (1 - 1e-12)
 
 
 # --- edge cases ---

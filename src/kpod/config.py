@@ -184,6 +184,9 @@ class ScheduleConfig:
     """C_0 / B."""
     growth_exponent: float = 0.5
     """p of Eq. 10."""
+    selector: Literal["count_prefix_fill", "ftgp", "density_greedy", "random"] = "count_prefix_fill"
+    """What solves Eq. 13. count_prefix_fill: nearly exactly, with a certified bound. ftgp: the paper's kind of solver;
+    density_greedy and random: to compare with."""
     diversity: DiversityConfig = field(default_factory=DiversityConfig)
     num_clusters: int = 5
     """K of Eq. 12."""

@@ -18,6 +18,7 @@ from kpod.errors import ScheduleError
 from kpod.records import Schedule, StageRecord
 from kpod.schedule.clusters import by_first_appearance
 from kpod.schedule.selection import select
+from kpod.schedule.selectors import SELECTORS
 from kpod.schedule.ticks import StepTicks, count_ticks
 
 PAPER_BETA = 12.0
@@ -173,7 +174,8 @@ class _Ramp:
         numbers = np.flatnonzero(candidates)
         cost = self.ticks.cost(given, np.full_like(given, self.config.stride))
         beta = self.ticks.to_ticks(self.diversity()[0])
-        selection = select(cost[numbers], self.clusters[numbers], limit - self.ticks.remaining(given), beta)
+        left, selector = limit - self.ticks.remaining(given), SELECTORS[self.config.selector]
+        selection = select(cost[numbers], self.clusters[numbers], left, beta, selector)
         given = given.copy()
         chosen = numbers[selection.indices]
         given[chosen] = np.maximum(given[chosen] - self.config.stride, 0)
