@@ -107,7 +107,7 @@ def test_an_encoder_decoder_student_runs_through_every_phase(data: Path, tmp_pat
 
 def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe, tmp_path: Path) -> None:
     kpod = METHODS["kpod"]
-    for name in ("kpod-wo-sig", "kpod-wo-sig-dif", "kpod-wo-prog", "kpod-wo-div"):
+    for name in ("kpod-wo-sig", "kpod-wo-sig-dif", "kpod-wo-prog", "kpod-wo-div", "kpod-random", "kpod-linear"):
         other = METHODS[name]
         assert (other.weigh is not kpod.weigh) + (other.order is not kpod.order) == 1
     whole = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))

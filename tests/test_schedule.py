@@ -11,7 +11,7 @@ from kpod.config import DiversityConfig, ScheduleConfig
 from kpod.errors import DataError, ScheduleError
 from kpod.schedule import clusters as clusters_module
 from kpod.schedule.clusters import by_first_appearance, cluster_questions, glove_embeddings
-from kpod.schedule.plan import budget, make_schedule, whole_rationales
+from kpod.schedule.plan import budget, linear_schedule, make_schedule, whole_rationales
 from kpod.schedule.selectors import SELECTORS
 from kpod.schedule.ticks import count_ticks
 
@@ -397,3 +397,30 @@ def test_glove_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 1 2\n")
     with pytest.raises(DataError, match=r"latin\.txt"):
         glove_embeddings(tmp_path / "latin.txt", ["apples"])
+
+
+# --- curricula to compare with ---
+
+
+@given(st.lists(st.integers(1, 30), max_size=9), st.integers(1, 12), st.floats(0, 1), st.integers(0, 3))
+def test_a_linear_schedule_falls_evenly_to_whole_rationales(steps, ramp_stages, share, least):
+    config = ScheduleConfig(ramp_stages=ramp_stages, initial_fraction=share, min_output_steps=least)
+    schedule = linear_schedule(names(len(steps)), np.array(steps, dtype=np.int64), config, num_epochs=20)
+    given = schedule.input_steps
+    assert given.shape == (ramp_stages + 1, len(steps))
+    assert not given[-1].any()
+    for row, number in zip(given.T, steps, strict=True):
+        assert row[0] <= max(number - least, 0)
+        falls = -np.diff(row)
+        assert falls.min(initial=0) >= 0
+        assert falls.max(initial=0) <= np.ceil(number * (1 - share) / ramp_stages) + 1
+
+
+def test_drawing_by_chance_keeps_the_budget_and_takes_fewer_questions():
+    data_set = word_problems(2000)
+    chosen, drawn = (
+        plan(data_set, ScheduleConfig(ramp_stages=10, selector=s)) for s in ("count_prefix_fill", "random")
+    )
+    for ours, theirs in zip(chosen.stages, drawn.stages, strict=True):
+        assert theirs.remaining_difficulty == pytest.approx(ours.remaining_difficulty, rel=1e-4)
+    assert drawn.stages[1].selected < 0.6 * chosen.stages[1].selected

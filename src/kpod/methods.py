@@ -1,4 +1,7 @@
-"""METHODS: one row per line of the paper's tables. A method is what weighs tokens and what orders steps."""
+"""METHODS: one row per line of the paper's tables, and controls that they lack.
+
+A method is what weighs tokens and what orders steps.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 
 from kpod.config import DiversityConfig, ScheduleConfig
 from kpod.records import Schedule, TokenizedRationale, Weights
-from kpod.schedule.plan import make_schedule, whole_rationales
+from kpod.schedule.plan import linear_schedule, make_schedule, whole_rationales
 from kpod.weighting.given import uniform_weights
 
 ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
@@ -49,6 +52,24 @@ def progressive_without_diversity(
     return progressive(difficulties, clusters, replace(config, diversity=DiversityConfig(beta=0.0)), num_epochs)
 
 
+def progressive_at_random(
+    difficulties: ByRationale, clusters: NDArray[np.int64], config: ScheduleConfig, num_epochs: int
+) -> Schedule:
+    """A schedule with the same D(t) whose questions are drawn by chance."""
+    return progressive(difficulties, clusters, replace(config, selector="random"), num_epochs)
+
+
+def linear(
+    difficulties: ByRationale,
+    clusters: NDArray[np.int64],  # noqa: ARG001
+    config: ScheduleConfig,
+    num_epochs: int,
+) -> Schedule:
+    """Every question's given steps fall evenly."""
+    num_steps = np.array([len(steps) for steps in difficulties.values()], dtype=np.int64)
+    return linear_schedule(list(difficulties), num_steps, config, num_epochs)
+
+
 def whole(
     difficulties: ByRationale,
     clusters: NDArray[np.int64],  # noqa: ARG001
@@ -80,5 +101,7 @@ METHODS: Mapping[str, Method] = {
     "kpod-wo-sig-dif": Method("KPOD w.o. sig-dif", learned_for_loss, progressive),
     "kpod-wo-prog": Method("KPOD w.o. prog", learned, whole),
     "kpod-wo-div": Method("KPOD w.o. div", learned, progressive_without_diversity),
+    "kpod-random": Method("KPOD, random schedule", learned, progressive_at_random),
+    "kpod-linear": Method("KPOD, linear schedule", learned, linear),
     "scotd": Method("SCoTD", uniform, whole),
 }

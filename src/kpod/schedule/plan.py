@@ -78,6 +78,33 @@ def whole_rationales(ids: Sequence[str]) -> Schedule:
     return Schedule(tuple(ids), np.zeros((2, len(ids)), dtype=np.int32))
 
 
+def linear_schedule(
+    ids: Sequence[str], num_steps: Int[np.ndarray, " questions"], config: ScheduleConfig, num_epochs: int
+) -> Schedule:
+    """A schedule without budget or selection: every question's given steps fall evenly to none at stage T.
+
+    c_i(t) = floor((1 - C_0 / B) n_i (1 - t / T)), so that at the start about as large a share is written as in
+    `make_schedule`, of steps instead of difficulty.
+
+    Args:
+        ids: Rationale ids, unique.
+        num_steps: n_i.
+        config: T, C_0 / B and `min_output_steps`.
+        num_epochs: T is half of it, where the recipe does not set `schedule.ramp_stages`.
+
+    Example:
+        >>> linear_schedule(["a", "b"], np.array([2, 10]), ScheduleConfig(ramp_stages=2), 4).input_steps
+        array([[1, 7],
+               [0, 3],
+               [0, 0]], dtype=int32)
+    """
+    ramp_stages = config.ramp_stages or max(1, num_epochs // 2)
+    left = 1 - np.arange(ramp_stages + 1)[:, None] / ramp_stages
+    given = np.floor((1 - config.initial_fraction) * left * num_steps)
+    most = np.maximum(num_steps - config.min_output_steps, 0)
+    return Schedule(tuple(ids), np.minimum(given, most).astype(np.int32))
+
+
 def budget(stage: int, ramp_stages: int, total: int, initial_fraction: float, growth_exponent: float) -> int:
     """D(t), the difficulty that may be written at a stage (Eq. 10).
 
