@@ -3,7 +3,7 @@
 SmolLM2-135M on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA, fillers planted as in keypoints.py. All
 estimators but `gumbel`, which trains its own, meet the same predictor, warmed up under random masks and frozen.
 
-    KPOD_DATA=... python benchmarks/estimators.py [--seed 0] [--only gradient,score] [--updates 60]
+    KPOD_DATA=... python benchmarks/estimators.py [--seed 0] [--only gradient,score] [--updates 40]
 """
 
 import argparse
@@ -29,14 +29,15 @@ from kpod.weighting.predictor import observe, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
 
 LOOK_EVERY = 10
-OBSERVED = (6, 12, 24, 48)
+OBSERVED = (6, 12, 24, 48, 96)
 
 
 class Desk:
     """What all estimators share: the rationales, a frozen predictor, and how a row of the table looks."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, warmup_updates: int) -> None:
         self.seed = seed
+        self.config = replace(WEIGHTING, warmup_updates=warmup_updates)
         held_out, _, rest = parts()
         lm = load_model(STUDENT)
         self.test = sample(lm, held_out, UNSEEN, 0)
@@ -45,15 +46,15 @@ class Desk:
 
     def generator(self) -> WeightGenerator:
         torch.manual_seed(self.seed)
-        return WeightGenerator(self.table, WEIGHTING.mask_loss_weight)
+        return WeightGenerator(self.table, self.config.mask_loss_weight)
 
     def predictor(self) -> Predictor:
         torch.manual_seed(self.seed)
-        return with_adapters(load_model(STUDENT), WEIGHTING)
+        return with_adapters(load_model(STUDENT), self.config)
 
     def warmed_up(self) -> Predictor:
         predictor = self.predictor()
-        for _ in warm_up(predictor, self.training.tokens, WEIGHTING, np.random.default_rng(self.seed)):
+        for _ in warm_up(predictor, self.training.tokens, self.config, np.random.default_rng(self.seed)):
             pass
         return predictor.frozen(merged)
 
@@ -69,7 +70,7 @@ def figures(test: Sample, generator: WeightGenerator) -> str:
 
 def fitted(desk: Desk, predictor: Predictor, name: str) -> Iterator[str]:
     """`gradient` or `regression` after a rising number of observations."""
-    config = replace(WEIGHTING, estimator=name, observations=OBSERVED[-1])  # type: ignore[arg-type]
+    config = replace(desk.config, estimator=name, observations=OBSERVED[-1])  # type: ignore[arg-type]
     start = time.perf_counter()
     seen = observe(predictor, desk.training.tokens, config, np.random.default_rng(desk.seed))
     seconds = (time.perf_counter() - start) / len(seen)
@@ -82,8 +83,8 @@ def fitted(desk: Desk, predictor: Predictor, name: str) -> Iterator[str]:
 
 def descended(desk: Desk, predictor: Predictor, name: str, updates: int) -> Iterator[str]:
     """An estimator that descends L_k, after every few updates; the last row is the state that is kept."""
-    size = WEIGHTING.batch_size
-    config = replace(WEIGHTING, estimator=name, observations=updates * size, generator_learning_rate=1e-3)  # type: ignore[arg-type]
+    size = desk.config.batch_size
+    config = replace(desk.config, estimator=name, observations=updates * size, generator_learning_rate=1e-3)  # type: ignore[arg-type]
     generator, start, nll = desk.generator(), time.perf_counter(), []
     looking = 0.0
     for now in descend(generator, predictor, desk.training.tokens, config, np.random.default_rng(desk.seed)):
@@ -101,11 +102,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(["gradient", "regression", *ESTIMATORS]))
-    parser.add_argument("--updates", type=int, default=60, help="of the estimators that descend L_k")
+    parser.add_argument("--updates", type=int, default=40, help="of the estimators that descend L_k")
+    parser.add_argument("--warmup", type=int, default=60, help="updates of the predictor")
     options = parser.parse_args()
     if "KPOD_DATA" not in os.environ:
         sys.exit("this benchmark needs real rationales: set KPOD_DATA (docs/data.md)")
-    desk = Desk(options.seed)
+    desk = Desk(options.seed, options.warmup)
     frozen = None
     print("estimator | rationales seen | seconds | NLL under its masks | digits | operators | both | kept | spread")
     for name in options.only.split(","):
