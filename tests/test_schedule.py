@@ -1,6 +1,7 @@
 """The schedule over all stages: Eq. 10 by hand, its laws, the deadline; and the clusters it is spread over."""
 
 import dataclasses
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpod.config import DiversityConfig, ScheduleConfig
-from kpod.errors import DataError, ScheduleError
+from kpod.errors import ConfigError, DataError, ScheduleError
 from kpod.schedule import clusters as clusters_module
 from kpod.schedule.clusters import by_first_appearance, cluster_questions, glove_embeddings
 from kpod.schedule.plan import budget, linear_schedule, make_schedule, whole_rationales
@@ -397,6 +398,27 @@ def test_glove_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 1 2\n")
     with pytest.raises(DataError, match=r"latin\.txt"):
         glove_embeddings(tmp_path / "latin.txt", ["apples"])
+
+
+# --- stages and epochs ---
+
+
+def test_stages_share_the_first_half_of_training_evenly():
+    """Ten stages in the first of two epochs: a tenth of it each, stage 10 from nine tenths on."""
+    schedule = make_schedule(["q"], [np.ones(20)], np.array([0]), ScheduleConfig(stages=10), num_epochs=2)
+    assert schedule.ramp_epochs == 1.0
+    assert [schedule.at_epoch(Fraction(n, 10)) for n in range(12)] == [*range(1, 11), 10, 10]
+
+
+def test_training_may_start_at_stage_0():
+    config = ScheduleConfig(ramp_stages=2, first_stage=0)
+    schedule = make_schedule(["q"], [np.ones(20)], np.array([0]), config, num_epochs=9)
+    assert [schedule.at_epoch(n) for n in range(4)] == [0, 1, 2, 2]
+
+
+def test_t_is_given_once():
+    with pytest.raises(ConfigError, match=r"schedule\.stages.*left out where ramp_stages is given"):
+        ScheduleConfig(stages=4, ramp_stages=2)
 
 
 # --- curricula to compare with ---

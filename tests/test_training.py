@@ -340,12 +340,12 @@ def test_the_stage_reaches_the_batch_by_epoch_with_and_without_workers(workers, 
     assert [line["stage"] for line in lines_of(tmp_path)] == [1] * 3 + [2] * 3 + [3] * 6
 
 
-@given(st.integers(1, 40), st.integers(0, 2**32), st.integers(0, 30), st.integers(0, 5))
+@given(st.integers(1, 40), st.integers(0, 2**32), st.integers(0, 30), st.integers(1, 5), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_the_order_is_a_permutation_that_seed_and_epoch_decide(number, seed, epoch, bucket):
+def test_the_order_is_a_permutation_that_seed_and_epoch_decide(number, seed, epoch, update_size, bucketed):
     schedule = Schedule(("q",), np.array([[2], [1], [0]], dtype=np.int32))
     lengths = [60 + 7 * index % 90 for index in range(number)]
-    first, second = (StageSampler(lengths, schedule, seed, bucket) for _ in range(2))
+    first, second = (StageSampler(lengths, schedule, seed, update_size, bucketed=bucketed) for _ in range(2))
     list(first)  # what was drawn before does not matter
     for sampler in (first, second):
         sampler.set_epoch(epoch)
@@ -353,16 +353,26 @@ def test_the_order_is_a_permutation_that_seed_and_epoch_decide(number, seed, epo
     assert sorted(first) == [(index, schedule.at_epoch(epoch)) for index in range(number)]
 
 
-@pytest.mark.parametrize(("strategy", "bucket"), [("group_by_length", 4), ("random", 0)])
-def test_the_examples_of_an_update_are_of_like_length_where_the_recipe_says_so(lm, tmp_path, strategy, bucket):
+def test_stages_of_some_updates_each_ramp_up_inside_an_epoch():
+    """Ten rationales, updates of two, five stages over the first of two epochs: a stage an update, then whole."""
+    schedule = Schedule(("q",), np.array([[5], [4], [3], [2], [1], [0]], dtype=np.int32), ramp_epochs=1.0)
+    sampler = StageSampler([9] * 10, schedule, seed=0, update_size=2)
+    assert [stage for _, stage in sampler] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    sampler.set_epoch(1)
+    assert {stage for _, stage in sampler} == {5}
+
+
+@pytest.mark.parametrize(("strategy", "bucketed"), [("group_by_length", True), ("random", False)])
+def test_the_examples_of_an_update_are_of_like_length_where_the_recipe_says_so(lm, tmp_path, strategy, bucketed):
     tokens = [tiny_tokens(lm, f"q{n}", (2 + 3 * (n % 4),)) for n in range(8)]
     dataset = staged(lm, tokens, weights_of(tokens), ramp(tokens, 0))
     options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
     trainer = trainer_of(lm, dataset, tmp_path, train_sampling_strategy=strategy, **options)
     order = list(trainer._get_train_sampler())
-    assert order == list(StageSampler(sizes_of(tokens), dataset.schedule, trainer.args.seed, bucket))
+    sampler = StageSampler(sizes_of(tokens), dataset.schedule, trainer.args.seed, 4, bucketed=bucketed)
+    assert order == list(sampler)
     updates = [sorted(sizes_of(tokens)[index] for index, _ in order[start : start + 4]) for start in (0, 4)]
-    assert bucket == 0 or sorted(updates) == [sorted(sizes_of(tokens))[:4], sorted(sizes_of(tokens))[4:]]
+    assert not bucketed or sorted(updates) == [sorted(sizes_of(tokens))[:4], sorted(sizes_of(tokens))[4:]]
 
 
 def test_epochs_and_seeds_are_ordered_differently():

@@ -177,6 +177,8 @@ def save_plan(
         "stages": [asdict(record) for record in schedule.stages],
         "diversity_weight": schedule.diversity_weight,
         "relative_diversity": schedule.relative_diversity,
+        "first_stage": schedule.first_stage,
+        "ramp_epochs": schedule.ramp_epochs,
         "clusters": clusters.tolist(),
     }
     write_text(folder / STAGES, json.dumps(facts, ensure_ascii=False))
@@ -194,6 +196,8 @@ def load_schedule(folder: Path) -> Schedule:
         stages=tuple(StageRecord(**record) for record in facts["stages"]),
         diversity_weight=facts["diversity_weight"],
         relative_diversity=facts["relative_diversity"],
+        first_stage=facts["first_stage"],
+        ramp_epochs=facts["ramp_epochs"],
     )
 
 

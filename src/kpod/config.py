@@ -179,7 +179,12 @@ class ScheduleConfig:
     """The progressive schedule (Eq. 9-13)."""
 
     ramp_stages: int | None = None
-    """T: the stage at which rationales are whole; None: half the epochs, at least 1."""
+    """T: the stage at which rationales are whole; None: half the epochs, at least 1. Every stage is an epoch."""
+    stages: int | None = None
+    """T, with the stages shared out evenly over the first half of training, some optimiser steps each: for runs of few
+    epochs. None: every stage is an epoch."""
+    first_stage: int = 1
+    """The stage that training starts with: 1 as in Algorithm 1, or 0 to train on C_0 too."""
     initial_fraction: float = 0.3
     """C_0 / B."""
     growth_exponent: float = 0.5
@@ -203,6 +208,14 @@ class ScheduleConfig:
         require(
             self.ramp_stages is None or self.ramp_stages >= 1, "schedule.ramp_stages", self.ramp_stages, "at least 1"
         )
+        require(self.stages is None or self.stages >= 1, "schedule.stages", self.stages, "at least 1")
+        require(
+            self.stages is None or self.ramp_stages is None,
+            "schedule.stages",
+            self.stages,
+            "left out where ramp_stages is given: both are T",
+        )
+        require(self.first_stage in (0, 1), "schedule.first_stage", self.first_stage, "0 or 1")
         require(0 <= self.initial_fraction <= 1, "schedule.initial_fraction", self.initial_fraction, "between 0 and 1")
         require(self.growth_exponent > -1, "schedule.growth_exponent", self.growth_exponent, "above -1")
         require(self.num_clusters >= 1, "schedule.num_clusters", self.num_clusters, "at least 1")

@@ -1,7 +1,9 @@
 """The records that travel between phases. Each is frozen and valid from birth; later code trusts it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -204,6 +206,8 @@ class Schedule:
         stages: One record per row, or empty where no selection was made (whole rationales).
         diversity_weight: beta as used; `relative_diversity` is the same without a unit.
         relative_diversity: beta * sum_k sqrt(|C_k|) / B.
+        first_stage: The stage that training starts with: 1 as in Algorithm 1, or 0 to train on C_0 too.
+        ramp_epochs: Epochs that stages up to T share evenly; None: an epoch each.
     """
 
     ids: tuple[str, ...]
@@ -211,6 +215,8 @@ class Schedule:
     stages: tuple[StageRecord, ...] = ()
     diversity_weight: float = 0.0
     relative_diversity: float = 0.0
+    first_stage: int = 1
+    ramp_epochs: float | None = None
 
     def __post_init__(self) -> None:
         steps = self.input_steps
@@ -224,9 +230,18 @@ class Schedule:
         """T: from this stage on every rationale is trained whole."""
         return len(self.input_steps) - 1
 
-    def at_epoch(self, epoch: int) -> int:
-        """The stage of an epoch counted from 0: epoch 0 trains stage 1, as in Algorithm 1."""
-        return min(epoch + 1, self.ramp_stages)
+    def at_epoch(self, epochs: Fraction | int) -> int:
+        """The stage after so many epochs, whole or broken; exact, so that a resumed run meets the same stages.
+
+        Example:
+            >>> schedule = Schedule(("q",), np.array([[3], [2], [1], [0]], dtype=np.int32), ramp_epochs=0.5)
+            >>> [schedule.at_epoch(Fraction(sixths, 6)) for sixths in range(5)]
+            [1, 2, 3, 3, 3]
+        """
+        stages = Fraction(epochs)
+        if self.ramp_epochs is not None:
+            stages *= (self.ramp_stages + 1 - self.first_stage) / Fraction(self.ramp_epochs)
+        return min(math.floor(stages) + self.first_stage, self.ramp_stages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ left cannot use up the budget; the deadline rule moves them early enough. See `S
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -39,7 +40,7 @@ def make_schedule(
         difficulties: d_k of each step of each rationale (Eq. 8), in nats per token, >= 0.
         clusters: The cluster C_k of each question (Eq. 12); any integers.
         config: T, C_0, p, beta, stride and pace.
-        num_epochs: T is half of it, where the recipe does not set `schedule.ramp_stages`.
+        num_epochs: T is half of it, where the recipe does not set T.
 
     Returns:
         T + 1 stages with a record each. At every stage the remaining difficulty stays within the budget, unless
@@ -62,7 +63,8 @@ def make_schedule(
             f"{len(clusters)} clusters; a schedule needs one of each per rationale"
         )
     ticks = count_ticks(ids, difficulties)
-    ramp = _Ramp(ticks, by_first_appearance(clusters), config, config.ramp_stages or max(1, num_epochs // 2))
+    ramp_stages, pace = _pace(config, num_epochs)
+    ramp = _Ramp(ticks, by_first_appearance(clusters), config, ramp_stages)
     given = np.maximum(ticks.num_steps - config.min_output_steps, 0)
     rows, records = [], []
     for stage in range(ramp.ramp_stages + 1):
@@ -70,7 +72,7 @@ def make_schedule(
         rows.append(given)
         records.append(ramp.record(stage, before, given, value, upper_bound))
     beta, relative = ramp.diversity()
-    return Schedule(tuple(ids), np.array(rows, dtype=np.int32), tuple(records), beta, relative)
+    return Schedule(tuple(ids), np.array(rows, dtype=np.int32), tuple(records), beta, relative, **pace)
 
 
 def whole_rationales(ids: Sequence[str]) -> Schedule:
@@ -90,7 +92,7 @@ def linear_schedule(
         ids: Rationale ids, unique.
         num_steps: n_i.
         config: T, C_0 / B and `min_output_steps`.
-        num_epochs: T is half of it, where the recipe does not set `schedule.ramp_stages`.
+        num_epochs: T is half of it, where the recipe does not set T.
 
     Example:
         >>> linear_schedule(["a", "b"], np.array([2, 10]), ScheduleConfig(ramp_stages=2), 4).input_steps
@@ -98,11 +100,11 @@ def linear_schedule(
                [0, 3],
                [0, 0]], dtype=int32)
     """
-    ramp_stages = config.ramp_stages or max(1, num_epochs // 2)
+    ramp_stages, pace = _pace(config, num_epochs)
     left = 1 - np.arange(ramp_stages + 1)[:, None] / ramp_stages
     given = np.floor((1 - config.initial_fraction) * left * num_steps)
     most = np.maximum(num_steps - config.min_output_steps, 0)
-    return Schedule(tuple(ids), np.minimum(given, most).astype(np.int32))
+    return Schedule(tuple(ids), np.minimum(given, most).astype(np.int32), **pace)
 
 
 def budget(stage: int, ramp_stages: int, total: int, initial_fraction: float, growth_exponent: float) -> int:
@@ -230,6 +232,13 @@ class _Ramp:
                 headroom -= int(cost[question])
                 advanced[question] = True
         return np.where(advanced, given - share, given), advanced
+
+
+def _pace(config: ScheduleConfig, num_epochs: int) -> tuple[int, dict[str, Any]]:
+    """T, and how the stages go with the epochs."""
+    if config.stages is not None:
+        return config.stages, {"first_stage": config.first_stage, "ramp_epochs": num_epochs / 2}
+    return config.ramp_stages or max(1, num_epochs // 2), {"first_stage": config.first_stage}
 
 
 def _diversity(config: DiversityConfig, spread: float, total: float) -> tuple[float, float]:

@@ -6,6 +6,7 @@ sampler to the batch, so data loader workers and prefetching cannot mix up two s
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -104,20 +105,24 @@ class StageDataset(Dataset[StageExample]):
 
 
 class StageSampler(Sampler[StageKey]):
-    """Every rationale once per epoch, at the stage of the epoch, in an order that only seed and epoch decide.
+    """Every rationale once per epoch, at the stage of its update, in an order that only seed and epoch decide.
 
     Args:
         lengths: Tokens of every rationale.
-        schedule: Says which stage an epoch is.
+        schedule: Says which stage it is after so many epochs.
         seed: Of the order.
-        bucket: Rationales per optimiser step, which are then of like length; 0 for any order.
+        update_size: Rationales per optimiser step; inside one the stage does not change.
+        bucketed: Whether the rationales of a step are of like length.
     """
 
-    def __init__(self, lengths: Sequence[int], schedule: Schedule, seed: int, bucket: int = 0) -> None:
+    def __init__(
+        self, lengths: Sequence[int], schedule: Schedule, seed: int, update_size: int = 1, *, bucketed: bool = False
+    ) -> None:
         self.lengths = lengths
         self.schedule = schedule
         self.seed = seed
-        self.bucket = bucket
+        self.update_size = update_size
+        self.bucketed = bucketed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -128,10 +133,12 @@ class StageSampler(Sampler[StageKey]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[StageKey]:
-        stage = self.schedule.at_epoch(self.epoch)
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = bucketed_order(self.lengths, self.bucket, rng) if self.bucket else rng.permutation(len(self.lengths))
-        return ((int(index), stage) for index in order)
+        rng, num = np.random.default_rng((self.seed, self.epoch)), len(self.lengths)
+        order = bucketed_order(self.lengths, self.update_size, rng) if self.bucketed else rng.permutation(num)
+        for start in range(0, num, self.update_size):
+            stage = self.schedule.at_epoch(self.epoch + Fraction(start, num))
+            for index in order[start : start + self.update_size]:
+                yield int(index), stage
 
 
 def normalised(weights: NDArray[np.float32], id_: str, normalisation: Literal["none", "mean"]) -> NDArray[np.float32]:

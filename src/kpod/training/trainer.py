@@ -193,8 +193,8 @@ class KeypointTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         lengths = [len(rationale.token_ids) for rationale in dataset.tokens]
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        bucket = together if self.args.train_sampling_strategy == "group_by_length" else 0
-        self._sampler = StageSampler(lengths, dataset.schedule, seed, bucket)
+        bucketed = self.args.train_sampling_strategy == "group_by_length"
+        self._sampler = StageSampler(lengths, dataset.schedule, seed, together, bucketed=bucketed)
         return self._sampler
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
