@@ -2,7 +2,7 @@
 
 SmolLM2-135M on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA; three seeds, half an hour on two cores.
 
-    KPOD_DATA=... python benchmarks/keypoints.py [--json] [--seeds 0,1,2] [--estimator gradient]
+    KPOD_DATA=... python benchmarks/keypoints.py [--json] [--seeds 0,1,2] [--estimator score] [--observations 144]
 
 Only rationales of at most 170 characters are used (as many as there are for the seeds' time), with questions of at most
 250. Fillers from one list are planted in what is learnt from, from another in the 200 that are judged.
@@ -44,7 +44,15 @@ from kpod.weighting.prefixes import MaskedRationale, Predictor
 STUDENT = "smollm2-135m"
 PROMPT = PromptConfig(chat=False)
 NUM_TRAINING, NUM_HELD_OUT, NUM_JUDGED, NUM_OCCLUDED = 600, 200, 60, 6
-WEIGHTING = WeightingConfig(warmup_updates=110, observations=48, batch_size=6, prefixes=2, masks=8)
+WEIGHTING = WeightingConfig(
+    estimator="score",
+    warmup_updates=80,
+    observations=144,
+    batch_size=6,
+    prefixes=2,
+    masks=8,
+    generator_learning_rate=1e-3,
+)
 SHARE_MASKED = 0.2
 CUES = frozenset({"twice", "half", "total", "each", "more", "left"})
 JUDGE_SEED, JUDGE_UPDATES = 1000, 60
@@ -234,12 +242,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--estimator", default="gradient")
+    parser.add_argument("--estimator", default=WEIGHTING.estimator)
+    parser.add_argument("--observations", type=int, default=WEIGHTING.observations)
     parser.add_argument("--no-judge", action="store_true", help="only the AUCs")
     options = parser.parse_args()
     if "KPOD_DATA" not in os.environ:
         sys.exit("this benchmark needs real rationales: set KPOD_DATA (docs/data.md)")
-    config = replace(WEIGHTING, estimator=options.estimator)
+    config = replace(WEIGHTING, estimator=options.estimator, observations=options.observations)
     held_out, judged_by, rest = parts()
     figures: dict[str, float] = {"num_rationales": sum(map(len, (held_out, judged_by, rest)))}
     by_seed, per_seed, test = {}, [], None

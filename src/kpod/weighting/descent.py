@@ -26,6 +26,8 @@ from kpod.weighting.prefixes import MaskedRationale, Predictor
 
 NUM_HELD_OUT = 8
 """Rationales on which L_k is watched; at most a quarter of all."""
+NUM_DRAWN = 2
+"""Masks drawn for each of them."""
 WATCHED_EVERY = 10
 """Updates between two looks at the held-out L_k."""
 PATIENCE = 3
@@ -62,8 +64,8 @@ def descend(
 ) -> Iterator[Progress]:
     """Train the generator's network, and a predictor that takes gradients with it, on L_k; yields after each update.
 
-    There are at most as many updates as `observations` fill batches of `batch_size`. The descent stops where L_k under
-    the weights' hard masks no longer falls on held-out rationales; at the end the generator
+    There are at most as many updates as `observations` fill batches of `batch_size`. The descent stops where L_k no
+    longer falls on held-out rationales; at the end the generator
     with the lowest is put back.
 
     Raises:
@@ -116,15 +118,19 @@ def descend(
 def held_out_objective(
     generator: WeightGenerator, predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig
 ) -> float:
-    """L_k of some rationales under the masks that keep what weighs more than 1/2; the same prefixes at every look."""
+    """L_k of some rationales under masks drawn from their weights; the same chances and prefixes at every look.
+
+    Drawn, not cut at 1/2: what is minimised is the expected L_k, and weights that keep everything look well when cut.
+    """
     rng = np.random.default_rng(0)
     found = []
     with evaluating(predictor):
         for one, weights in zip(tokens, compute_weights(generator, tokens).values(), strict=True):
-            keep = torch.from_numpy(weights > 0.5)
-            nll = predictor([MaskedRationale(one, keep, draw_prefixes(one, config.prefixes, rng))])
-            kept = keep.float().mean(dim=0, keepdim=True).to(nll)
-            found.append(keypoint_objective(nll, kept, config.mask_loss_weight).item())
+            keep = torch.from_numpy(rng.random((NUM_DRAWN, len(weights))) < weights)
+            prefixes = draw_prefixes(one, config.prefixes, rng)
+            nll = predictor([MaskedRationale(one, row, prefixes) for row in keep])
+            kept = keep.float().mean(dim=1).to(nll)
+            found.append(keypoint_objective(nll, kept, config.mask_loss_weight).mean().item())
     return float(np.mean(found))
 
 
