@@ -13,6 +13,7 @@ from torch import Tensor
 from kpod.errors import WeightingError
 from kpod.weighting import learn_weights
 from kpod.weighting.descent import descend, held_out_objective
+from kpod.weighting.effects import compute_weights
 from kpod.weighting.estimators import (
     Estimator,
     antithetic,
@@ -117,8 +118,22 @@ def test_a_descent_finds_planted_keypoints_and_keeps_the_lowest_held_out_objecti
     config = replace(SCORE, observations=240, batch_size=4, generator_learning_rate=3e-3)
     generator, predictor = generator_of(LLAMA), Costly(LLAMA).requires_grad_(requires_grad=False)
     *_, last = descend(generator, predictor, tokens, config, rng)
+    first, second, third = compute_weights(generator, tokens[:1])["q0"].tolist()
+    assert first > 0.9
+    assert second > 0.5 > third
     assert last.objective == pytest.approx(held_out_objective(generator, predictor, tokens[:4], config))
     assert last.objective == pytest.approx(-0.3 + 0.5 * 2 / 3)  # keeps the first two, masks the third
+
+
+def test_the_watch_draws_its_masks_from_the_weights() -> None:
+    """Untrained weights of 1/2 keep half of the tokens; cut at 1/2 they would keep all or none."""
+    tokens = [tiny_tokens(LLAMA, f"q{number}", (3,)) for number in range(200)]
+    generator = generator_of(LLAMA)
+    generator.level.fill_(0.5 / 3)  # exactly the price
+    predictor = Costly(LLAMA).requires_grad_(requires_grad=False)
+    # Each token is hidden half of the time, the first two together a quarter: (2 + 0.5 - 0.3) / 2 + 1 / 4.
+    expected = 1.1 + 0.25 + 0.5 / 2
+    assert held_out_objective(generator, predictor, tokens, SCORE) == pytest.approx(expected, abs=0.15)
 
 
 @pytest.mark.parametrize("estimator", ["score", "antithetic", "control_variate", "hard_concrete", "gumbel"])
