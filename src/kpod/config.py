@@ -113,12 +113,13 @@ class WeightingConfig:
     """The model that answers from masked rationales, named as `student`; null: the student's own backbone. With
     another tokenizer its weights are carried over to the student's tokens by characters."""
     estimator: Literal[
-        "gradient", "regression", "score", "antithetic", "control_variate", "hard_concrete", "gumbel"
-    ] = "gradient"
-    """How weights are learnt from masks. `gradient`: from the slope of the answer's NLL at random masks. `regression`:
-    from the NLL itself, which needs more observations. The others descend L_k and are there to compare with: `score`,
-    `antithetic` and `control_variate` by its score-function gradient, `hard_concrete` by L0 gates, and `gumbel` is the
-    paper's Eq. 4, generator and predictor together, without a warm-up."""
+        "score", "gradient", "regression", "antithetic", "control_variate", "hard_concrete", "gumbel"
+    ] = "score"
+    """How weights are learnt. `score`: by the score-function gradient of L_k under masks drawn from the weights.
+    `gradient`: from the slope of the answer's NLL at random masks, with fewer passes and more noise. `regression`: from
+    the NLL under random masks. The others are there to compare with: `antithetic` and `control_variate` are score
+    functions too, `hard_concrete` has L0 gates, and `gumbel` is the paper's Eq. 4, generator and predictor together,
+    without a warm-up."""
     mask_loss_weight: float = 0.5
     """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
     lora_rank: int = 16
@@ -128,18 +129,18 @@ class WeightingConfig:
     rationale_loss_weight: float = 5.0
     """Weight of the mean NLL of the rationale's own tokens in the warm-up of a causal predictor, beside the NLL of the
     answer; 0 trains the answer alone (Eq. 5)."""
-    observations: int = 200
-    """How often the frozen predictor answers from a rationale, each time under `masks` masks; the generator is fitted
-    to what it answers. More of them find finer effects."""
+    observations: int = 600
+    """How often the frozen predictor answers from a rationale, each time under `masks` masks; `score` takes
+    `batch_size` of them for an update, and stops early where L_k no longer falls. More find finer effects."""
     prefixes: int = 4
     """K: prefixes of the masked rationale that each pass must answer from: the whole one, the one that ends before the
     answer is stated, and random ones, however long the rationale is."""
     batch_size: int = 4
-    """Rationales per update of the warm-up."""
+    """Rationales per update, of the predictor and of the generator."""
     masks: int = 8
     """Masks per observation; even, for antithetic pairs."""
     predictor_learning_rate: float = 1e-3
-    generator_learning_rate: float = 3e-4
+    generator_learning_rate: float = 1e-3
     temperature: float = 1.0
     """How soft the weights are around the threshold alpha / n, in units of the tokens' mean distance from it."""
 

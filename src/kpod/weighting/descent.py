@@ -1,4 +1,4 @@
-"""Descend L_k itself (Eq. 7), by one of the gradient estimators of `kpod.weighting.estimators`; to compare with.
+"""Descend L_k itself (Eq. 7), by one of the gradient estimators of `kpod.weighting.estimators`.
 
 `gumbel` trains the generator and the predictor together from the start, as the paper describes; the others train the
 generator alone, against a predictor that was warmed up under random masks and frozen.

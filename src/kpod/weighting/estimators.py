@@ -1,6 +1,7 @@
 """Estimators of the gradient of L_k (Eq. 7) with respect to the weights, each from a few masks of one rationale.
 
-Kept to compare with: `kpod.weighting.descent` runs them, benchmarks/RESULTS.md tells what becomes of the weights.
+`leave_one_out` is the default, the others are there to compare with: benchmarks/RESULTS.md tells what becomes of the
+weights. `kpod.weighting.descent` runs them.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,10 +1,10 @@
-"""Learn the significance weights (Eq. 2-7): warm the predictor up under random masks, freeze it, fit the generator.
+"""Learn the significance weights (Eq. 2-7): warm the predictor up under random masks, freeze it, train the generator.
 
 Why not Eq. 4 as it stands: trained together with the predictor through straight-through Gumbel masks, the
-generator masks digits first, before the predictor can read them, and the weights invert or collapse. Here masks are
-random; the generator is fitted by least squares to what they tell about each token's effect on the answer's NLL
-(`kpod.weighting.equations`), and w is read off those effects as the soft minimiser of L_k = L_p + alpha L_m (Eq. 7),
-which stays the objective.
+generator masks digits first, before the predictor can read them, and the weights invert or collapse. Here the
+predictor meets random masks first. Then the generator descends the same objective, L_k = L_p + alpha L_m (Eq. 7), by
+an unbiased estimate of its gradient (`kpod.weighting.estimators`); or it is fitted to what random masks tell about
+each token's effect on the answer's NLL (`kpod.weighting.equations`), and w is the soft minimiser of L_k for those.
 """
 
 import logging
