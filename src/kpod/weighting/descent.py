@@ -29,7 +29,7 @@ NUM_HELD_OUT = 8
 NUM_DRAWN = 2
 """Masks drawn for each of them."""
 WATCHED_EVERY = 10
-"""Updates between two looks at the held-out L_k."""
+"""Updates between two looks at the held-out L_k; the last update gets one too."""
 PATIENCE = 3
 """Looks without a lower L_k before the descent stops."""
 
@@ -86,7 +86,8 @@ def descend(
     held_out = [tokens[index] for index in order[:num_held_out]]
     batches = draw_batches([tokens[index] for index in order[num_held_out:]], config.batch_size, rng)
     best, best_update, best_state = float("inf"), 0, copy_of(generator)
-    bar = tqdm(range(1, max(1, config.observations // config.batch_size) + 1), desc=config.estimator, unit=" updates")
+    num = max(1, config.observations // config.batch_size)
+    bar = tqdm(range(1, num + 1), desc=config.estimator, unit=" updates")
     for update in bar:
         batch = next(batches)
         ids, real = padded(batch, generator.table.device)
@@ -100,7 +101,7 @@ def descend(
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_([*network, *trained], 1.0)
         optimizer.step()
-        if held_out and update % WATCHED_EVERY == 0:
+        if held_out and (update % WATCHED_EVERY == 0 or update == num):
             objective = held_out_objective(generator, predictor, held_out, config)
             if objective < best:
                 best, best_update, best_state = objective, update, copy_of(generator)
