@@ -116,12 +116,9 @@ def density_greedy(items: Knapsack, cheapest: Mask, bound: float) -> Mask:  # no
     gain = items.diversity_weight * (np.sqrt(rank) - np.sqrt(rank - 1))
     per_cost = np.divide(gain, items.cost, out=np.full(len(rank), np.inf), where=items.cost > 0)
     order = np.argsort(-per_cost, kind="stable")
-    chosen, left = np.zeros(len(items.cost), dtype=bool), items.budget
+    chosen = np.zeros(len(items.cost), dtype=bool)
     while len(order):
-        num_fitting = int(np.searchsorted(np.cumsum(items.cost[order]), left, side="right"))
-        chosen[order[:num_fitting]] = True
-        left -= int(items.cost[order[:num_fitting]].sum())
-        rest = order[num_fitting:]
+        rest = _take(items, chosen, order)
         order = rest[items.cluster[rest] != items.cluster[rest[0]]] if len(rest) else rest
     return chosen
 
@@ -129,13 +126,18 @@ def density_greedy(items: Knapsack, cheapest: Mask, bound: float) -> Mask:  # no
 def random_fill(items: Knapsack, cheapest: Mask, bound: float) -> Mask:  # noqa: ARG001
     """Whatever fits, in an order drawn by chance; the same order at every call."""
     order = np.random.default_rng(0).permutation(len(items.cost))
-    chosen, left = np.zeros(len(items.cost), dtype=bool), items.budget
+    chosen = np.zeros(len(items.cost), dtype=bool)
     while len(order):
-        num_fitting = int(np.searchsorted(np.cumsum(items.cost[order]), left, side="right"))
-        chosen[order[:num_fitting]] = True
-        left -= int(items.cost[order[:num_fitting]].sum())
-        order = order[num_fitting:][items.cost[order[num_fitting:]] <= left]
+        rest = _take(items, chosen, order)
+        order = rest[items.cost[rest] <= items.left(chosen)]
     return chosen
+
+
+def _take(items: Knapsack, chosen: Mask, order: Int[np.ndarray, " ordered"]) -> Int[np.ndarray, " rest"]:
+    """Choose items in their order up to one that does not fit; returns it and what follows."""
+    num_fitting = int(np.searchsorted(np.cumsum(items.cost[order]), items.left(chosen), side="right"))
+    chosen[order[:num_fitting]] = True
+    return order[num_fitting:]
 
 
 SELECTORS: Mapping[str, Selector] = {

@@ -39,9 +39,7 @@ def straight_through(
     rng: np.random.Generator,
 ) -> Estimate:
     """One binary Gumbel mask (Eq. 4): hard in value, with the gradient of its soft version."""
-    logits = torch.logit(weights, eps=1e-6)
-    uniform = torch.from_numpy(rng.uniform(1e-6, 1 - 1e-6, len(weights))).to(weights)
-    soft = torch.sigmoid((logits + torch.logit(uniform)) / GUMBEL_TEMPERATURE)
+    soft = _concrete(weights, GUMBEL_TEMPERATURE, rng)
     keep = (soft > 0.5).to(soft) - soft.detach() + soft
     nll = predictor([MaskedRationale(tokens, keep, draw_prefixes(tokens, config.prefixes, rng))]).mean()
     return nll + config.mask_loss_weight * keep.mean(), nll.item()
@@ -56,12 +54,9 @@ def hard_concrete(
 ) -> Estimate:
     """One hard concrete mask (Louizos et al., 2018), pushed to a kept rate of one half in place of alpha L_m."""
     low, high = STRETCH
-    logits = torch.logit(weights, eps=1e-6)
-    uniform = torch.from_numpy(rng.uniform(1e-6, 1 - 1e-6, len(weights))).to(weights)
-    soft = torch.sigmoid((logits + torch.logit(uniform)) / CONCRETE_TEMPERATURE)
-    keep = (soft * (high - low) + low).clamp(0, 1)
+    keep = (_concrete(weights, CONCRETE_TEMPERATURE, rng) * (high - low) + low).clamp(0, 1)
     nll = predictor([MaskedRationale(tokens, keep, draw_prefixes(tokens, config.prefixes, rng))]).mean()
-    kept = torch.sigmoid(logits - CONCRETE_TEMPERATURE * float(np.log(-low / high))).mean()
+    kept = torch.sigmoid(torch.logit(weights, eps=1e-6) - CONCRETE_TEMPERATURE * float(np.log(-low / high))).mean()
     return nll + TARGET_PRESSURE * (kept - TARGET_KEPT_RATE).square(), nll.item()
 
 
@@ -139,6 +134,14 @@ def _answer_nll(
     prefixes = draw_prefixes(tokens, config.prefixes, rng)
     nll: Tensor = predictor([MaskedRationale(tokens, row, prefixes) for row in keep.cpu()])
     return nll.mean(dim=1)
+
+
+def _concrete(
+    weights: Float[Tensor, " tokens"], temperature: float, rng: np.random.Generator
+) -> Float[Tensor, " tokens"]:
+    """A soft binary mask: sigmoid of logit w plus logistic noise, over a temperature (binary Gumbel softmax)."""
+    uniform = torch.from_numpy(rng.uniform(1e-6, 1 - 1e-6, len(weights))).to(weights)
+    return torch.sigmoid((torch.logit(weights, eps=1e-6) + torch.logit(uniform)) / temperature)
 
 
 def _log_chance(weights: Float[Tensor, " tokens"], keep: Tensor) -> Float[Tensor, " masks"]:
