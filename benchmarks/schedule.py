@@ -28,7 +28,7 @@ LAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
     "uniform": lambda rng, size: rng.uniform(0, 1.4, size),
     "lognormal": lambda rng, size: rng.lognormal(-0.57, 0.6, size),
     "exponential": lambda rng, size: rng.exponential(0.68, size),
-    "ties": lambda rng, size: rng.integers(1, 8, size) / 5,
+    "ties": lambda rng, size: rng.integers(1, 8, size) * (round(NAT / 5) / NAT),
     "pareto": lambda rng, size: 0.01 + 0.1 * rng.pareto(1.1, size),
 }
 SETTINGS = ((1.0, 0.02), (1.0, 0.1), (12.0, 0.02), (12.0, 0.1))
