@@ -84,7 +84,7 @@ def fitted(desk: Desk, predictor: Predictor, name: str) -> Iterator[str]:
 def descended(desk: Desk, predictor: Predictor, name: str, updates: int) -> Iterator[str]:
     """An estimator that descends L_k, after every few updates; the last row is the state that is kept."""
     size = desk.config.batch_size
-    config = replace(desk.config, estimator=name, observations=updates * size, generator_learning_rate=1e-3)  # type: ignore[arg-type]
+    config = replace(desk.config, estimator=name, observations=updates * size)  # type: ignore[arg-type]
     generator, start, nll = desk.generator(), time.perf_counter(), []
     looking = 0.0
     for now in descend(generator, predictor, desk.training.tokens, config, np.random.default_rng(desk.seed)):

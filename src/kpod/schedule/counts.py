@@ -23,12 +23,10 @@ def cheapest(items: Knapsack) -> tuple[Bool[np.ndarray, " items"], float]:
     Returns:
         The items taken, and the bound: their own bonus where it is proven to be the best.
     """
-    rank = 1 + np.arange(len(items.cost)) - items.starts[items.cluster]
-    bonus = 1 / (np.sqrt(rank) + np.sqrt(rank - 1))  # sqrt(j) - sqrt(j - 1), without cancellation
-    bonus_per_cost = np.divide(bonus, items.cost, out=np.full(len(rank), np.inf), where=items.cost > 0)
+    bonus_per_cost = items.bonus_per_cost()
     order = np.argsort(-bonus_per_cost, kind="stable")
     num_fitting = int(np.searchsorted(np.cumsum(items.cost[order]), items.budget, side="right"))
-    fitting = np.zeros(len(rank), dtype=bool)
+    fitting = np.zeros(len(order), dtype=bool)
     fitting[order[:num_fitting]] = True
     rate, counts = bonus_per_cost[order[num_fitting]], items.counts(fitting)
     prices, losses = _prices_and_losses(items, counts, rate)
@@ -43,7 +41,7 @@ def cheapest(items: Knapsack) -> tuple[Bool[np.ndarray, " items"], float]:
         bound = max(bonuses.max(), relaxed - shortfall)
         if bound == bonuses.max():
             break
-    return rank <= counts[items.cluster], float(bound)
+    return items.rank <= counts[items.cluster], float(bound)
 
 
 def _prices_and_losses(

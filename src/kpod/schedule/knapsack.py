@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from kpod.schedule.clusters import by_first_appearance
@@ -41,6 +41,20 @@ class Knapsack:
     def spans(self) -> list[slice]:
         """The items of each cluster."""
         return [slice(start, stop) for start, stop in zip(self.starts, self.stops, strict=True)]
+
+    @property
+    def rank(self) -> Int[np.ndarray, " items"]:
+        """The place of each item among those of its cluster, from 1, the cheapest first."""
+        rank: NDArray[np.int64] = 1 + np.arange(len(self.cost)) - self.starts[self.cluster]
+        return rank
+
+    def bonus_per_cost(self) -> Float[np.ndarray, " items"]:
+        """What each item adds to its cluster's square root when all cheaper ones are chosen, per tick; it falls."""
+        rank = self.rank
+        bonus = 1 / (np.sqrt(rank) + np.sqrt(rank - 1))  # sqrt(j) - sqrt(j - 1), without cancellation
+        per_cost: NDArray[np.float64] = np.full(len(rank), np.inf)
+        np.divide(bonus, self.cost, out=per_cost, where=self.cost > 0)
+        return per_cost
 
     def counts(self, chosen: Bool[np.ndarray, " items"]) -> Int[np.ndarray, " clusters"]:
         """How many items of each cluster are chosen."""

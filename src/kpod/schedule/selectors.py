@@ -112,10 +112,7 @@ def density_greedy(items: Knapsack, cheapest: Mask, bound: float) -> Mask:  # no
     Inside a cluster that is the cheapest item first, so each item's gain is known beforehand; where one does not
     fit, the dearer ones of its cluster do not either.
     """
-    rank = 1 + np.arange(len(items.cost)) - items.starts[items.cluster]
-    gain = items.diversity_weight * (np.sqrt(rank) - np.sqrt(rank - 1))
-    per_cost = np.divide(gain, items.cost, out=np.full(len(rank), np.inf), where=items.cost > 0)
-    order = np.argsort(-per_cost, kind="stable")
+    order = np.argsort(-items.bonus_per_cost(), kind="stable")
     chosen = np.zeros(len(items.cost), dtype=bool)
     while len(order):
         rest = _take(items, chosen, order)

@@ -65,8 +65,7 @@ def descend(
     """Train the generator's network, and a predictor that takes gradients with it, on L_k; yields after each update.
 
     There are at most as many updates as `observations` fill batches of `batch_size`. The descent stops where L_k no
-    longer falls on held-out rationales; at the end the generator
-    with the lowest is put back.
+    longer falls on held-out rationales; at the end the generator with the lowest is put back.
 
     Raises:
         WeightingError: If the loss is not finite.
