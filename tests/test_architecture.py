@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
 LADDER = [
     {"__main__"},
     {"cli"},
-    {"reporting", "inspection", "annotation"},
+    {"reporting", "inspection", "annotation", "planning"},
     {"pipeline"},
     {"methods", "artifacts"},
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},
     {"lm"},
-    {"data", "steps", "recipe"},
+    {"data", "steps", "merging", "recipe"},
     {"records", "config", "errors", "files", "safe_yaml"},
 ]
 """From the top down. A unit is a module, or a folder with all its modules."""
@@ -27,6 +27,7 @@ NEVER_IMPORT_TORCH = {
     "schedule",
     "data",
     "steps",
+    "merging",
     "report",
     "recipe",
     "records",

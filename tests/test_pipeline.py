@@ -1,8 +1,11 @@
 """Whole runs on tiny models: every phase, skipping, redoing, methods, the command line, the audit."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -12,6 +15,7 @@ from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
 from kpod.methods import METHODS
 from kpod.pipeline import Pipeline, run
+from kpod.planning import schedule_if
 from kpod.recipe import load_recipe
 from kpod.reporting import write_report
 from tiny import tiny_rationales
@@ -168,6 +172,60 @@ def test_exit_codes_and_sentences(
     assert "there is no recipe" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         main(["run", str(tmp_path / "nothing.yaml"), "--traceback"])
+
+
+def test_plan_compares_with_a_schedule_that_was_not_trained(
+    finished: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(finished)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "schedule.html"}
+    assert (
+        main(["plan", str(folder), "--what-if", "schedule.initial_fraction=0", "--what-if", "schedule.stages=3"]) == 0
+    )
+    as_is, changed = capsys.readouterr().out.split("With schedule.initial_fraction=0, schedule.stages=3:")
+    assert as_is.startswith("As in the recipe:\n\n| stage | budget D(t), nats |")
+    assert [line.split(" | ")[1] for line in changed.splitlines() if line.startswith("| 0 ")] == ["0.000"]
+    assert ("| 2 |" in as_is, "| 3 |" in as_is, "| 3 |" in changed) == (True, False, True)
+    page = (folder / "schedule.html").read_text(encoding="utf-8")
+    assert page.count("How many questions train how many steps") == 2
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert before == {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "schedule.html"
+    }
+
+
+def test_what_if_clusters_anew_where_it_must(finished: Recipe) -> None:
+    pipeline = Pipeline(finished)
+    changed = replace(finished, schedule=replace(finished.schedule, num_clusters=4))
+    clusters = pipeline.cluster(changed.schedule)
+    difficulties, _ = artifacts.load_difficulties(folder_of(finished) / "plan")
+    expected = pipeline.method.order(difficulties, clusters, changed.schedule, 4)
+    assert np.array_equal(schedule_if(pipeline, changed).input_steps, expected.input_steps)
+    assert expected.relative_diversity != pipeline.schedule.relative_diversity
+
+
+@pytest.mark.parametrize(
+    "change", ["weighting.masks=4", "training.learning_rate=1", "method=scotd", "method=no-such", "data.max_steps=1"]
+)
+def test_what_if_refuses_what_needs_other_weights_or_training(
+    finished: Recipe, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(folder_of(finished)), "--what-if", change]) == 2
+    assert ("--what-if takes keys of schedule" in (told := capsys.readouterr().err)) != ("method is 'no-such'" in told)
+
+
+def test_what_if_of_another_order_of_the_same_weights(finished: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(folder_of(finished)), "--what-if", "method=kpod-wo-prog"]) == 0
+    assert "every rationale is trained whole from the first epoch" in capsys.readouterr().out
+
+
+def test_at_most_max_steps_are_told_apart(data: Path, tmp_path: Path) -> None:
+    tokens = Pipeline(recipe(data, tmp_path, "llama", "--data.max_steps", "2")).tokens
+    usual = Pipeline(recipe(data, tmp_path, "llama", "--name", "usual")).tokens
+    assert [t.num_steps for t in tokens] == [min(2, t.num_steps) for t in usual]
+    assert [t.token_ids for t in tokens] == [t.token_ids for t in usual]
+    assert max(t.num_steps for t in usual) > 2
 
 
 def test_check_lists_all_findings_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

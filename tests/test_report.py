@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from kpod.errors import DataError
 from kpod.records import Accuracy, Prediction, Question, Rationale, Schedule, StageRecord, TokenizedRationale
 from kpod.report.page import HeatMap, Report, render_html, to_json
-from kpod.report.tables import WordType, WordTypeTable, accuracy_markdown, visible, weighed_tokens, word_type_table
+from kpod.report.tables import (
+    WordType,
+    WordTypeTable,
+    accuracy_markdown,
+    schedule_markdown,
+    stage_rows,
+    visible,
+    weighed_tokens,
+    word_type_table,
+)
 
 VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
 
@@ -187,8 +196,8 @@ def test_numbers_shown_are_the_numbers_given(html):
         "Read 1,234 dropped: wrong answer 200 dropped: She has 3 apples. 34 Kept 1,000",
         "She has 3 apples.0.914,321",
         "can0.0857",
-        "1 65.4 64.2 98.2 % 9.9e-03 3 2",
-        "2100.0100.0 100.0 % 0 11",
+        "1 65.4 64.2 98.2 % 9.9e-03 2 2 10 0",
+        "2100.0100.0 100.0 % 0 1 3 14 3",
     ):
         assert numbers.replace(" ", "") in text.replace(" ", "")
 
@@ -241,6 +250,16 @@ def test_parts_that_a_method_lacks_are_said_to_be_missing():
         "No predictions",
     ):
         assert missing in text
+
+
+def test_the_rows_of_a_schedule_by_hand():
+    report = whole_report()
+    rows = stage_rows(report.schedule, report.num_steps)
+    assert [row[2:] for row in rows] == [(3, 6, 0), (2, 10, 0), (3, 14, 3)]
+    assert [row.record for row in rows] == list(report.schedule.stages)
+    table = schedule_markdown(report.schedule, report.num_steps)
+    assert "| 1 | 65.400 | 64.240 | 9.9e-03 | 2 | 10 | 0 | 2 |" in table
+    assert "every rationale is trained whole" in schedule_markdown(Schedule(("a",), np.zeros((2, 1), dtype=int)), [3])
 
 
 def test_a_schedule_without_selections_draws_no_budget():

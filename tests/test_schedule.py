@@ -2,6 +2,7 @@
 
 import dataclasses
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_the_budget_starts_at_c0_ends_at_b_and_never_shrinks(ramp_stages, total,
 def test_given_steps_fall_from_at_most_all_to_none(data_set, config):
     schedule = plan(data_set, config)
     steps = schedule.input_steps
-    assert steps.dtype == np.int32
+    assert steps.dtype == np.int8
     assert steps.shape == (config.ramp_stages + 1, len(data_set[0]))
     assert (steps >= 0).all()
     assert (steps[0] <= [len(row) for row in data_set[0]]).all()
@@ -138,6 +139,48 @@ def test_records_count_the_questions_that_moved(data_set, config):
     for record, mask in zip(schedule.stages[1:], moved, strict=True):
         assert record.selected == mask.sum()
         assert record.clusters_touched == len(set(data_set[1][mask]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(data_sets(), configs)
+def test_what_the_stages_add_is_all_that_was_hidden_at_the_start(data_set, config):
+    records = plan(data_set, config).stages
+    added = [later.remaining_difficulty - before.remaining_difficulty for before, later in pairwise(records)]
+    assert sum(added) == records[-1].budget - records[0].remaining_difficulty
+    assert all(step >= 0 for step in added)
+    budgets = [record.budget for record in records]
+    assert budgets == sorted(budgets)
+
+
+@settings(deadline=None, max_examples=30)
+@given(data_sets(), configs)
+def test_no_question_moves_further_than_its_share_and_a_stride_each_round(data_set, config):
+    """A round advances what has just advanced, if anything: there are no more of them than strides in the longest."""
+    steps = plan(data_set, config).input_steps
+    for stage, (before, after) in enumerate(pairwise(steps), start=1):
+        rounds = -(-max(before, default=0) // config.stride)
+        share = -(-before // (config.ramp_stages - stage + 1)) if config.pace == "deadline" else 0
+        assert (before - after <= share + config.stride * rounds).all()
+        assert (after[before == 0] == 0).all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(data_sets(), configs)
+def test_the_same_data_give_the_same_schedule(data_set, config):
+    first, again = plan(data_set, config), plan(data_set, config)
+    assert np.array_equal(first.input_steps, again.input_steps)
+    assert first.stages == again.stages
+
+
+def test_rationales_of_five_hundred_steps():
+    rng = np.random.default_rng(0)
+    difficulties = [rng.lognormal(0, 0.6, size) for size in rng.integers(300, 500, 20)]
+    schedule = plan((difficulties, np.arange(20) % 3), ScheduleConfig(ramp_stages=10))
+    assert schedule.input_steps.dtype == np.int16
+    drops = -np.diff(schedule.input_steps, axis=0)
+    assert drops.max() <= 2 * 500 / 10
+    for record in schedule.stages:
+        assert record.budget - record.remaining_difficulty <= 1e-3 * schedule.stages[-1].budget
 
 
 @settings(deadline=None, max_examples=30)

@@ -4,11 +4,13 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kpod.errors import DataError
+from kpod.merging import merge_shortest
 from kpod.records import check_spans_tile
 from kpod.steps import split_steps, step_stops_of
 
@@ -359,3 +361,23 @@ def test_no_number_of_a_real_rationale_is_cut():
             text = json.loads(record)["rationale"]
             for start, stop in split_steps(text) if text.strip() else ():
                 assert not (re.search(r"\d[.,]\Z", text[start:stop]) and text[stop : stop + 1].isdigit()), text
+
+
+# --- at most so many steps ---
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 12))
+def test_merged_steps_tile_the_text_and_end_where_steps_ended(lengths, most):
+    stops = np.cumsum(lengths).tolist()
+    steps = list(pairwise([0, *stops]))
+    merged = merge_shortest(steps, most)
+    assert len(merged) == min(most, len(steps))
+    check_spans_tile(merged, stops[-1], "merged")
+    assert {stop for _, stop in merged} <= set(stops)
+
+
+def test_the_shortest_neighbours_are_merged_first():
+    steps = [(0, 10), (10, 12), (12, 20), (20, 23), (23, 26)]
+    assert merge_shortest(steps, 4) == [(0, 10), (10, 12), (12, 20), (20, 26)]
+    assert merge_shortest(steps, 3) == [(0, 10), (10, 20), (20, 26)]
+    assert merge_shortest(steps, None) == steps

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kpod.pipeline import RunResult
 
 __all__ = ["Recipe", "__version__", "load_recipe", "run"]
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0.dev1"
 
 
 def run(recipe: Recipe) -> "RunResult":

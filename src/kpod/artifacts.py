@@ -13,6 +13,7 @@ A stamp holds the key of everything a phase was made from. A phase whose key is 
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from kpod.errors import DataError
 from kpod.files import write_text
@@ -42,7 +42,7 @@ from kpod.records import (
 
 STAMP = "stamp.json"
 TOKENS, WEIGHTS, DIFFICULTIES = "tokens.parquet", "weights.parquet", "difficulties.parquet"
-SCHEDULE, STAGES = "schedule.safetensors", "stages.json"
+SCHEDULE, STAGES = "schedule.npy", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
 
 
@@ -171,7 +171,7 @@ def save_plan(
     folder: Path, schedule: Schedule, difficulties: Mapping[str, NDArray[np.float32]], clusters: NDArray[np.int64]
 ) -> None:
     """The schedule, and what it was made from."""
-    save_file({"input_steps": schedule.input_steps}, folder / SCHEDULE)
+    np.save(folder / SCHEDULE, schedule.input_steps, allow_pickle=False)
     facts = {
         "ids": schedule.ids,
         "stages": [asdict(record) for record in schedule.stages],
@@ -187,18 +187,33 @@ def save_plan(
     pq.write_table(pa.Table.from_pydict(columns, schema), folder / DIFFICULTIES)
 
 
+def load_difficulties(folder: Path) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
+    """The difficulties d_k by rationale id, and the questions' clusters, that `save_plan` saved."""
+    table = pq.read_table(folder / DIFFICULTIES)
+    rows = zip(table["id"].to_pylist(), table["difficulties"].to_pylist(), strict=True)
+    clusters = json.loads((folder / STAGES).read_text(encoding="utf-8"))["clusters"]
+    return {id_: np.array(steps, dtype=np.float32) for id_, steps in rows}, np.array(clusters, dtype=np.int64)
+
+
 def load_schedule(folder: Path) -> Schedule:
     """The schedule that `save_plan` saved."""
     facts = json.loads((folder / STAGES).read_text(encoding="utf-8"))
     return Schedule(
         ids=tuple(facts["ids"]),
-        input_steps=load_file(folder / SCHEDULE)["input_steps"],
+        input_steps=np.load(folder / SCHEDULE, mmap_mode="r", allow_pickle=False),
         stages=tuple(StageRecord(**record) for record in facts["stages"]),
         diversity_weight=facts["diversity_weight"],
         relative_diversity=facts["relative_diversity"],
         first_stage=facts["first_stage"],
         ramp_epochs=facts["ramp_epochs"],
     )
+
+
+def evaluation_phase(when: str, test: str) -> str:
+    """The folder of a test set's evaluation; a name that is no folder's is made safe and kept apart by a hash."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", test).strip(".-")
+    name = safe if safe == test else f"{safe[-40:]}-{key_of(test)[:6]}"
+    return f"evaluation/{when}/{name}"
 
 
 def save_evaluation(folder: Path, predictions: Sequence[Prediction], accuracy: Accuracy) -> None:

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if overrides:
                 raise ConfigError(f"unexpected argument {overrides[0]!r}")
             return alone(options)
+        options.overrides = overrides
         VERBS[options.verb](load_recipe(_recipe_file(options.recipe), overrides), options)
     except KpodError as error:
         if options.traceback:
@@ -66,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--apply", type=Path, metavar="RUN", help="weigh new rationales by what this run has learnt")
     weigh.add_argument("--input", type=Path, help="with --apply: a rationale file")
     weigh.add_argument("--output", type=Path, help="with --apply: a JSONL file; goes on where it was stopped")
-    add_recipe("plan", "weights -> step difficulties, clusters and the schedule")
+    plan = add_recipe("plan", "weights -> step difficulties, clusters and the schedule")
+    plan.add_argument(
+        "--what-if", action="append", default=[], metavar="KEY=VALUE", help="compare with another schedule, untrained"
+    )
     add_recipe("distill", "schedule -> the student")
     evaluate = add_recipe("evaluate", "student and questions -> predictions and accuracy")
     evaluate.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
@@ -118,12 +122,15 @@ def _apply(options: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
-    from kpod.report.tables import schedule_markdown
+def _plan(recipe: "Recipe", options: argparse.Namespace) -> None:
+    changed = None
+    if options.what_if:
+        words = [*options.overrides, *(f"--{change}" for change in options.what_if)]
+        changed = load_recipe(_recipe_file(options.recipe), words)
+    from kpod.planning import write_plan
 
-    pipeline = _pipeline(recipe)
-    print(schedule_markdown(pipeline.schedule))
-    print(f"schedule: {pipeline.folder.path / 'plan'}")
+    tables, page = write_plan(_pipeline(recipe), changed, ", ".join(options.what_if))
+    print(f"{tables}\nfigures: {page}")
 
 
 def _distill(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001

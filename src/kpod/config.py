@@ -74,11 +74,13 @@ class DataConfig:
     prompt: PromptConfig = field(default_factory=PromptConfig)
     step_rule: Literal["sentence", "line", "period"] = "sentence"
     """How rationales are split into steps; `period` is the paper's "."."""
+    max_steps: int | None = None
+    """Merge the shortest neighbouring steps of a rationale that has more steps than this; null for no limit."""
     max_length: int = 1024
     """Longest tokenised rationale, prompt included; longer ones are dropped and counted."""
 
     def __post_init__(self) -> None:
-        for name in ("train_limit", "test_limit"):
+        for name in ("train_limit", "test_limit", "max_steps"):
             value = getattr(self, name)
             require(value is None or value > 0, f"data.{name}", value, "a positive number or null")
         require(self.max_length > 0, "data.max_length", self.max_length, "a positive number of tokens")

@@ -5,7 +5,6 @@ from the same inputs; a changed recipe key redoes the first phase that it touche
 """
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 import kpod
 from kpod import artifacts
 from kpod.artifacts import RunFolder, key_of
-from kpod.config import Recipe, require
+from kpod.config import Recipe, ScheduleConfig, require
 from kpod.data.datasets import load_questions, load_rationales
 from kpod.difficulty import assess
 from kpod.errors import DataError
@@ -27,6 +26,7 @@ from kpod.files import write_text
 from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel, load_model, mean_input_embeddings, model_identity
 from kpod.lm.processes import first_process_first, is_first_process
+from kpod.merging import merge_shortest
 from kpod.methods import METHODS, Method
 from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
@@ -109,9 +109,10 @@ class Pipeline:
 
         def make(folder: Path) -> None:
             log.info("tokenising %d rationales", len(rationales))
+            steps = [merge_shortest(split_steps(r.text, data.step_rule), data.max_steps) for r in rationales]
             results = [
-                encode(self.student, r, split_steps(r.text, data.step_rule), data.prompt, data.max_length)
-                for r in rationales
+                encode(self.student, r, spans, data.prompt, data.max_length)
+                for r, spans in zip(rationales, steps, strict=True)
             ]
             tokens = [r for r in results if isinstance(r, TokenizedRationale)]
             if not tokens:
@@ -166,7 +167,7 @@ class Pipeline:
 
         def make(folder: Path) -> None:
             difficulties = assess(self.student, tokens, weights.difficulty)
-            clusters = cluster_questions(self._embeddings(), self.recipe.schedule.num_clusters, self.recipe.seed)
+            clusters = self.cluster(self.recipe.schedule)
             epochs = self.recipe.training.num_train_epochs
             schedule = self.method.order(difficulties, clusters, self.recipe.schedule, epochs)
             artifacts.save_plan(folder, schedule, difficulties, clusters)
@@ -174,15 +175,16 @@ class Pipeline:
         self._phase("plan", self.keys["plan"], make)
         return artifacts.load_schedule(self.folder.path / "plan")
 
-    def _embeddings(self) -> NDArray[np.float32]:
-        """One row per tokenised rationale: where its question lies, for clustering."""
+    def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
+        """Groups of similar questions: one number per tokenised rationale."""
         questions = {r.id: r.question for r in self.sources[0]}
         asked = [questions[t.id] for t in self.tokens]
-        if self.recipe.schedule.embeddings != "student":
-            path = Path(self.recipe.schedule.embeddings)
-            return np.asarray(glove_embeddings(path, [q.question for q in asked]), dtype=np.float32)
-        ids = [self.student.tokenizer(q.question, add_special_tokens=False).input_ids for q in asked]
-        return mean_input_embeddings(self.student, ids).numpy()
+        if config.embeddings != "student":
+            embeddings = glove_embeddings(Path(config.embeddings), [q.question for q in asked])
+        else:
+            ids = [self.student.tokenizer(q.question, add_special_tokens=False).input_ids for q in asked]
+            embeddings = mean_input_embeddings(self.student, ids).numpy()
+        return cluster_questions(embeddings, config.num_clusters, self.recipe.seed)
 
     # -- lines 5-11: the student (Eq. 14-15) -----------------------------------------------------------
 
@@ -235,12 +237,12 @@ class Pipeline:
                 predictions = answer_questions(loaded(), questions, self.recipe.data.prompt, self.recipe.evaluation)
                 artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
 
-            self._phase(_evaluation_phase(when, test), self._evaluation_key(name, questions), make)
+            self._phase(artifacts.evaluation_phase(when, test), self._evaluation_key(name, questions), make)
         return {test: self.evaluation(when, test)[1] for test in self.recipe.data.tests}
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
         """Predictions and accuracy that `evaluate` saved."""
-        return artifacts.load_evaluation(self.folder.path / _evaluation_phase(when, test))
+        return artifacts.load_evaluation(self.folder.path / artifacts.evaluation_phase(when, test))
 
     def _evaluation_key(self, name: str, questions: Sequence[Question]) -> str:
         rows = [artifacts.question_row(q) for q in questions]
@@ -265,7 +267,7 @@ class Pipeline:
         """Of each phase the hash of all it is made from; each holds the one before."""
         recipe, data = self.recipe, self.recipe.data
         rows = [artifacts.rationale_row(r) for r in self.sources[0]]
-        text = key_of(rows, asdict(data.prompt), data.step_rule, data.max_length)
+        text = key_of(rows, asdict(data.prompt), data.step_rule, data.max_steps, data.max_length)
         tokens = key_of(kpod.__version__, text, model_identity(recipe.student))
         predictor = model_identity(recipe.weighting.predictor) if recipe.weighting.predictor else None
         weigh = [self.method.weigh.__name__, asdict(recipe.weighting), predictor, recipe.seed, recipe.precision]
@@ -290,10 +292,3 @@ class Pipeline:
                 log.warning("%s: the recipe or its data changed; it is made again", phase)
             with self.folder.making(phase, key) as folder:
                 make(folder)
-
-
-def _evaluation_phase(when: str, test: str) -> str:
-    """The folder of a test set's evaluation; a name that is no folder's is made safe and kept apart by a hash."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", test).strip(".-")
-    name = safe if safe == test else f"{safe[-40:]}-{key_of(test)[:6]}"
-    return f"evaluation/{when}/{name}"

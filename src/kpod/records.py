@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,7 +202,8 @@ class Schedule:
 
     Attributes:
         ids: Rationale ids, one per column.
-        input_steps: c_i(t), int, [T + 1, questions]; row 0 is the start, the last row is all zero.
+        input_steps: c_i(t), [T + 1, questions], in the narrowest type that holds them, and possibly mapped from a file;
+            row 0 is the start, the last row is all zero.
         stages: One record per row, or empty where no selection was made (whole rationales).
         diversity_weight: beta as used; `relative_diversity` is the same without a unit.
         relative_diversity: beta * sum_k sqrt(|C_k|) / B.
@@ -211,7 +212,7 @@ class Schedule:
     """
 
     ids: tuple[str, ...]
-    input_steps: NDArray[np.int32]
+    input_steps: NDArray[np.integer[Any]]
     stages: tuple[StageRecord, ...] = ()
     diversity_weight: float = 0.0
     relative_diversity: float = 0.0
@@ -222,7 +223,7 @@ class Schedule:
         steps = self.input_steps
         if steps.ndim != 2 or steps.shape[0] < 1 or steps.shape[1] != len(self.ids):
             raise ScheduleError(f"input_steps has shape {steps.shape} for {len(self.ids)} questions")
-        if np.any(steps < 0) or np.any(np.diff(steps, axis=0) > 0) or np.any(steps[-1] != 0):
+        if np.any(steps < 0) or np.any(steps[1:] > steps[:-1]) or np.any(steps[-1] != 0):
             raise ScheduleError("given steps must never grow, never be negative, and end at 0")
 
     @property
@@ -234,7 +235,7 @@ class Schedule:
         """The stage after so many epochs, whole or broken; exact, so that a resumed run meets the same stages.
 
         Example:
-            >>> schedule = Schedule(("q",), np.array([[3], [2], [1], [0]], dtype=np.int32), ramp_epochs=0.5)
+            >>> schedule = Schedule(("q",), np.array([[3], [2], [1], [0]]), ramp_epochs=0.5)
             >>> [schedule.at_epoch(Fraction(sixths, 6)) for sixths in range(5)]
             [1, 2, 3, 3, 3]
         """

@@ -186,5 +186,7 @@ def merged(model: nn.Module) -> nn.Module:
 def mean_input_embeddings(lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "texts features"]:
     """The mean pre-trained input embedding of each id sequence, in float32 on the CPU."""
     table = cast("Tensor", cast("PreTrainedModel", lm.model).get_input_embeddings().weight)
-    rows = [table[torch.tensor(ids, device=table.device)].float().mean(dim=0) for ids in sequences]
-    return torch.stack(rows).cpu()
+    means = torch.empty(len(sequences), table.shape[1])
+    for row, ids in zip(means, sequences, strict=True):
+        row.copy_(table[torch.tensor(ids, device=table.device)].float().mean(dim=0))
+    return means

@@ -54,11 +54,12 @@ STYLE: Mapping[str, Any] = {
 }
 
 
-def budget_figure(stages: Sequence[StageRecord]) -> Markup:
+def budget_figure(stages: Sequence[StageRecord], name: str = "budget") -> Markup:
     """The schedule's budget D(t) (Eq. 10) against the difficulty that is really trained, in nats.
 
     Args:
         stages: One record per stage, as in `Schedule.stages`; at least one.
+        name: What the figure's ids start with; no two figures of a page may share it.
     """
 
     def paint(axes: Axes) -> None:
@@ -74,15 +75,16 @@ def budget_figure(stages: Sequence[StageRecord]) -> Markup:
         axes.yaxis.set_major_formatter(THOUSANDS)
         _legend_above(axes, ncols=2, title=None)
 
-    return _svg("budget", "The budget of difficulty per stage, and how much of it is used", paint)
+    return _svg(name, "The budget of difficulty per stage, and how much of it is used", paint)
 
 
-def trained_steps_figure(schedule: Schedule, num_steps: Sequence[int]) -> Markup:
+def trained_steps_figure(schedule: Schedule, num_steps: Sequence[int], name: str = "trained") -> Markup:
     """How many questions write 0, 1, 2, ... of their last steps at each stage, as stacked bars.
 
     Args:
         schedule: The given steps c_i(t).
         num_steps: n_i of each of the schedule's questions, in its order.
+        name: What the figure's ids start with; no two figures of a page may share it.
     """
     trained = np.minimum(np.asarray(num_steps) - schedule.input_steps, MAX_SHOWN_STEPS)
 
@@ -100,7 +102,7 @@ def trained_steps_figure(schedule: Schedule, num_steps: Sequence[int]) -> Markup
         _count_whole_things(axes)
         _legend_above(axes, ncols=MAX_SHOWN_STEPS + 1, title="steps trained")
 
-    return _svg("trained", "How many questions train how many steps at each stage", paint)
+    return _svg(name, "How many questions train how many steps at each stage", paint)
 
 
 def num_steps_figure(num_steps: Sequence[int]) -> Markup:

@@ -10,12 +10,21 @@ from functools import cache
 from math import ceil
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kpod.errors import DataError
 from kpod.records import Accuracy, Prediction, Schedule, StageRecord
-from kpod.report.tables import BeforeAfter, LossPoint, TokenView, WordTypeTable, percent, percent_range, visible
+from kpod.report.tables import (
+    BeforeAfter,
+    LossPoint,
+    TokenView,
+    WordTypeTable,
+    percent,
+    percent_range,
+    stage_rows,
+    visible,
+)
 
 MAX_PREDICTIONS = 5
 
@@ -129,17 +138,39 @@ def render_html(report: Report) -> str:
         >>> "<title>&lt;b&gt;first run&lt;/b&gt;" in page
         True
     """
-    return _template().render(
-        report=report,
-        figures=_figures(report),
-        axis_top=_axis_top(report.accuracies),
-        predictions=report.predictions[:MAX_PREDICTIONS],
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            report=report,
+            figures=_figures(report),
+            axis_top=_axis_top(report.accuracies),
+            predictions=report.predictions[:MAX_PREDICTIONS],
+        )
     )
 
 
+def render_schedules(title: str, schedules: Mapping[str, Schedule], num_steps: Sequence[int]) -> str:
+    """Schedules of the same rationales as one HTML page, with no script and nothing to load.
+
+    Args:
+        title: The page's.
+        schedules: By the names that head them.
+        num_steps: n_i of each of the schedules' questions, in their order.
+
+    Returns:
+        A whole HTML document, to be written as UTF-8.
+    """
+    parts = [
+        (name, schedule, _schedule_figures(schedule, num_steps, f"-{number}"))
+        for number, (name, schedule) in enumerate(schedules.items())
+    ]
+    return _environment().get_template("plan.html.jinja").render(title=title, parts=parts, num_steps=num_steps)
+
+
 @cache
-def _template() -> Template:
-    """The page's template: whatever it prints is escaped, and a name it does not know is an error."""
+def _environment() -> Environment:
+    """Of all templates: whatever they print is escaped, and a name they do not know is an error."""
     environment = Environment(
         loader=PackageLoader("kpod", "report"),
         autoescape=True,
@@ -149,7 +180,8 @@ def _template() -> Template:
         undefined=StrictUndefined,
     )
     environment.filters |= {"percent": percent, "range": percent_range, "count": _count, "chips": _chips}
-    return environment.get_template("page.html.jinja")
+    environment.globals["stage_rows"] = stage_rows
+    return environment
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -188,12 +220,21 @@ def _figures(report: Report) -> dict[str, Markup]:
     drawn: dict[str, Markup] = {}
     if report.num_steps:
         drawn["num_steps"] = figures.num_steps_figure(report.num_steps)
-    if report.schedule is not None and report.schedule.stages:
-        drawn["budget"] = figures.budget_figure(report.schedule.stages)
-    if report.schedule is not None and report.num_steps:
-        drawn["trained_steps"] = figures.trained_steps_figure(report.schedule, report.num_steps)
+    if report.schedule is not None:
+        drawn |= _schedule_figures(report.schedule, report.num_steps)
     if report.loss_curve:
         drawn["loss"] = figures.loss_figure(report.loss_curve)
+    return drawn
+
+
+def _schedule_figures(schedule: Schedule, num_steps: Sequence[int], suffix: str = "") -> dict[str, Markup]:
+    from kpod.report import figures
+
+    drawn: dict[str, Markup] = {}
+    if schedule.stages:
+        drawn["budget"] = figures.budget_figure(schedule.stages, f"budget{suffix}")
+    if num_steps:
+        drawn["trained_steps"] = figures.trained_steps_figure(schedule, num_steps, f"trained{suffix}")
     return drawn
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod.errors import DataError
-from kpod.records import Accuracy, Rationale, Schedule, TokenizedRationale
+from kpod.records import Accuracy, Rationale, Schedule, StageRecord, TokenizedRationale
 
 TokenView: TypeAlias = tuple[str, float, int]
 """A rationale token as a reader sees it: its text with any space before it, its weight in [0, 1], its step from 1."""
@@ -174,27 +174,69 @@ def accuracy_markdown(accuracies: Sequence[BeforeAfter]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def schedule_markdown(schedule: Schedule) -> str:
-    """The schedule's stages for a terminal: budget and what it bought.
+class StageRow(NamedTuple):
+    """A stage of a schedule, as the tables tell it.
+
+    Attributes:
+        stage: t.
+        record: Budget and selection, where there were any.
+        advanced: Questions given fewer steps than at the stage before; at the start, than all of them.
+        trained: Steps trained, of all questions together.
+        whole: Questions trained whole.
+    """
+
+    stage: int
+    record: StageRecord | None
+    advanced: int
+    trained: int
+    whole: int
+
+
+def stage_rows(schedule: Schedule, num_steps: Sequence[int]) -> list[StageRow]:
+    """One row per stage.
+
+    Args:
+        schedule: Which steps are given.
+        num_steps: n_i of each of the schedule's questions, in its order.
+    """
+    before, rows = np.asarray(num_steps), []
+    for stage, given in enumerate(schedule.input_steps):
+        record = schedule.stages[stage] if schedule.stages else None
+        trained = int(np.sum(num_steps)) - int(given.sum())
+        rows.append(StageRow(stage, record, int((given < before).sum()), trained, int((given == 0).sum())))
+        before = given
+    return rows
+
+
+def schedule_markdown(schedule: Schedule, num_steps: Sequence[int]) -> str:
+    """The schedule's stages for a terminal.
+
+    Args:
+        schedule: Which steps are given.
+        num_steps: n_i of each of the schedule's questions, in its order.
 
     Returns:
-        A Markdown table, one row per stage, ending in a line break; a sentence where nothing was scheduled.
+        A Markdown table, one row per stage, ending in a line break; a sentence where every stage is whole.
+
+    Example:
+        >>> print(schedule_markdown(Schedule(("a", "b"), np.array([[1, 2], [0, 0]])), [2, 3]), end="")
+        | stage | budget D(t), nats | used | gap to bound | questions advanced | steps trained | whole | clusters |
+        |--:|--:|--:|--:|--:|--:|--:|--:|
+        | 0 | – | – | – | 2 | 2 | 0 | – |
+        | 1 | – | – | – | 2 | 5 | 2 | – |
     """
-    if not schedule.stages:
+    if not schedule.input_steps.any():
         return "no schedule: every rationale is trained whole from the first epoch\n"
-    rows = [
-        "| stage | budget D(t) | sum of h | gap to bound | questions advanced | clusters touched | given steps |",
-        "|--:|--:|--:|--:|--:|--:|--:|",
+    lines = [
+        "| stage | budget D(t), nats | used | gap to bound | questions advanced | steps trained | whole | clusters |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for record, given in zip(schedule.stages, schedule.input_steps, strict=True):
-        cells = (
-            str(record.stage),
-            f"{record.budget:.3f}",
-            f"{record.remaining_difficulty:.3f}",
-            f"{record.gap:.1e}",
-            str(record.selected),
-            str(record.clusters_touched),
-            str(int(given.sum())),
-        )
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n"
+    for row in stage_rows(schedule, num_steps):
+        record = row.record
+        budget, used, gap, clusters = ("–",) * 4
+        if record is not None:
+            budget, used = f"{record.budget:.3f}", f"{record.remaining_difficulty:.3f}"
+            gap, clusters = f"{record.gap:.1e}", str(record.clusters_touched)
+        cells = (row.stage, budget, used, gap, row.advanced, row.trained, row.whole, clusters)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"

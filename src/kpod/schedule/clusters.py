@@ -26,7 +26,8 @@ def cluster_questions(
     """Group questions by K-means on their mean-centred embeddings.
 
     Args:
-        embeddings: One vector per question, in any unit.
+        embeddings: One vector per question, in any unit. They are centred in place: a second copy of a million is
+            more memory than all else here.
         num_clusters: K, at least 1. There are fewer clusters where there are fewer distinct vectors.
         seed: Same seed and embeddings, same clusters.
 
@@ -42,18 +43,18 @@ def cluster_questions(
     """
     if num_clusters < 1:
         raise DataError(f"questions cannot form {num_clusters} clusters; set schedule.num_clusters to at least 1")
-    broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    broken = np.flatnonzero(~np.isfinite(embeddings.sum(axis=1, dtype=np.float64)))
     if len(broken):
         raise DataError(f"the embeddings of {len(broken)} questions are not finite, first at row {broken[0]}")
     if not len(embeddings):
         return np.zeros(0, dtype=np.int64)
-    centred = (embeddings - embeddings.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    algorithm = MiniBatchKMeans if len(centred) > LARGE else KMeans
-    kmeans = algorithm(min(num_clusters, len(centred)), n_init=4, random_state=seed)
+    embeddings -= embeddings.mean(axis=0, dtype=np.float64).astype(embeddings.dtype)
+    algorithm = MiniBatchKMeans if len(embeddings) > LARGE else KMeans
+    kmeans = algorithm(min(num_clusters, len(embeddings)), n_init=4, random_state=seed)
     with warnings.catch_warnings():
         # Fewer distinct vectors than clusters leave some clusters empty, which harms nothing.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return by_first_appearance(kmeans.fit_predict(centred))
+        return by_first_appearance(kmeans.fit_predict(embeddings.astype(np.float32, copy=False)))
 
 
 def by_first_appearance(labels: Int[np.ndarray, " items"]) -> Int[np.ndarray, " items"]:

@@ -14,8 +14,8 @@ NUM_SWAPS = 100_000
 """How many swaps are paired with one another: their 10^10 pairs leave next to nothing of a budget."""
 NUM_PAIRS = 64
 """How many of the best pairs are tried for one whose swaps do not share an item."""
-CORE = 12
-"""How many items are chosen anew at a time by trying all 2^12 subsets."""
+CORE, WHOLE = 12, 14
+"""How many items are chosen anew at a time by trying all 2^12 subsets; so many and no more are chosen all at once."""
 NUM_CORES = 24
 """How many random cores are chosen anew, one after the other."""
 
@@ -94,12 +94,12 @@ def dearest_first(items: Knapsack) -> Bool[np.ndarray, " items"]:
 def choose_cores_anew(items: Knapsack, chosen: Bool[np.ndarray, " items"]) -> None:
     """Choose the best subset of a few random items with the others left as they are, many times.
 
-    With no more items than fit a core, this finds the optimum.
+    With no more than WHOLE items, this finds the optimum.
     """
     rng = np.random.default_rng(0)
-    size = min(CORE, len(chosen))
+    size = len(chosen) if len(chosen) <= WHOLE else CORE
     for _ in range(NUM_CORES if size < len(chosen) else 1):
-        core = np.sort(rng.choice(len(chosen), size, replace=False))
+        core = _draw_core(chosen, size, rng)
         chosen[core] = False
         # Costs as float64, for speed: sums below 2^52 are exact.
         cost = _subsets(size) @ items.cost[core]
@@ -109,6 +109,14 @@ def choose_cores_anew(items: Knapsack, chosen: Bool[np.ndarray, " items"]) -> No
         bonus = np.sqrt(items.counts(chosen)[touched] + counts).sum(axis=1)
         best = fitting[np.argmax(cost[fitting] + items.diversity_weight * bonus)]
         chosen[core] = _subsets(size)[best] == 1
+
+
+def _draw_core(chosen: Bool[np.ndarray, " items"], size: int, rng: np.random.Generator) -> Int[np.ndarray, " size"]:
+    """Random items, half of them chosen ones and half others as far as there are enough of each; rising."""
+    inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+    num_inside = min(len(inside), max(size // 2, size - len(outside)))
+    drawn = [rng.choice(inside, num_inside, replace=False), rng.choice(outside, size - num_inside, replace=False)]
+    return np.sort(np.concatenate(drawn))
 
 
 @cache

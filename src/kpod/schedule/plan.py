@@ -55,7 +55,7 @@ def make_schedule(
         array([[1, 3],
                [1, 2],
                [0, 1],
-               [0, 0]], dtype=int32)
+               [0, 0]], dtype=int8)
     """
     if not len(ids) == len(set(ids)) == len(difficulties) == len(clusters):
         raise ScheduleError(
@@ -72,12 +72,12 @@ def make_schedule(
         rows.append(given)
         records.append(ramp.record(stage, before, given, value, upper_bound))
     beta, relative = ramp.diversity()
-    return Schedule(tuple(ids), np.array(rows, dtype=np.int32), tuple(records), beta, relative, **pace)
+    return Schedule(tuple(ids), _compact(np.array(rows)), tuple(records), beta, relative, **pace)
 
 
 def whole_rationales(ids: Sequence[str]) -> Schedule:
     """A schedule without progression: every rationale is trained whole from the first epoch."""
-    return Schedule(tuple(ids), np.zeros((2, len(ids)), dtype=np.int32))
+    return Schedule(tuple(ids), np.zeros((2, len(ids)), dtype=np.int8))
 
 
 def linear_schedule(
@@ -98,13 +98,13 @@ def linear_schedule(
         >>> linear_schedule(["a", "b"], np.array([2, 10]), ScheduleConfig(ramp_stages=2), 4).input_steps
         array([[1, 7],
                [0, 3],
-               [0, 0]], dtype=int32)
+               [0, 0]], dtype=int8)
     """
     ramp_stages, pace = _pace(config, num_epochs)
     left = 1 - np.arange(ramp_stages + 1)[:, None] / ramp_stages
     given = np.floor((1 - config.initial_fraction) * left * num_steps)
     most = np.maximum(num_steps - config.min_output_steps, 0)
-    return Schedule(tuple(ids), np.minimum(given, most).astype(np.int32), **pace)
+    return Schedule(tuple(ids), _compact(np.minimum(given, most)), **pace)
 
 
 def budget(stage: int, ramp_stages: int, total: int, initial_fraction: float, growth_exponent: float) -> int:
@@ -232,6 +232,11 @@ class _Ramp:
                 headroom -= int(cost[question])
                 advanced[question] = True
         return np.where(advanced, given - share, given), advanced
+
+
+def _compact(steps: NDArray[Any]) -> NDArray[np.signedinteger[Any]]:
+    """Numbers of steps in the narrowest signed type that holds them: mostly a byte a question and stage."""
+    return steps.astype(np.min_scalar_type(-int(steps.max(initial=0)) - 1))
 
 
 def _pace(config: ScheduleConfig, num_epochs: int) -> tuple[int, dict[str, Any]]:

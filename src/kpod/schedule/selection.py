@@ -56,7 +56,7 @@ def select(
         selector: One of SELECTORS.
 
     Returns:
-        A set to which no item can be added; items without cost are always in it. By default it is optimal for up to 12
+        A set to which no item can be added; items without cost are always in it. By default it is optimal for up to 14
         affordable items; in five clusters it is within 1e-4 of the bound from about 1000 items on, 1e-8 from 100 000.
 
     Raises:

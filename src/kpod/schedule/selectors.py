@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kpod.schedule.fill import choose_cores_anew, dearest_first, swap, swap_twice, top_up
+from kpod.schedule.fill import WHOLE, choose_cores_anew, dearest_first, swap, swap_twice, top_up
 from kpod.schedule.knapsack import Knapsack
 
 Mask: TypeAlias = Bool[np.ndarray, " items"]
@@ -30,7 +30,7 @@ def count_prefix_fill(items: Knapsack, cheapest: Mask, bound: float) -> Mask:
     swap(items, chosen)
     swap_twice(items, chosen)
     top_up(items, chosen)
-    if items.value(chosen) >= (1 - CLOSE_ENOUGH) * bound:
+    if len(chosen) > WHOLE and items.value(chosen) >= (1 - CLOSE_ENOUGH) * bound:
         return chosen
     starts = [chosen, dearest_first(items)]
     for start in starts:
