@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from keypoints import NUM_TRAINING, STUDENT, WEIGHTING, Sample, aucs, parts, sample
+from keypoints import NUM_TRAINING, PRECISION, STUDENT, WEIGHTING, Sample, aucs, parts, sample
 from planting import IN_TRAINING, UNSEEN
 
 from kpod.errors import WeightingError
@@ -39,7 +39,7 @@ class Desk:
         self.seed = seed
         self.config = replace(WEIGHTING, warmup_updates=warmup_updates)
         held_out, _, rest = parts()
-        lm = load_model(STUDENT)
+        lm = load_model(STUDENT, PRECISION)
         self.test = sample(lm, held_out, UNSEEN, 0)
         self.training = sample(lm, random.Random(seed).sample(rest, NUM_TRAINING), IN_TRAINING, seed)
         self.table = lm.model.get_input_embeddings().weight.detach().clone()  # type: ignore[operator]
@@ -50,7 +50,7 @@ class Desk:
 
     def predictor(self) -> Predictor:
         torch.manual_seed(self.seed)
-        return with_adapters(load_model(STUDENT), self.config)
+        return with_adapters(load_model(STUDENT, PRECISION), self.config)
 
     def warmed_up(self) -> Predictor:
         predictor = self.predictor()

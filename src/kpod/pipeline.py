@@ -152,8 +152,9 @@ class Pipeline:
         given = weights_in_data(rationales, self.tokens)
         if given is not None:
             return given
-        name = recipe.weighting.predictor
-        predictor = load_model(name, recipe.precision) if name else self._take_student()
+        name, precision = recipe.weighting.predictor, recipe.weighting.precision or recipe.precision
+        alike = name is None and precision == recipe.precision
+        predictor = self._take_student() if alike else load_model(name or recipe.student, precision)
         return weigh_rationales(
             predictor, rationales, self.tokens, recipe.weighting, recipe.data.prompt, recipe.seed, folder
         )

@@ -76,7 +76,9 @@ def pack(
     affordable = np.flatnonzero(costs <= budget)
     by_cost = affordable[np.argsort(costs[affordable], kind="stable")]
     labels = by_first_appearance(clusters[by_cost])
-    by_cluster = np.argsort(labels, kind="stable")
+    by_cluster = np.argsort(
+        labels.astype(np.min_scalar_type(labels.max(initial=0))), kind="stable"
+    )  # few bits sort faster
     index = by_cost[by_cluster]
     cost = costs[index].astype(np.int64)
     divisor = int(np.gcd.reduce(cost)) or 1

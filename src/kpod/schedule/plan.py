@@ -18,7 +18,7 @@ from kpod.config import DiversityConfig, ScheduleConfig
 from kpod.errors import ScheduleError
 from kpod.records import Schedule, StageRecord
 from kpod.schedule.clusters import by_first_appearance
-from kpod.schedule.selection import select
+from kpod.schedule.selection import Selection, select
 from kpod.schedule.selectors import SELECTORS
 from kpod.schedule.ticks import StepTicks, count_ticks
 
@@ -166,13 +166,18 @@ class _Ramp:
         urgent = np.zeros(len(given), dtype=bool)
         if self.config.pace == "deadline" and ramping:
             given, urgent = self._meet_deadline(stage, given, limit)
-        given, value, upper_bound = self._round(given, limit, self._affordable(given, limit) & ~urgent)
-        if self.config.pace == "literal" and ramping:
-            return given, value, upper_bound
-        while (affordable := self._affordable(given, limit)).any():
-            given, round_value, round_bound = self._round(given, limit, affordable)
-            value, upper_bound = value + round_value, upper_bound + round_bound
-        return given, value, upper_bound
+        value = upper_bound = 0.0
+        while True:
+            numbers, costs, left = self._affordable(given, limit)
+            if not len(numbers):
+                return given, value, upper_bound
+            able = ~urgent[numbers]
+            if able.any():
+                given, selection = self._round(given, numbers[able], costs[able], left)
+                value, upper_bound = value + selection.value, upper_bound + selection.upper_bound
+            urgent = np.zeros(len(given), dtype=bool)
+            if self.config.pace == "literal" and ramping:
+                return given, value, upper_bound
 
     def record(
         self, stage: int, before: NDArray[np.int64], given: NDArray[np.int64], value: float, upper_bound: float
@@ -189,26 +194,26 @@ class _Ramp:
             clusters_touched=len(np.unique(self.clusters[selected])),
         )
 
-    def _affordable(self, given: NDArray[np.int64], limit: int) -> Bool[np.ndarray, " questions"]:
-        """The questions with given steps left whose next chunk fits. The finished would be a bonus for nothing."""
-        cost = self.ticks.cost(given, np.full_like(given, self.config.stride))
-        return (given > 0) & (cost <= limit - self.ticks.remaining(given))
+    def _affordable(self, given: NDArray[np.int64], limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """The questions with given steps left whose next chunk fits, its cost, and what is left of the budget.
+
+        The finished are not among them: they would be a bonus for nothing.
+        """
+        cost = self.ticks.cost(given, self.config.stride)
+        left = limit - self.ticks.remaining(given)
+        numbers = np.flatnonzero((given > 0) & (cost <= left))
+        return numbers, cost[numbers], left
 
     def _round(
-        self, given: NDArray[np.int64], limit: int, candidates: Bool[np.ndarray, " questions"]
-    ) -> tuple[NDArray[np.int64], float, float]:
-        """Select among the candidates what the budget left can pay (Eq. 13), and advance it by a stride (Eq. 11)."""
-        if not candidates.any():
-            return given, 0.0, 0.0
-        numbers = np.flatnonzero(candidates)
-        cost = self.ticks.cost(given, np.full_like(given, self.config.stride))
-        beta = self.ticks.to_ticks(self.diversity()[0])
-        left, selector = limit - self.ticks.remaining(given), SELECTORS[self.config.selector]
-        selection = select(cost[numbers], self.clusters[numbers], left, beta, selector)
+        self, given: NDArray[np.int64], numbers: NDArray[np.int64], costs: NDArray[np.int64], left: int
+    ) -> tuple[NDArray[np.int64], Selection]:
+        """Select among candidates what the budget left can pay (Eq. 13), and advance it by a stride (Eq. 11)."""
+        beta, selector = self.ticks.to_ticks(self.diversity()[0]), SELECTORS[self.config.selector]
+        selection = select(costs, self.clusters[numbers], left, beta, selector)
         given = given.copy()
         chosen = numbers[selection.indices]
         given[chosen] = np.maximum(given[chosen] - self.config.stride, 0)
-        return given, selection.value, selection.upper_bound
+        return given, selection
 
     def _meet_deadline(
         self, stage: int, given: NDArray[np.int64], limit: int
@@ -227,10 +232,13 @@ class _Ramp:
         urgent = np.flatnonzero(given > self.config.stride * (stages_left - 1))
         headroom = limit - self.ticks.remaining(given)
         advanced = np.zeros(len(given), dtype=bool)
-        for question in urgent[np.lexsort((cost[urgent], -given[urgent]))]:
-            if cost[question] <= headroom:
-                headroom -= int(cost[question])
-                advanced[question] = True
+        waiting = urgent[np.lexsort((cost[urgent], -given[urgent]))]
+        while len(waiting):  # all up to the first that does not fit, then on behind it with what still could
+            num = int(np.searchsorted(np.cumsum(cost[waiting]), headroom, side="right"))
+            advanced[waiting[:num]] = True
+            headroom -= int(cost[waiting[:num]].sum())
+            waiting = waiting[num + 1 :]
+            waiting = waiting[cost[waiting] <= headroom]
         return np.where(advanced, given - share, given), advanced
 
 

@@ -35,7 +35,9 @@ class StepTicks:
         """B, the difficulty of everything."""
         return int(self.running[-1])
 
-    def cost(self, given: Int[np.ndarray, " questions"], taken: Int[np.ndarray, " questions"]) -> NDArray[np.int64]:
+    def cost(
+        self, given: Int[np.ndarray, " questions"], taken: Int[np.ndarray, " questions"] | int
+    ) -> NDArray[np.int64]:
         """What the last `taken` of the `given` steps of each question cost; all of them where there are fewer."""
         stops = self.starts + given
         cost: NDArray[np.int64] = self.running[stops] - self.running[np.maximum(stops - taken, self.starts)]
