@@ -362,6 +362,22 @@ def test_stages_of_some_updates_each_ramp_up_inside_an_epoch():
     assert {stage for _, stage in sampler} == {5}
 
 
+def test_a_schedule_that_goes_by_feedback_is_asked_before_every_update():
+    told = [1]
+
+    class ByFeedback(Schedule):
+        def at_epoch(self, epochs):
+            return told[-1]
+
+    schedule = ByFeedback(("q",), np.array([[2], [1], [0]], dtype=np.int8))
+    stages = []
+    for _, stage in StageSampler([9] * 6, schedule, seed=0, update_size=2):
+        stages.append(stage)
+        if len(stages) == 4:
+            told.append(2)  # a validation set said so after the second update
+    assert stages == [1, 1, 1, 1, 2, 2]
+
+
 @pytest.mark.parametrize(("strategy", "bucketed"), [("group_by_length", True), ("random", False)])
 def test_the_examples_of_an_update_are_of_like_length_where_the_recipe_says_so(lm, tmp_path, strategy, bucketed):
     tokens = [tiny_tokens(lm, f"q{n}", (2 + 3 * (n % 4),)) for n in range(8)]
