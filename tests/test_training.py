@@ -31,6 +31,7 @@ from kpod.records import SEGMENTS, Schedule
 from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, train_student
 from kpod.training.arguments import check_model_arguments, training_arguments
 from kpod.training.batches import Collator
+from kpod.training.loss import keypoint_loss
 from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 gc.freeze()  # or every training would search the libraries for garbage
@@ -658,6 +659,14 @@ def test_lora_trains_adapters_only_and_is_merged_or_kept(merge, tmp_path):
     assert torch.equal(loaded.get_input_embeddings().weight, tiny_llama().model.get_input_embeddings().weight)
     if merge:
         assert not any("lora" in name for name, _ in loaded.named_parameters())
+
+
+def test_the_loss_is_summed_in_single_precision_under_autocast():
+    logps, weights = torch.tensor([-1.001, -2.003]), torch.tensor([0.3333, 0.777])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = keypoint_loss(logps, weights, 2)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx((1.001 * 0.3333 + 2.003 * 0.777) / 2, rel=1e-6)
 
 
 def test_bf16_keeps_trained_parameters_in_float32_and_writes_bf16(tmp_path):

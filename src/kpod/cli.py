@@ -1,4 +1,7 @@
-"""The command line: arguments in, exit code out. 0 done, 1 a failure of the work, 2 a wrong command, recipe or file."""
+"""The command line: arguments in, exit code out.
+
+0 done, 1 a failure of the work, 2 a wrong command, recipe or file, 128 + its number where a signal ended it.
+"""
 
 import argparse
 import logging
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import kpod
-from kpod.errors import ConfigError, DataError, KpodError
+from kpod.errors import ConfigError, DataError, KpodError, TrainingInterruptedError
 from kpod.recipe import load_recipe
 
 if TYPE_CHECKING:  # the work's imports take seconds; a wrong command or recipe is told at once
@@ -36,7 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.traceback:
             raise
         print(f"kpod: {error}", file=sys.stderr)
+        if isinstance(error, TrainingInterruptedError):
+            return 128 + error.signal
         return 2 if isinstance(error, ConfigError | DataError) else 1
+    except KeyboardInterrupt:
+        if options.traceback:
+            raise
+        print("kpod: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -6,6 +6,7 @@ KpodError
  |- ScheduleError    no schedule can be made from these difficulties
  |- WeightingError   mask learning failed: no answer tokens, or the weights collapsed
  |- TrainingError    the student's training failed: NaN loss, a torn checkpoint
+     |- TrainingInterruptedError  a signal ended it; the same command goes on (exit code 128 + signal)
 
 Every message names the culprit (file and line, id, or recipe key) and what to do about it.
 """
@@ -33,3 +34,15 @@ class WeightingError(KpodError):
 
 class TrainingError(KpodError):
     """The student cannot be trained further."""
+
+
+class TrainingInterruptedError(TrainingError):
+    """A signal ended the training, after a checkpoint.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

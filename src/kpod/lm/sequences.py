@@ -106,18 +106,27 @@ def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
     (peft, DDP, FSDP) see one call and models that scale or cap their logits do so themselves.
     """
     trained = trained_positions(batch)
-    inputs = {k: v for k, v in batch.items() if k not in ("labels", "weights")}
     with _head_only_at(model, trained):
-        logits = model(**inputs, use_cache=False).logits
+        logits = model(**inputs_of(batch), use_cache=False).logits
     return -functional.cross_entropy(logits.float(), batch["labels"][trained], reduction="none")
+
+
+def inputs_of(batch: Batch) -> Batch:
+    """What a model's forward pass is given of a batch."""
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
+
+
+def output_embedding(model: nn.Module) -> nn.Module:
+    """The layer that turns features into logits, of a model that DDP or its like may have wrapped."""
+    unwrapped: Any = getattr(model, "module", model)
+    head: nn.Module = unwrapped.get_output_embeddings()
+    return head
 
 
 @contextmanager
 def _head_only_at(model: nn.Module, positions: Bool[Tensor, "batch length"]) -> Iterator[None]:
     """While active, the output embedding projects only these positions; logits come out as [positions, vocabulary]."""
-    unwrapped: Any = getattr(model, "module", model)  # DDP and its like keep the model there
-    head = unwrapped.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, args: (args[0][positions], *args[1:]))
+    handle = output_embedding(model).register_forward_pre_hook(lambda _, args: (args[0][positions], *args[1:]))
     try:
         yield
     finally:

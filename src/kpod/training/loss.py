@@ -29,7 +29,7 @@ def keypoint_loss(
         >>> keypoint_loss(tensor([-1.0, -2.0]), tensor([0.5, 1.0]), 2)
         tensor(1.2500)
     """
-    return -(weights @ logprobs) / normaliser
+    return -(weights * logprobs).sum() / normaliser  # under autocast `@` would round both to bfloat16
 
 
 def size(weights: Float[Tensor, " trained"], normaliser: Normaliser) -> Float[Tensor, ""]:

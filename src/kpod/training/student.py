@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as logging_of_transformers
 
 from kpod.config import TrainingConfig
-from kpod.errors import ConfigError, TrainingError
+from kpod.errors import ConfigError, TrainingError, TrainingInterruptedError
 from kpod.lm.models import DTYPES, LanguageModel, with_lora
 from kpod.records import Schedule, TokenizedRationale
 from kpod.training.arguments import PASSED, Precision, check_model_arguments, training_arguments
 from kpod.training.batches import StageDataset
 from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
 from kpod.training.export import STAGING, drop_checkpoints, empty_staging, model_card, publish_student, read_record
+from kpod.training.guards import StopOnSignal, check_disk, explained_memory
 from kpod.training.metrics import METRICS, read_metrics
 from kpod.training.trainer import KeypointTrainer
 
@@ -83,7 +85,8 @@ def train_student(
     Raises:
         ConfigError: On arguments that cannot be passed to transformers.
         DataError: If a rationale has no weights or no place in the schedule.
-        TrainingError: If the loss is not finite, a checkpoint belongs to another run, or training was stopped early.
+        TrainingError: If the loss is not finite, a checkpoint belongs to another run, memory or disk do not suffice,
+            or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     finished = _finished(output_dir, fingerprint)
     if finished:
@@ -100,9 +103,17 @@ def train_student(
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
     trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
     started = time.monotonic()
+    stop = StopOnSignal(
+        lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
+    )
+    trainer.add_callback(stop)
+    if not _is_sharded(trainer):
+        per_epoch = math.ceil(len(tokens) / trainer.get_total_train_batch_size(arguments))
+        check_disk(output_dir, cast("torch.nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
     with _no_shard_bars():
-        trainer.train(resume_from_checkpoint=checkpoint)
-        _check_finished(trainer)
+        with stop.listening(), explained_memory(arguments):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        _check_finished(trainer, stop.received)
         record: dict[str, Any] = {
             "updates_per_epoch": math.ceil(trainer.state.max_steps / trainer.state.num_train_epochs),
             "seconds": time.monotonic() - started,
@@ -180,14 +191,15 @@ def _is_sharded(trainer: KeypointTrainer) -> bool:
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
-def _check_finished(trainer: KeypointTrainer) -> None:
+def _check_finished(trainer: KeypointTrainer, received: int) -> None:
     """Refuse to export a half-trained student: transformers returns normally when a callback stops it early."""
     done, wanted = trainer.state.global_step, trainer.state.max_steps
     if done < wanted:
-        raise TrainingError(
+        told = (
             f"training stopped at update {done} of {wanted}; no student was written. "
             "Run the same command again to go on from the last checkpoint"
         )
+        raise TrainingInterruptedError(told, received) if received else TrainingError(told)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from kpod.errors import ConfigError, TrainingError
 from kpod.files import write_text
+from kpod.lm.head import has_linear_head, weighted_nll
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, logprobs, trained_positions
 from kpod.records import SEGMENTS
@@ -80,6 +81,7 @@ class KeypointTrainer(Trainer):
         self._staging: Path | None = None
         self._sampler: StageSampler | None = None
         self._examples: list[Example] = []
+        self._linear_head: bool | None = None
         super().__init__(model, args, train_dataset=train_dataset, processing_class=processing_class, **kwargs)
         self._measured = torch.zeros(6, device=args.device)
         self._evaluated = torch.zeros(2, device=args.device)
@@ -109,14 +111,29 @@ class KeypointTrainer(Trainer):
         Raises:
             TrainingError: If the loss is not finite.
         """
-        logps, weights = _predict(model, inputs)
+        weights = inputs["weights"][trained_positions(inputs)]
         normaliser = size(weights, self.normaliser) if num_items_in_batch is None else num_items_in_batch
-        loss = keypoint_loss(logps, weights, normaliser)
+        loss, logps = self._loss(model, inputs, normaliser)
         if not torch.isfinite(loss):
             raise self._failure(f"the loss is {loss.item()}", inputs["examples"])
         self._measured += _measures(loss, logps, inputs["examples"])
         self._examples += inputs["examples"]
         return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
+
+    def _loss(
+        self, model: nn.Module, inputs: StageBatch, normaliser: Tensor | float | int
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " trained"]]:
+        """The batch's share of Eq. 15, and log P of every trained token."""
+        batch = {name: value for name, value in inputs.items() if name != "examples"}
+        weights = batch["weights"][trained_positions(batch)]
+        if self._linear_head is None:
+            # fp16's scaling of the loss comes too late for gradients made in the forward pass.
+            general = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.fp16
+            self._linear_head = not general and has_linear_head(model, batch)
+        if self._linear_head:
+            return weighted_nll(model, batch, weights / normaliser)
+        found = logprobs(model, batch)
+        return keypoint_loss(found, weights, normaliser), found.detach()
 
     def _get_num_items_in_batch(self, batch_samples: list[StageBatch], device: torch.device) -> Tensor:
         """The normaliser of an optimiser step: over its accumulated batches, and over all processes."""
@@ -170,10 +187,10 @@ class KeypointTrainer(Trainer):
     ) -> tuple[Tensor, None, None]:
         """The loss of an evaluation batch; logits are never gathered."""
         with torch.no_grad():
-            logps, weights = _predict(model, self._prepare_inputs(inputs))
-        number = size(weights, self.normaliser)
-        self._evaluated += torch.stack([keypoint_loss(logps, weights, 1.0), number])
-        return keypoint_loss(logps, weights, number), None, None
+            loss, _ = self._loss(model, inputs := self._prepare_inputs(inputs), 1.0)
+        number = size(inputs["weights"][trained_positions(inputs)], self.normaliser)
+        self._evaluated += torch.stack([loss, number])
+        return loss / number, None, None
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers', with the loss of the set in place of its batches' mean."""
@@ -239,12 +256,6 @@ def _collator(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizer
         raise ConfigError("KeypointTrainer needs processing_class=tokenizer: it pads batches and is saved along")
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     return Collator(LanguageModel.of(cast("PreTrainedModel", base), tokenizer))
-
-
-def _predict(model: nn.Module, inputs: StageBatch) -> tuple[Float[Tensor, " trained"], Float[Tensor, " trained"]]:
-    """Log P and weight of every trained token of a batch."""
-    batch = {name: value for name, value in inputs.items() if name != "examples"}
-    return logprobs(model, batch), batch["weights"][trained_positions(batch)]
 
 
 @torch.no_grad()

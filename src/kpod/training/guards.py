@@ -1,0 +1,120 @@
+# ruff: noqa: ARG002 (a callback is given more than it needs)
+"""What can stop a training from outside: signals, memory, the disk. Each ends in a sentence that says what to do."""
+
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kpod.errors import TrainingError
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GIB = 2**30
+
+
+class StopOnSignal(TrainerCallback):
+    """Ends training after the update in which a signal comes, with a checkpoint to go on from.
+
+    Args:
+        agree: The greatest of a number over all processes; asked after every update, on every process.
+
+    Attributes:
+        received: The signal, 0 before one came.
+    """
+
+    def __init__(self, agree: Callable[[int], int]) -> None:
+        self.agree = agree
+        self.received = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the first SIGTERM or SIGINT; a second one does what it always did."""
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
+            yield
+            return
+
+        def note(number: int, _: FrameType | None) -> None:
+            self.received = number
+            restore()
+            log.warning("%s: saving a checkpoint after this update", signal.Signals(number).name)
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        before = {number: signal.signal(number, note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            restore()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop everywhere where a signal came anywhere."""
+        self.received = self.agree(self.received)
+        if self.received:
+            control.should_save = control.should_training_stop = True
+
+
+@contextmanager
+def explained_memory(arguments: TrainingArguments) -> Iterator[None]:
+    """Turn running out of memory into a TrainingError that says what to lower for the same effective batch."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        size, accumulated = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+        advice = "set training.gradient_checkpointing: true, train adapters (training.lora), or lower data.max_length"
+        if size > 1:
+            advice = (
+                f"for the same updates set training.per_device_train_batch_size: {-(-size // 2)} and "
+                f"training.gradient_accumulation_steps: {2 * accumulated}; or {advice}"
+            )
+        raise TrainingError(f"out of memory: {advice}. What was trained so far is kept") from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def check_disk(folder: Path, model: nn.Module, arguments: TrainingArguments, num_updates: int) -> None:
+    """Say before training whether the disk holds the checkpoints to come and the student.
+
+    Counted are float32 weights, two moments for every trained parameter, and one checkpoint more than are kept: the
+    oldest goes when the newest is whole.
+
+    Raises:
+        TrainingError: If it does not.
+    """
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    weights = trained if hasattr(model, "peft_config") else sum(p.numel() for p in model.parameters())
+    found = len(list(folder.glob("checkpoint-*")))
+    num = max(0, _num_kept(arguments, num_updates) + 1 - found)
+    needed = 4 * (num * (weights + 2 * trained) + weights)
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise TrainingError(
+            f"{existing} has {free / GIB:.1f} GiB left, and training needs about {needed / GIB:.1f} GiB for {num} "
+            "checkpoints and the student; free some space, lower training.save_total_limit, or set runs to another disk"
+        )
+
+
+def _num_kept(arguments: TrainingArguments, num_updates: int) -> int:
+    """Checkpoints that are kept at once."""
+    strategy = str(getattr(arguments.save_strategy, "value", arguments.save_strategy))
+    if strategy == "no":
+        return -1  # and none is written
+    saves = int(arguments.num_train_epochs) if strategy == "epoch" else num_updates // max(1, int(arguments.save_steps))
+    return min(saves, arguments.save_total_limit or saves)

@@ -1,0 +1,138 @@
+# ruff: noqa: ARG002 (a callback is given more than it needs)
+"""What stops a training from outside: signals, memory, the disk."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+
+import kpod.cli
+from killed_runs import CONFIG
+from kpod.config import TrainingConfig
+from kpod.errors import TrainingError, TrainingInterruptedError
+from kpod.records import Schedule
+from kpod.training import train_student
+from kpod.training.guards import check_disk, explained_memory
+from tiny import tiny_llama, tiny_tokens, tiny_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+
+
+class Send(TrainerCallback):
+    """Sends this process a signal in the middle of an update."""
+
+    def __init__(self, number, update):
+        self.number = number
+        self.update = update
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step == self.update - 1:
+            os.kill(os.getpid(), self.number)
+
+
+def run(folder: Path, callbacks=(), config: TrainingConfig = CONFIG):
+    lm = tiny_llama(dropout=0.1)
+    tokens = [tiny_tokens(lm, f"q{n}", (2 + n % 3, 3)) for n in range(6)]
+    schedule = Schedule(tuple(t.id for t in tokens), np.array([[2] * 6, [1] * 6, [0] * 6]))
+    weights = {t.id: tiny_weights(t) for t in tokens}
+    options = {"seed": 3, "output_dir": folder, "precision": "fp32", "fingerprint": "tiny"}
+    return train_student(lm, tokens, weights, schedule, config, callbacks=callbacks, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to_the_same_bytes(number, tmp_path):
+    handlers = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(TrainingInterruptedError, match="stopped at update 5 of 9; no student was written") as told:
+        run(tmp_path / "stopped", [Send(number, 5)])
+    assert told.value.signal == number
+    assert (tmp_path / "stopped" / "checkpoint-5").is_dir()
+    assert not (tmp_path / "stopped" / "config.json").exists()
+    assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == handlers
+    run(tmp_path / "stopped")
+    run(tmp_path / "whole")
+    stopped, whole = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("stopped", "whole")
+    )
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
+    assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_a_signal_in_the_last_update_finds_the_work_done(tmp_path):
+    assert run(tmp_path, [Send(signal.SIGTERM, 9)]).updates == 9
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(TrainingInterruptedError("stopped", signal.SIGTERM), 143), (KeyboardInterrupt(), 130)]
+)
+def test_the_exit_code_tells_the_signal(error, code, monkeypatch, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: tiny\n")
+
+    def fail(recipe, options):
+        raise error
+
+    monkeypatch.setitem(kpod.cli.VERBS, "run", fail)
+    assert kpod.cli.main(["run", str(tmp_path / "recipe.yaml")]) == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_running_out_of_memory_says_what_to_lower_for_the_same_updates(error, tmp_path):
+    config = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=6, gradient_accumulation_steps=2, use_cpu=True
+    )
+    advice = "training.per_device_train_batch_size: 3 and training.gradient_accumulation_steps: 4; or set"
+    with pytest.raises(TrainingError, match=advice), explained_memory(config):
+        raise error
+
+
+def test_a_batch_of_one_cannot_be_halved_and_other_errors_pass(tmp_path):
+    config = TrainingArguments(str(tmp_path), per_device_train_batch_size=1, use_cpu=True)
+    with (
+        pytest.raises(TrainingError, match=r"out of memory: set training\.gradient_checkpointing"),
+        explained_memory(config),
+    ):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="shapes"), explained_memory(config):
+        raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize(
+    ("options", "found", "number"),
+    [
+        ({"save_strategy": "epoch", "num_train_epochs": 5}, 0, 6),
+        ({"save_strategy": "epoch", "num_train_epochs": 5, "save_total_limit": 2}, 0, 3),
+        ({"save_strategy": "epoch", "num_train_epochs": 5, "save_total_limit": 2}, 2, 1),
+        ({"save_strategy": "steps", "save_steps": 10, "save_total_limit": 9}, 0, 4),
+        ({"save_strategy": "no"}, 0, 0),
+    ],
+)
+def test_the_disk_must_hold_the_checkpoints_to_come(options, found, number, tmp_path, monkeypatch):
+    for step in range(found):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    model = torch.nn.Linear(3, 4, bias=False)
+    config = TrainingArguments(str(tmp_path), use_cpu=True, **options)
+    needed = 4 * 12 * (3 * number + 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
+    check_disk(tmp_path, model, config, num_updates=30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(TrainingError, match=f"for {number} checkpoints and the student"):
+        check_disk(tmp_path, model, config, num_updates=30)
+
+
+def test_a_full_disk_is_told_before_training_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match="free some space"):
+        run(tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()

@@ -1,0 +1,140 @@
+"""The loss without logits: the same numbers and gradients as by way of them, chunk by chunk."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+from kpod.lm import head
+from kpod.lm.head import has_linear_head, weighted_nll
+from kpod.lm.models import LanguageModel
+from kpod.lm.sequences import collate, example_at, logprobs
+from tiny import VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens
+
+SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+
+
+def gemma():
+    """Caps its logits."""
+    torch.manual_seed(0)
+    return LanguageModel.of(Gemma2ForCausalLM(Gemma2Config(**SIZES, **HEADS, head_dim=16)).eval(), byte_tokenizer())
+
+
+def cohere():
+    """Scales its logits."""
+    torch.manual_seed(0)
+    return LanguageModel.of(CohereForCausalLM(CohereConfig(**SIZES, **HEADS)).eval(), byte_tokenizer())
+
+
+def batch_of(lm, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    examples = []
+    for number, steps in enumerate([(2, 3), (4,), (1, 2, 2)]):
+        tokens = tiny_tokens(lm, f"q{number}", steps)
+        weights = torch.rand(tokens.num_tokens, generator=rng).numpy()
+        examples.append(example_at(tokens, weights, number % 2, encoder_decoder=lm.encoder_decoder))
+    return collate(examples, lm)
+
+
+def gradients(lm, loss):
+    lm.model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in lm.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5], ids=["causal", "t5"])
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_loss_and_gradients_are_those_of_the_logits_however_they_are_cut(make, rows, monkeypatch):
+    monkeypatch.setattr(head, "LOGITS_PER_CHUNK", rows * VOCABULARY)
+    lm = make()
+    batch = batch_of(lm)
+    assert has_linear_head(lm.model, batch)
+    coefficients = torch.rand(int((batch["labels"] != -100).sum()), generator=torch.Generator().manual_seed(1))
+    loss, found = weighted_nll(lm.model, batch, coefficients)
+    expected = logprobs(lm.model, batch)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert not found.requires_grad
+    direct = -(coefficients @ expected)
+    assert loss.item() == pytest.approx(direct.item(), rel=1e-6)
+    here, there = gradients(lm, 3 * loss), gradients(lm, 3 * direct)
+    assert here.keys() == there.keys()
+    for name, gradient in there.items():
+        assert (here[name] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), name
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 7), st.integers(2, 9), st.booleans(), st.integers(0, 99))
+def test_the_gradients_pass_a_numerical_check(rows, vocabulary, biased, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    hidden, weight = draw(rows, 3).requires_grad_(), draw(vocabulary, 3).requires_grad_()
+    bias = draw(vocabulary).requires_grad_() if biased else None
+    labels = torch.randint(vocabulary, (rows,), generator=generator)
+    coefficients = draw(rows).float()
+    found, _ = head._ChunkedNll.apply(hidden, weight, bias, labels, coefficients, torch.float64, True)
+    found.backward()
+    logits = nn.functional.linear(hidden, weight, bias)
+    expected = coefficients.double() @ nn.functional.cross_entropy(logits, labels, reduction="none")
+    for parameter in (hidden, weight, *([bias] if biased else [])):
+        (gradient,) = torch.autograd.grad(expected, parameter, retain_graph=True)
+        assert torch.allclose(parameter.grad, gradient, atol=1e-5)
+
+
+def test_no_logits_come_out_of_the_model():
+    lm = tiny_llama()
+    shapes = []
+    handle = lm.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: shapes.append(logits.shape))
+    batch = batch_of(lm)
+    weighted_nll(lm.model, batch, torch.ones(int((batch["labels"] != -100).sum())))
+    handle.remove()
+    assert [shape.numel() for shape in shapes] == [0]
+
+
+@pytest.mark.parametrize("make", [gemma, cohere])
+def test_a_model_that_caps_or_scales_its_logits_has_no_linear_head(make):
+    lm = make()
+    assert not has_linear_head(lm.model, batch_of(lm))
+
+
+def test_asking_leaves_the_random_numbers_alone():
+    lm = tiny_llama(dropout=0.5)
+    lm.model.train()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    has_linear_head(lm.model, batch_of(lm))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_without_gradients_there_are_none():
+    lm = tiny_llama()
+    batch = batch_of(lm)
+    with torch.no_grad():
+        loss, _ = weighted_nll(lm.model, batch, torch.ones(int((batch["labels"] != -100).sum())))
+    assert not loss.requires_grad
+
+
+def test_in_bf16_the_numbers_are_those_of_bf16():
+    lm = tiny_llama()
+    batch = batch_of(lm)
+    coefficients = torch.full((int((batch["labels"] != -100).sum()),), 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, found = weighted_nll(lm.model, batch, coefficients)
+        expected = logprobs(lm.model, batch)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected, atol=1e-5)
+    for name, gradient in gradients(lm, -(coefficients @ expected)).items():
+        here = gradients(lm, weighted_nll_in_bf16(lm, batch, coefficients))[name]
+        assert torch.allclose(here, gradient, rtol=0.05, atol=1e-3), name
+    assert loss.item() == pytest.approx(-(coefficients @ expected).item(), rel=1e-5)
+
+
+def weighted_nll_in_bf16(lm, batch, coefficients):
+    with torch.autocast("cpu", torch.bfloat16):
+        return weighted_nll(lm.model, batch, coefficients)[0]
