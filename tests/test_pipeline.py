@@ -228,6 +228,17 @@ def test_at_most_max_steps_are_told_apart(data: Path, tmp_path: Path) -> None:
     assert max(t.num_steps for t in usual) > 2
 
 
+def test_validation_questions_choose_the_student_and_belong_to_its_key(data: Path, tmp_path: Path) -> None:
+    questions = ["--training.validation.questions", str(data / "rationales.jsonl")]
+    found = recipe(data, tmp_path, "llama", *questions, "--training.validation.limit", "2")
+    run(found)
+    lines = artifacts.read_jsonl(folder_of(found) / "student" / "metrics.jsonl")
+    assert [line["validation_accuracy"] for line in lines if "validation_accuracy" in line] == [0.0] * 4
+    more = recipe(data, tmp_path, "llama", *questions, "--training.validation.limit", "3")
+    assert Pipeline(more).keys["student"] != Pipeline(found).keys["student"]
+    assert Pipeline(more).keys["plan"] == Pipeline(found).keys["plan"]
+
+
 def test_check_lists_all_findings_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(

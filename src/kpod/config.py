@@ -1,19 +1,14 @@
 """The recipe: one frozen dataclass per phase, defaults from the paper's appendix A.
 
-This module holds what a recipe may say; `kpod.recipe` reads YAML and command lines into it.
+This module holds what a recipe may say, all of it, so that whoever writes one finds every key in one file;
+`kpod.recipe` reads YAML and command lines into it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kpod.errors import ConfigError
-
-
-def require(condition: bool, key: str, value: object, wanted: str) -> None:
-    """Raise ConfigError naming the recipe key unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{key} is {value!r}; it must be {wanted}")
+from kpod.errors import require, require_positive
 
 
 @dataclass(frozen=True)
@@ -80,10 +75,7 @@ class DataConfig:
     """Longest tokenised rationale, prompt included; longer ones are dropped and counted."""
 
     def __post_init__(self) -> None:
-        for name in ("train_limit", "test_limit", "max_steps"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"data.{name}", value, "a positive number or null")
-        require(self.max_length > 0, "data.max_length", self.max_length, "a positive number of tokens")
+        require_positive(self, "data", "train_limit", "test_limit", "max_steps", "max_length")
 
 
 @dataclass(frozen=True)
@@ -149,13 +141,11 @@ class WeightingConfig:
     """How soft the weights are around the threshold alpha / n, in units of the tokens' mean distance from it."""
 
     def __post_init__(self) -> None:
-        require(self.mask_loss_weight > 0, "weighting.mask_loss_weight", self.mask_loss_weight, "above 0")
-        require(self.temperature > 0, "weighting.temperature", self.temperature, "above 0")
+        require_positive(self, "weighting", "mask_loss_weight", "temperature", "warmup_updates", "observations")
+        require_positive(self, "weighting", "prefixes", "batch_size", "lora_rank")
         weight = self.rationale_loss_weight
         require(weight >= 0, "weighting.rationale_loss_weight", weight, "at least 0")
         require(self.masks >= 2 and self.masks % 2 == 0, "weighting.masks", self.masks, "an even number, at least 2")
-        for name in ("warmup_updates", "observations", "prefixes", "batch_size", "lora_rank"):
-            require(getattr(self, name) > 0, f"weighting.{name}", getattr(self, name), "a positive number")
 
 
 @dataclass(frozen=True)
@@ -210,10 +200,7 @@ class ScheduleConfig:
     """Steps that every question writes at least, whatever the budget."""
 
     def __post_init__(self) -> None:
-        require(
-            self.ramp_stages is None or self.ramp_stages >= 1, "schedule.ramp_stages", self.ramp_stages, "at least 1"
-        )
-        require(self.stages is None or self.stages >= 1, "schedule.stages", self.stages, "at least 1")
+        require_positive(self, "schedule", "ramp_stages", "stages", "num_clusters", "stride")
         require(
             self.stages is None or self.ramp_stages is None,
             "schedule.stages",
@@ -223,9 +210,23 @@ class ScheduleConfig:
         require(self.first_stage in (0, 1), "schedule.first_stage", self.first_stage, "0 or 1")
         require(0 <= self.initial_fraction <= 1, "schedule.initial_fraction", self.initial_fraction, "between 0 and 1")
         require(self.growth_exponent > -1, "schedule.growth_exponent", self.growth_exponent, "above -1")
-        require(self.num_clusters >= 1, "schedule.num_clusters", self.num_clusters, "at least 1")
-        require(self.stride >= 1, "schedule.stride", self.stride, "at least 1")
         require(self.min_output_steps >= 0, "schedule.min_output_steps", self.min_output_steps, "at least 0")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Questions that are asked between epochs, to choose the checkpoint that answers best."""
+
+    questions: str
+    """A data set, named as in `data.tests`; none of its questions should be in a test set."""
+    limit: int = 100
+    """Ask the first so many."""
+    every_epochs: int = 1
+    patience: int | None = None
+    """Stop after so many validations without a better accuracy, counted from stage T on; null: train all epochs."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "training.validation", "limit", "every_epochs", "patience")
 
 
 @dataclass(frozen=True)
@@ -247,12 +248,14 @@ class TrainingConfig:
     """What the summed loss of an optimiser step is divided by: trained tokens, or their summed weights."""
     given: Literal["encoder", "decoder"] = "encoder"
     """Where an encoder-decoder student reads the given steps (no effect on causal students)."""
+    validation: ValidationConfig | None = None
+    """The checkpoint with the best accuracy on these questions becomes the student; null: the last one."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further TrainingArguments; a recipe writes them straight under `training`."""
 
     def __post_init__(self) -> None:
-        for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"):
-            require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "a positive number")
+        names = ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
+        require_positive(self, "training", *names)
 
 
 @dataclass(frozen=True)
@@ -265,8 +268,7 @@ class EvaluationConfig:
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
-        require(self.batch_size > 0, "evaluation.batch_size", self.batch_size, "a positive number")
-        require(self.max_new_tokens > 0, "evaluation.max_new_tokens", self.max_new_tokens, "a positive number")
+        require_positive(self, "evaluation", "batch_size", "max_new_tokens")
 
 
 @dataclass(frozen=True)

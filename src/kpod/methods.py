@@ -5,13 +5,16 @@ A method is what weighs tokens and what orders steps.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kpod.config import DiversityConfig, ScheduleConfig
+from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.records import Schedule, TokenizedRationale, Weights
+from kpod.schedule.clusters import cluster_questions, glove_embeddings
 from kpod.schedule.plan import linear_schedule, make_schedule, whole_rationales
 from kpod.weighting.given import uniform_weights
 
@@ -78,6 +81,16 @@ def whole(
 ) -> Schedule:
     """Whole rationales from the first epoch."""
     return whole_rationales(list(difficulties))
+
+
+def cluster(lm: LanguageModel, questions: Sequence[str], config: ScheduleConfig, seed: int) -> NDArray[np.int64]:
+    """Groups of similar questions (C_k of Eq. 12), by the student's input embeddings or by GloVe vectors."""
+    if config.embeddings != "student":
+        embeddings = glove_embeddings(Path(config.embeddings), questions)
+    else:
+        ids = [lm.tokenizer(question, add_special_tokens=False).input_ids for question in questions]
+        embeddings = mean_input_embeddings(lm, ids).numpy()
+    return cluster_questions(embeddings, config.num_clusters, seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,21 +16,20 @@ from numpy.typing import NDArray
 import kpod
 from kpod import artifacts
 from kpod.artifacts import RunFolder, key_of
-from kpod.config import Recipe, ScheduleConfig, require
+from kpod.config import Recipe, ScheduleConfig
 from kpod.data.datasets import load_questions, load_rationales
 from kpod.difficulty import assess
-from kpod.errors import DataError
+from kpod.errors import DataError, require
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.generation import answer_questions
 from kpod.files import write_text
 from kpod.lm.encoding import encode
-from kpod.lm.models import LanguageModel, load_model, mean_input_embeddings, model_identity
+from kpod.lm.models import LanguageModel, load_model, model_identity
 from kpod.lm.processes import first_process_first, is_first_process
 from kpod.merging import merge_shortest
-from kpod.methods import METHODS, Method
+from kpod.methods import METHODS, Method, cluster
 from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
-from kpod.schedule.clusters import cluster_questions, glove_embeddings
 from kpod.steps import split_steps
 from kpod.teacher.recorded import filter_rationales
 from kpod.training import TrainingSummary, check_arguments, train_student
@@ -178,14 +177,8 @@ class Pipeline:
 
     def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
         """Groups of similar questions: one number per tokenised rationale."""
-        questions = {r.id: r.question for r in self.sources[0]}
-        asked = [questions[t.id] for t in self.tokens]
-        if config.embeddings != "student":
-            embeddings = glove_embeddings(Path(config.embeddings), [q.question for q in asked])
-        else:
-            ids = [self.student.tokenizer(q.question, add_special_tokens=False).input_ids for q in asked]
-            embeddings = mean_input_embeddings(self.student, ids).numpy()
-        return cluster_questions(embeddings, config.num_clusters, self.recipe.seed)
+        questions = {r.id: r.question.question for r in self.sources[0]}
+        return cluster(self.student, [questions[t.id] for t in self.tokens], config, self.recipe.seed)
 
     # -- lines 5-11: the student (Eq. 14-15) -----------------------------------------------------------
 
@@ -205,7 +198,17 @@ class Pipeline:
             precision=self.recipe.precision,
             fingerprint=self.keys["student"],
             base_model=self.recipe.student,
+            validate=lambda lm: summarise("validation", self._answer(lm, self._validation)).value,
         )
+
+    @cached_property
+    def _validation(self) -> list[Question]:
+        """The questions that choose the checkpoint; none where the last one is taken."""
+        config, data = self.recipe.training.validation, self.recipe.data
+        return load_questions(config.questions, replace(data, test_limit=config.limit)) if config else []
+
+    def _answer(self, lm: LanguageModel, questions: Sequence[Question]) -> list[Prediction]:
+        return answer_questions(lm, questions, self.recipe.data.prompt, self.recipe.evaluation)
 
     def _set_aside_another_student(self) -> None:
         """Keep a student, or checkpoints, of another recipe under another name."""
@@ -235,7 +238,7 @@ class Pipeline:
             questions = load_questions(test, self.recipe.data)
 
             def make(folder: Path, test: str = test, questions: list[Question] = questions) -> None:
-                predictions = answer_questions(loaded(), questions, self.recipe.data.prompt, self.recipe.evaluation)
+                predictions = self._answer(loaded(), questions)
                 artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
 
             self._phase(artifacts.evaluation_phase(when, test), self._evaluation_key(name, questions), make)
@@ -280,7 +283,7 @@ class Pipeline:
             "tokens": tokens,
             "weights": weights,
             "plan": plan,
-            "student": key_of(plan, asdict(recipe.training)),
+            "student": key_of(plan, asdict(recipe.training), [artifacts.question_row(q) for q in self._validation]),
         }
 
     def _phase(self, phase: str, key: str, make: Callable[[Path], None]) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from kpod.config import Recipe, TrainingConfig, require
-from kpod.errors import ConfigError
+from kpod.config import Recipe, TrainingConfig
+from kpod.errors import ConfigError, require
 from kpod.safe_yaml import dump_yaml, parse_yaml, read_yaml
 
 _RUN_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,64}")

@@ -94,4 +94,5 @@ def _telling(tokens: list[TokenizedRationale], rationales: dict[str, Rationale])
 def _loss_curve(path: Path) -> tuple[tuple[int, float, int], ...]:
     if not path.is_file():
         return ()
-    return tuple((line["step"], line["loss"], line["stage"] or 0) for line in artifacts.read_jsonl(path))
+    lines = [line for line in artifacts.read_jsonl(path) if "loss" in line]
+    return tuple((line["step"], line["loss"], line["stage"] or 0) for line in lines)

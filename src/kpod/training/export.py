@@ -3,12 +3,20 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+from transformers import TrainingArguments
+
+from kpod.config import TrainingConfig
 from kpod.errors import TrainingError
 from kpod.files import flush_to_disk
+from kpod.lm.models import DTYPES, LanguageModel
 from kpod.safe_yaml import dump_yaml
+from kpod.training.arguments import PASSED, Precision
+from kpod.training.trainer import KeypointTrainer
 
 STAGING = ".staging-final"
 RECORD = "kpod_training.json"
@@ -103,3 +111,47 @@ Trained from {start} on a teacher's rationales by keypoint-based progressive cha
 {_CITATION}
 ```
 """
+
+
+def export(
+    trainer: KeypointTrainer,
+    lm: LanguageModel,
+    config: TrainingConfig,
+    precision: Precision,
+    base_model: str | None,
+    record: dict[str, Any],
+) -> None:
+    """Write the final student, on one process where the model is whole, on all where it is sharded."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    keeps_adapters = config.lora is not None and not config.merge_lora
+    if isinstance(model, PeftModel) and not keeps_adapters:
+        model = model.merge_and_unload()
+    if not (keeps_adapters or trainer.is_sharded):
+        model = model.to(DTYPES[precision])
+
+    card = model_card(base_model, "peft" if keeps_adapters else "transformers", _settings(config, trainer.args))
+    folder, first = Path(str(trainer.args.output_dir)), trainer.is_world_process_zero()
+    staging = empty_staging(folder) if first else folder / STAGING
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_sharded:
+        trainer.save_model(str(staging), _internal_call=True)
+    elif first:
+        model.save_pretrained(staging)
+        lm.tokenizer.save_pretrained(staging)
+    trainer.accelerator.wait_for_everyone()
+    if first:
+        publish_student(folder, card, {"fingerprint": trainer.fingerprint, **record})
+    trainer.accelerator.wait_for_everyone()
+
+
+def _settings(config: TrainingConfig, arguments: TrainingArguments) -> dict[str, object]:
+    """Hyper-parameters for the model card."""
+    shown = (*PASSED[:-1], "optim", "lr_scheduler_type", "weight_decay", "max_grad_norm", "seed")
+    settings: dict[str, object] = {name: _plain(getattr(arguments, name)) for name in shown}
+    settings |= {"num_processes": arguments.world_size, "mixed precision": arguments.mixed_precision}
+    settings |= {"weight_normalisation": config.weight_normalisation, "normaliser": config.normaliser}
+    return settings | ({f"lora {k}": v for k, v in asdict(config.lora).items()} if config.lora else {})
+
+
+def _plain(value: Any) -> object:
+    return getattr(value, "value", value)

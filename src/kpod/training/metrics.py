@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from kpod.files import write_text
 
 METRICS = "metrics.jsonl"
+VALIDATION = "validation_accuracy"
 
 Metrics = dict[str, float | int | None]
 
@@ -46,13 +47,26 @@ class MetricsFile(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the update's line through to the disk, before a checkpoint can count it."""
         measured = self.take()
+        self._append(state, {**measured, "learning_rate": self._learning_rate})
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write a validation's accuracy; losses are written update by update."""
+        if VALIDATION in kwargs["logs"]:
+            self._append(state, {VALIDATION: kwargs["logs"][VALIDATION]})
+
+    def _append(self, state: TrainerState, values: Metrics) -> None:
         if not state.is_world_process_zero:
             return
-        line = {"step": state.global_step, "epoch": state.epoch, **measured, "learning_rate": self._learning_rate}
+        line = {"step": state.global_step, "epoch": state.epoch, **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def read_updates(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file that tell of an update."""
+    return [line for line in read_metrics(path) if "loss" in line]
 
 
 def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:

@@ -3,9 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,19 +13,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from torch import nn
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as logging_of_transformers
 
 from kpod.config import TrainingConfig
 from kpod.errors import ConfigError, TrainingError, TrainingInterruptedError
-from kpod.lm.models import DTYPES, LanguageModel, with_lora
+from kpod.lm.models import LanguageModel, evaluating, with_lora
 from kpod.records import Schedule, TokenizedRationale
-from kpod.training.arguments import PASSED, Precision, check_model_arguments, training_arguments
+from kpod.training.arguments import Precision, check_model_arguments, training_arguments
 from kpod.training.batches import StageDataset
 from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
-from kpod.training.export import STAGING, drop_checkpoints, empty_staging, model_card, publish_student, read_record
+from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
-from kpod.training.metrics import METRICS, read_metrics
+from kpod.training.metrics import METRICS, read_updates
+from kpod.training.selection import BestByAccuracy
 from kpod.training.trainer import KeypointTrainer
 
 log = logging.getLogger(__name__)
@@ -62,6 +65,7 @@ def train_student(
     precision: Precision,
     fingerprint: str,
     base_model: str | None = None,
+    validate: Callable[[LanguageModel], float] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSummary:
     """Train a student on its schedule with the loss of Eq. 15 and write it to `output_dir`.
@@ -80,6 +84,7 @@ def train_student(
         precision: fp32, or bf16 arithmetic; parameters that are trained are kept in float32 while they are.
         fingerprint: Says from which data, weights, schedule and recipe; a checkpoint with another one is refused.
         base_model: Hub name for the model card.
+        validate: The accuracy of a student as it is, in [0, 1]; needed where `config.validation` is set.
         callbacks: Further callbacks of transformers.
 
     Raises:
@@ -103,22 +108,24 @@ def train_student(
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
     trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
     started = time.monotonic()
+    selection = _selection(trainer, lm, schedule, config, validate)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
     )
     trainer.add_callback(stop)
-    if not _is_sharded(trainer):
+    if not trainer.is_sharded:
         per_epoch = math.ceil(len(tokens) / trainer.get_total_train_batch_size(arguments))
-        check_disk(output_dir, cast("torch.nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
+        check_disk(output_dir, cast("nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
     with _no_shard_bars():
         with stop.listening(), explained_memory(arguments):
-            trainer.train(resume_from_checkpoint=checkpoint)
-        _check_finished(trainer, stop.received)
+            over = _train(trainer, checkpoint, selection)
+        if not over:
+            _check_finished(trainer, stop.received)
         record: dict[str, Any] = {
             "updates_per_epoch": math.ceil(trainer.state.max_steps / trainer.state.num_train_epochs),
             "seconds": time.monotonic() - started,
         }
-        _export(trainer, lm, config, precision, base_model, record)
+        export(trainer, lm, config, precision, base_model, record)
     return _summary(output_dir, **record)
 
 
@@ -167,7 +174,7 @@ def _trainer(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
-    if config.lora and config.merge_lora and _is_sharded(trainer):
+    if config.lora and config.merge_lora and trainer.is_sharded:
         raise ConfigError(
             "training.merge_lora: adapters cannot be merged into a sharded model; set it to false and merge afterwards"
         )
@@ -187,8 +194,41 @@ def _trainable(model: PreTrainedModel, config: TrainingConfig, seed: int) -> Pre
     return trained
 
 
-def _is_sharded(trainer: KeypointTrainer) -> bool:
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+def _selection(
+    trainer: KeypointTrainer,
+    lm: LanguageModel,
+    schedule: Schedule,
+    config: TrainingConfig,
+    validate: Callable[[LanguageModel], float] | None,
+) -> BestByAccuracy | None:
+    """What chooses the checkpoint, made part of the trainer; None where the recipe wants the last one."""
+    if config.validation is None:
+        return None
+    if validate is None or trainer.is_sharded:
+        raise ConfigError("training.validation: a sharded student is not asked while it trains; leave it out")
+
+    def accuracy(model: nn.Module) -> float:
+        asked = replace(lm, model=trainer.accelerator.unwrap_model(model))
+        with evaluating(model):
+            found = torch.tensor(validate(asked), dtype=torch.float64, device=trainer.args.device)
+        return float(trainer.accelerator.gather(found).flatten()[0])  # the first process's, should they ever differ
+
+    selection = BestByAccuracy(accuracy, config.validation, schedule, trainer.log)
+    trainer.add_callback(selection)
+    trainer.args.load_best_model_at_end = True
+    return selection
+
+
+def _train(trainer: KeypointTrainer, checkpoint: str | None, selection: BestByAccuracy | None) -> bool:
+    """Train, and say whether the selection ended it early; a run that was killed after that is not trained further."""
+    if selection and checkpoint:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        if selection.is_over(state):
+            trainer.state = state
+            trainer._load_best_model()
+            return True
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return selection is not None and selection.is_over(trainer.state)
 
 
 def _check_finished(trainer: KeypointTrainer, received: int) -> None:
@@ -215,52 +255,8 @@ def _no_shard_bars() -> Iterator[None]:
         logging_of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _export(
-    trainer: KeypointTrainer,
-    lm: LanguageModel,
-    config: TrainingConfig,
-    precision: Precision,
-    base_model: str | None,
-    record: dict[str, Any],
-) -> None:
-    """Write the final student, on one process where the model is whole, on all where it is sharded."""
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    keeps_adapters = config.lora is not None and not config.merge_lora
-    if isinstance(model, PeftModel) and not keeps_adapters:
-        model = model.merge_and_unload()
-    if not (keeps_adapters or _is_sharded(trainer)):
-        model = model.to(DTYPES[precision])
-
-    card = model_card(base_model, "peft" if keeps_adapters else "transformers", _settings(config, trainer.args))
-    folder, first = Path(str(trainer.args.output_dir)), trainer.is_world_process_zero()
-    staging = empty_staging(folder) if first else folder / STAGING
-    trainer.accelerator.wait_for_everyone()
-    if _is_sharded(trainer):
-        trainer.save_model(str(staging), _internal_call=True)
-    elif first:
-        model.save_pretrained(staging)
-        lm.tokenizer.save_pretrained(staging)
-    trainer.accelerator.wait_for_everyone()
-    if first:
-        publish_student(folder, card, {"fingerprint": trainer.fingerprint, **record})
-    trainer.accelerator.wait_for_everyone()
-
-
-def _settings(config: TrainingConfig, arguments: TrainingArguments) -> dict[str, object]:
-    """Hyper-parameters for the model card."""
-    shown = (*PASSED[:-1], "optim", "lr_scheduler_type", "weight_decay", "max_grad_norm", "seed")
-    settings: dict[str, object] = {name: _plain(getattr(arguments, name)) for name in shown}
-    settings |= {"num_processes": arguments.world_size, "mixed precision": arguments.mixed_precision}
-    settings |= {"weight_normalisation": config.weight_normalisation, "normaliser": config.normaliser}
-    return settings | ({f"lora {k}": v for k, v in asdict(config.lora).items()} if config.lora else {})
-
-
-def _plain(value: Any) -> object:
-    return getattr(value, "value", value)
-
-
 def _summary(folder: Path, updates_per_epoch: int, seconds: float) -> TrainingSummary:
-    lines = read_metrics(folder / METRICS)
+    lines = read_updates(folder / METRICS)
     losses = tuple(line["loss"] for line in lines)
     return TrainingSummary(
         updates=len(losses),

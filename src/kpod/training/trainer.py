@@ -91,6 +91,11 @@ class KeypointTrainer(Trainer):
     def _folder(self) -> Path:
         return Path(str(self.args.output_dir))
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds the whole model."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
     # -- the loss ----------------------------------------------------------------------------------
 
     def compute_loss(
@@ -128,7 +133,7 @@ class KeypointTrainer(Trainer):
         weights = batch["weights"][trained_positions(batch)]
         if self._linear_head is None:
             # fp16's scaling of the loss comes too late for gradients made in the forward pass.
-            general = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.args.fp16
+            general = self.is_sharded or self.args.fp16
             self._linear_head = not general and has_linear_head(model, batch)
         if self._linear_head:
             return weighted_nll(model, batch, weights / normaliser)
