@@ -16,8 +16,9 @@ from kpod.annotation import annotate
 from kpod.cli import main
 from kpod.data.reader import read_rationales
 from kpod.errors import DataError
+from kpod.lm.encoding import project_spans
 from kpod.pipeline import Pipeline
-from kpod.weighting.given import digit_rule_weights, project_spans, shuffled_weights, spans_of
+from kpod.weighting.given import digit_rule_weights, shuffled_weights, spans_of
 from kpod.weighting.weigher import Weigher
 from tiny import tiny_llama, tiny_rationales, tiny_tokens
 from tiny_runs import recipe, write_tiny_data
@@ -202,5 +203,5 @@ def test_spans_give_the_tokens_weights_back(data: st.DataObject) -> None:
     number = st.floats(0, 1, width=32)
     weights = np.array(data.draw(st.lists(number, min_size=tokens.num_tokens, max_size=tokens.num_tokens)), np.float32)
     spans = spans_of(tokens, weights)
-    assert project_spans(spans, tokens).tolist() == weights.tolist()
+    assert project_spans(spans, tokens.char_spans).tolist() == weights.tolist()
     assert all(before[1] <= after[0] for before, after in pairwise(spans))

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kpod.errors import DataError, WeightingError
+from kpod.lm.encoding import project_spans
 from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
-from kpod.weighting import learn_weights, project_spans, uniform_weights
+from kpod.weighting import learn_weights, uniform_weights
 from kpod.weighting.descent import keypoint_objective
 from kpod.weighting.effects import compute_weights
 from kpod.weighting.learn import check_collapse
@@ -317,7 +318,7 @@ def test_weights_that_are_all_alike_are_refused(value: float) -> None:
 
 def test_given_spans_become_token_weights() -> None:
     tokens = tiny_tokens(tiny_llama(), steps=(2, 2))
-    assert project_spans([(0, 1, 0.25), (2, 4, 1.0)], tokens).tolist() == [0.25, 0.0, 1.0, 1.0]
+    assert project_spans([(0, 1, 0.25), (2, 4, 1.0)], tokens.char_spans).tolist() == [0.25, 0.0, 1.0, 1.0]
 
 
 def test_uniform_weights_are_one() -> None:

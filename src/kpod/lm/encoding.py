@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from kpod.config import PromptConfig
@@ -14,7 +16,7 @@ from kpod.data.mentions import last_mention
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
 from kpod.errors import DataError
 from kpod.lm.layout import TextLayout
-from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale
+from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
 from kpod.steps import step_stops_of
 
 
@@ -119,6 +121,25 @@ def tiling_offsets(offsets: Sequence[Span], text: str, name: str) -> list[Span]:
     return spans
 
 
+def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span]) -> NDArray[np.float32]:
+    """Weights of character spans as weights of tokens: the mean over a token's characters.
+
+    Characters in no span weigh 0; where spans overlap the later one counts.
+
+    Args:
+        spans: Start, stop (exclusive) and weight.
+        char_spans: Characters of each token, as in `TokenizedRationale.char_spans`.
+
+    Example:
+        >>> project_spans([(0, 3, 0.5)], [(0, 2), (2, 4)])
+        array([0.5 , 0.25], dtype=float32)
+    """
+    by_character = np.zeros(char_spans[-1][1], dtype=np.float64)
+    for start, stop, weight in spans:
+        by_character[start:stop] = weight
+    return np.array([by_character[start:stop].mean() for start, stop in char_spans], dtype=np.float32)
+
+
 def _visible(text: str) -> bool:
     """Whether the text holds more than spaces, control and format characters, which some tokenizers leave out."""
     return not all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
@@ -157,8 +178,10 @@ def _leading(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
 
 
 def _start_ids(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> tuple[int, ...]:
+    return () if _is_chat(tokenizer, prompt) else start_ids(tokenizer)
+
+
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that the tokenizer puts before a plain text; a chat template writes its own."""
     bos = tokenizer.bos_token_id
-    if _is_chat(tokenizer, prompt) or bos is None or bos not in tokenizer("").input_ids[:1]:
-        return ()
-    return (bos,)
+    return () if bos is None or bos not in tokenizer("").input_ids[:1] else (bos,)

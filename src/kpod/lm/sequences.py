@@ -64,16 +64,38 @@ def example_at(
         DataError: If `input_steps` is not in 0..n.
     """
     num_given = tokens.num_input_tokens(input_steps)
-    question = tokens.segment_stops[0]
     num_fixed = len(tokens.token_ids) - tokens.segment_stops[1]
-    kept = np.concatenate([weights[num_given:], np.ones(num_fixed, dtype=np.float32)])
+    whole = np.concatenate([weights, np.ones(num_fixed, dtype=np.float32)])
+    asked, target = tokens.ids("question"), tokens.token_ids[tokens.segment_stops[0] :]
+    return example_of(asked, target, whole, num_given, encoder_decoder=encoder_decoder, given=given)
+
+
+def example_of(
+    asked: tuple[int, ...],
+    target: tuple[int, ...],
+    weights: NDArray[np.float32],
+    num_given: int,
+    *,
+    encoder_decoder: bool,
+    given: Literal["encoder", "decoder"] = "encoder",
+) -> Example:
+    """The example of a target whose first `num_given` tokens are given.
+
+    Args:
+        asked: What is read before the target; an encoder's input ends in its end token.
+        target: What is written, end token included.
+        weights: Loss weight of every token of the target.
+        num_given: Tokens of the target that are read, not trained.
+        encoder_decoder: Whether `asked` goes to an encoder.
+        given: Whether an encoder reads the given tokens too, or the decoder has them as its start.
+    """
+    kept = weights[num_given:]
     if not encoder_decoder:
-        return Example((), tokens.token_ids, question + num_given, kept)
-    target = tokens.token_ids[question:]
+        return Example((), (*asked, *target), len(asked) + num_given, kept)
     if given == "decoder":
-        return Example(tokens.ids("question"), target, num_given, kept)
-    *asked, end = tokens.ids("question")
-    return Example((*asked, *target[:num_given], end), target[num_given:], 0, kept)
+        return Example(asked, target, num_given, kept)
+    *before, end = asked
+    return Example((*before, *target[:num_given], end), target[num_given:], 0, kept)
 
 
 def collate(examples: Sequence[Example], lm: LanguageModel) -> Batch:

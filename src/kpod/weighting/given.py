@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod.errors import DataError
+from kpod.lm.encoding import project_spans
 from kpod.records import Rationale, TokenizedRationale, WeightSpan
 
 KEYPOINTS = frozenset("0123456789+-*/=$%×÷")
@@ -33,7 +34,7 @@ def weights_in_data(
     without = [t.id for t in tokens if t.id not in given]
     if without:
         raise DataError(f"rationale {without[0]!r} has no token_weights but others have; give all or none")
-    return {t.id: project_spans(given[t.id], t) for t in tokens}
+    return {t.id: project_spans(given[t.id], t.char_spans) for t in tokens}
 
 
 def digit_rule_weights(
@@ -76,19 +77,3 @@ def spans_of(tokens: TokenizedRationale, weights: NDArray[np.float32]) -> tuple[
     for span, weight in zip(tokens.char_spans, weights.tolist(), strict=True):
         shared.setdefault(span, []).append(weight)
     return tuple((start, stop, sum(values) / len(values)) for (start, stop), values in shared.items())
-
-
-def project_spans(spans: Sequence[WeightSpan], tokens: TokenizedRationale) -> NDArray[np.float32]:
-    """Weights of character spans as weights of tokens: the mean over a token's characters.
-
-    Characters in no span weigh 0; where spans overlap the later one counts.
-
-    Example:
-        >>> tokens = TokenizedRationale("q", (7, 8, 9, 5, 2), (1, 3, 3, 4, 5), (2,), ((0, 2), (2, 4)))
-        >>> project_spans([(0, 3, 0.5)], tokens)
-        array([0.5 , 0.25], dtype=float32)
-    """
-    by_character = np.zeros(tokens.char_spans[-1][1], dtype=np.float64)
-    for start, stop, weight in spans:
-        by_character[start:stop] = weight
-    return np.array([by_character[start:stop].mean() for start, stop in tokens.char_spans], dtype=np.float32)

@@ -17,12 +17,12 @@ from transformers import AutoTokenizer
 from kpod.config import PromptConfig, WeightingConfig
 from kpod.errors import DataError
 from kpod.files import write_text
-from kpod.lm.encoding import encode
+from kpod.lm.encoding import encode, project_spans
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel
 from kpod.records import Dropped, Rationale, TokenizedRationale, WeightSpan
 from kpod.weighting.effects import compute_weights
-from kpod.weighting.given import project_spans, spans_of
+from kpod.weighting.given import spans_of
 from kpod.weighting.learn import learn_weights
 from kpod.weighting.module import WeightGenerator
 
@@ -121,7 +121,7 @@ def weigh_rationales(
     if config.predictor is None:
         return learnt.weights
     spans = {read.id: spans_of(read, learnt.weights[read.id]) for read in own}
-    return {student.id: project_spans(spans[student.id], student) for student in tokens}
+    return {student.id: project_spans(spans[student.id], student.char_spans) for student in tokens}
 
 
 def _in_tokens_of(
