@@ -5,12 +5,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from kpod.lm import head
 from kpod.lm.head import has_linear_head, weighted_nll
 from kpod.lm.models import LanguageModel
-from kpod.lm.sequences import collate, example_at, logprobs
+from kpod.lm.sequences import collate, example_at, inputs_of, logprobs
 from tiny import VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens
 
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
@@ -29,6 +38,18 @@ def cohere():
     return LanguageModel.of(CohereForCausalLM(CohereConfig(**SIZES, **HEADS)).eval(), byte_tokenizer())
 
 
+def qwen():
+    torch.manual_seed(0)
+    return LanguageModel.of(Qwen2ForCausalLM(Qwen2Config(**SIZES, **HEADS)).eval(), byte_tokenizer())
+
+
+def gpt2():
+    """Positions are learnt, input and output embedding are one."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=1, n_head=2, n_positions=512, eos_token_id=1)
+    return LanguageModel.of(GPT2LMHeadModel(config).eval(), byte_tokenizer())
+
+
 def batch_of(lm, seed=0):
     rng = torch.Generator().manual_seed(seed)
     examples = []
@@ -45,7 +66,7 @@ def gradients(lm, loss):
     return {name: p.grad.clone() for name, p in lm.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_t5], ids=["causal", "t5"])
+@pytest.mark.parametrize("make", [tiny_llama, qwen, gpt2, tiny_t5])
 @pytest.mark.parametrize("rows", [1, 3, 1000])
 def test_loss_and_gradients_are_those_of_the_logits_however_they_are_cut(make, rows, monkeypatch):
     monkeypatch.setattr(head, "LOGITS_PER_CHUNK", rows * VOCABULARY)
@@ -97,9 +118,16 @@ def test_no_logits_come_out_of_the_model():
 
 
 @pytest.mark.parametrize("make", [gemma, cohere])
-def test_a_model_that_caps_or_scales_its_logits_has_no_linear_head(make):
+def test_a_model_that_caps_or_scales_its_logits_has_no_linear_head_and_does_so_itself(make):
     lm = make()
-    assert not has_linear_head(lm.model, batch_of(lm))
+    batch = batch_of(lm)
+    assert not has_linear_head(lm.model, batch)
+    with torch.no_grad():
+        table = lm.model(**inputs_of(batch)).logits.log_softmax(-1)
+        found = logprobs(lm.model, batch)
+    trained = batch["labels"] != -100
+    expected = table[trained].gather(1, batch["labels"][trained][:, None])[:, 0]
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_asking_leaves_the_random_numbers_alone():
