@@ -73,7 +73,7 @@ def arguments(folder: str, precision: str) -> dict[str, Any]:
         "optim": "adamw_torch",
         "weight_decay": 0.0,
         "train_sampling_strategy": "group_by_length",
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "save_strategy": "no",
         "logging_strategy": "no",
         "report_to": "none",

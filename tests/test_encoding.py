@@ -71,6 +71,25 @@ def metaspace_t5() -> LanguageModel:
 
 
 @BOTH
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_thinking_target_is_opened_in_the_prompt_and_closed_by_the_student(lm, chat):
+    if chat:
+        lm = chatting(tiny_llama() if lm is CAUSAL else tiny_t5())
+    prompt = PromptConfig(chat=chat, opening="<think>\n", closing="\n</think>\nThe answer is {answer}")
+    tokens = encoded(lm, rationale_of("6 × 7 = 42."), prompt)
+    before = (
+        "<s>user: How many?\nLet's think step by step.\nassistant:\n"
+        if chat
+        else "Q: How many?\nA: Let's think step by step. "
+    )
+    end = "</s>" if lm.encoder_decoder else ""
+    assert text_of(lm, tokens.ids("question")) == f"{before}<think>\n{end}"
+    assert text_of(lm, tokens.ids("rationale")) == "6 × 7 = 42."
+    assert text_of(lm, tokens.ids("closing")) == "\n</think>\nThe answer is"
+    assert tokens.ids("question") == prompt_ids(lm, rationale_of("x").question, prompt)
+
+
+@BOTH
 def test_every_part_holds_its_own_text(lm):
     tokens = encoded(lm, rationale_of("6 × 7 = 42. Done."), replace(PLAIN, closing="So it is {answer}!"))
     prompt = "Q: How many?\nA: Let's think step by step."

@@ -100,7 +100,7 @@ def test_running_out_of_memory_says_what_to_lower_for_the_same_updates(error, tm
 def test_a_batch_of_one_cannot_be_halved_and_other_errors_pass(tmp_path):
     config = TrainingArguments(str(tmp_path), per_device_train_batch_size=1, use_cpu=True)
     with (
-        pytest.raises(TrainingError, match=r"out of memory: set training\.gradient_checkpointing"),
+        pytest.raises(TrainingError, match=r"out of memory: set training\.activation_checkpointing"),
         explained_memory(config),
     ):
         raise MemoryError

@@ -392,6 +392,18 @@ def test_the_examples_of_an_update_are_of_like_length_where_the_recipe_says_so(l
     assert not bucketed or sorted(updates) == [sorted(sizes_of(tokens))[:4], sorted(sizes_of(tokens))[4:]]
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_rationale_of_eight_thousand_tokens_trains_with_gradient_checkpointing(tmp_path):
+    grads = []
+    for checkpointing in (False, True):
+        lm = tiny_llama()
+        tokens = [tiny_tokens(lm, "long", (4000, 4200))]
+        dataset = staged(lm, tokens, weights_of(tokens), ramp(tokens, 1, 0))
+        gradient, _ = first_gradient(lm, dataset, tmp_path / str(checkpointing), activation_checkpointing=checkpointing)
+        grads.append(gradient)
+    assert_close(*grads, 1e-6)
+
+
 def test_epochs_and_seeds_are_ordered_differently():
     schedule = Schedule(("q",), np.zeros((1, 1), dtype=np.int32))
     orders = []

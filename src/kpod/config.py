@@ -34,6 +34,9 @@ class PromptConfig:
     """The user's message in a chat; the assistant's message is rationale, closing and answer."""
     cot_prompt: str = "Let's think step by step."
     """Zero-shot chain-of-thought prompt."""
+    opening: str = ""
+    """Fixed words between prompt and rationale, read and not written, such as "<think>\\n"; the closing then starts
+    with "</think>"."""
     closing: str = "Therefore, the answer is {answer}"
     """The sentence after the rationale, with the answer in it."""
 

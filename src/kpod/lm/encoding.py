@@ -23,9 +23,13 @@ from kpod.steps import step_stops_of
 def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: PromptConfig) -> str:
     """What the student reads before it writes: through its chat template where it has one, else the plain template."""
     if not _is_chat(tokenizer, prompt):
-        return plain_prompt(question, prompt)
-    message = [{"role": "user", "content": chat_message(question, prompt)}]
-    return cast("str", tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+        text = plain_prompt(question, prompt)
+    else:
+        message = [{"role": "user", "content": chat_message(question, prompt)}]
+        text = cast("str", tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+    if not prompt.opening:
+        return text
+    return text + ("" if prompt.opening[0].isspace() else _leading(tokenizer, text)) + prompt.opening
 
 
 def prompt_ids(layout: TextLayout, question: Question, prompt: PromptConfig) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ def explained_memory(arguments: TrainingArguments) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         size, accumulated = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
-        advice = "set training.gradient_checkpointing: true, train adapters (training.lora), or lower data.max_length"
+        advice = "set training.activation_checkpointing: true, train adapters (training.lora), or lower data.max_length"
         if size > 1:
             advice = (
                 f"for the same updates set training.per_device_train_batch_size: {-(-size // 2)} and "
