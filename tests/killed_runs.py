@@ -7,6 +7,7 @@ One process imports everything once and forks the trainings, so that a kill cost
 import gc
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ CONFIG = TrainingConfig(
     save_strategy="steps",
     arguments={"save_steps": 2, "save_total_limit": 1},
 )
+LONG = replace(CONFIG, num_train_epochs=7)
 TWO = replace(
     CONFIG, gradient_accumulation_steps=1, arguments={**CONFIG.arguments, "ddp_backend": "gloo", "ddp_timeout": 60}
 )
@@ -74,6 +76,35 @@ def in_export() -> list[TrainerCallback]:
 
     Path.replace = replace_path
     return []
+
+
+def at_random(seed: int) -> Kill:
+    """Die in one of the next updates, or in the middle of one of the next saves; where, the seed decides."""
+
+    def kill() -> list[TrainerCallback]:
+        rng = random.Random(seed)
+        left, inner = rng.randint(1, 3), KeypointTrainer._save_rng_state
+
+        class Die(TrainerCallback):
+            def on_pre_optimizer_step(self, args, state, control, **kwargs):
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        def save_rng_state(self, output_dir):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            inner(self, output_dir)
+
+        if rng.random() < 0.5:
+            return [Die()]
+        KeypointTrainer._save_rng_state = save_rng_state
+        return []
+
+    return kill
 
 
 def nowhere() -> list[TrainerCallback]:
@@ -138,6 +169,8 @@ def start(kind: str, config: TrainingConfig, folder: Path, kill: Kill) -> dict[s
 RUNS: dict[str, tuple[str, TrainingConfig, list[Kill]]] = {
     "causal": ("llama", CONFIG, [nowhere]),
     "causal-killed": ("llama", CONFIG, [in_training, in_save, in_export, nowhere]),
+    "long": ("llama", LONG, [nowhere]),
+    "long-killed": ("llama", LONG, [*map(at_random, range(12)), nowhere]),
     "t5": ("t5", CONFIG, [nowhere]),
     "t5-killed": ("t5", CONFIG, [in_training, nowhere]),
     "lora": ("lora", CONFIG, [nowhere]),

@@ -54,6 +54,16 @@ def test_a_run_that_was_killed_and_started_again_ends_in_the_same_bytes(runs, na
     assert last["names"] == report_of(runs, name)[0]["names"]
 
 
+def test_ten_kills_at_random_moments_leave_no_trace(runs):
+    """A start that finds the work done is not killed; with these seeds some die in an update, some in a save."""
+    *starts, last = report_of(runs, "long-killed")
+    codes = [start["codes"] for start in starts]
+    assert codes.count([-9]) >= 10
+    assert last["codes"] == [0]
+    for file in ("model.safetensors", "metrics.jsonl", "README.md", "config.json"):
+        assert (runs / "long" / file).read_bytes() == (runs / "long-killed" / file).read_bytes(), file
+
+
 def test_a_kill_leaves_whole_checkpoints_only(runs):
     in_training, in_save, in_export, _ = report_of(runs, "causal-killed")
     assert in_training["valid"] == in_save["valid"] == "checkpoint-4"
