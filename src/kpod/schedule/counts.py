@@ -17,8 +17,8 @@ def cheapest(items: Knapsack) -> tuple[Bool[np.ndarray, " items"], float]:
     Bonus per cost falls inside a cluster. So taking items in that order while they fit, and a fraction of the
     first that does not, is optimal where fractions are allowed (Dantzig). Whole counts m fall short of it by
     exactly rate * (budget left) + sum_k loss_k(m_k): `rate` is the bonus per cost of the item cut, and the losses
-    are never negative. All counts within a small shortfall are listed; if the best of them falls short by no more, it
-    is the optimum, else the shortfall is raised, until they are too many to list.
+    are never negative. The best of all counts within a small shortfall is found; if it falls short by no more, it is
+    the optimum, else the shortfall is raised, until there are too many to look at.
 
     Returns:
         The items taken, and the bound: their own bonus where it is proven to be the best.
@@ -33,13 +33,12 @@ def cheapest(items: Knapsack) -> tuple[Bool[np.ndarray, " items"], float]:
     shortfall_of_fitting = rate * items.left(fitting)
     relaxed = bound = np.sqrt(counts).sum() + shortfall_of_fitting
     for shortfall in shortfall_of_fitting * 4.0 ** np.arange(-9, 1):
-        listed = _counts_within(prices, losses, items.budget, shortfall)
-        if listed is None:
+        best = _best_within(prices, losses, items.budget, shortfall)
+        if best is None:
             break
-        bonuses = np.sqrt(listed).sum(axis=1)
-        counts = listed[np.argmax(bonuses)]
-        bound = max(bonuses.max(), relaxed - shortfall)
-        if bound == bonuses.max():
+        counts, bonus = best, float(np.sqrt(best).sum())
+        bound = max(bonus, relaxed - shortfall)
+        if bound == bonus:
             break
     return items.rank <= counts[items.cluster], float(bound)
 
@@ -53,10 +52,40 @@ def _prices_and_losses(
     return prices, [np.maximum(merit[count] - merit, 0) for merit, count in zip(merits, counts, strict=True)]
 
 
+def _best_within(
+    prices: Sequence[Int[np.ndarray, " _"]], losses: Sequence[Float[np.ndarray, " _"]], budget: int, shortfall: float
+) -> Int[np.ndarray, " clusters"] | None:
+    """The counts of greatest bonus that the budget pays, among all whose losses sum to no more than `shortfall`.
+
+    Two halves of the clusters are listed apart. To each line of the one belongs the best of those lines of the other
+    that what it leaves of the budget can pay: of lines sorted by cost, the best so far.
+
+    Returns:
+        One count per cluster; None if a half has too many lines.
+    """
+    middle = len(prices) // 2
+    first = _counts_within(prices[:middle], losses[:middle], budget, shortfall)
+    second = _counts_within(prices[middle:], losses[middle:], budget, shortfall)
+    if first is None or second is None:
+        return None
+    (counts, cost), (others, costs) = first, second
+    order = np.argsort(costs, kind="stable")
+    bonus, bonuses = np.sqrt(counts).sum(axis=1), np.sqrt(others).sum(axis=1)[order]
+    best_so_far = np.maximum.accumulate(bonuses)
+    last = np.searchsorted(costs[order], budget - cost, side="right") - 1
+    line = int(np.argmax(np.where(last >= 0, bonus + best_so_far[last], -np.inf)))
+    other = order[np.argmax(bonuses[: last[line] + 1])]
+    return np.concatenate([counts[line], others[other]])
+
+
 def _counts_within(
     prices: Sequence[Int[np.ndarray, " _"]], losses: Sequence[Float[np.ndarray, " _"]], budget: int, shortfall: float
-) -> Int[np.ndarray, "listed clusters"] | None:
-    """List all counts that the budget pays and whose losses sum to no more than `shortfall`; None if too many."""
+) -> tuple[Int[np.ndarray, "listed clusters"], Int[np.ndarray, " listed"]] | None:
+    """List all counts that the budget pays and whose losses sum to no more than `shortfall`, and their cost.
+
+    Returns:
+        None if there are too many.
+    """
     listed, cost, loss = np.zeros((1, 0), dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(1)
     for price_of, loss_of in zip(prices, losses, strict=True):
         near = np.flatnonzero(loss_of <= shortfall)[::-1]  # most first: a tie goes to the earlier cluster
@@ -67,4 +96,4 @@ def _counts_within(
         listed = np.column_stack([np.repeat(listed, len(near), axis=0), np.tile(near, len(listed))])
         promising = (cost <= budget) & (loss <= shortfall)
         listed, cost, loss = listed[promising], cost[promising], loss[promising]
-    return listed
+    return listed, cost
