@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.lm.buckets import POOL, bucketed_order
+from kpod.lm.buckets import POOL, batches_by_tokens, bucketed_order
 
 LENGTHS = st.lists(st.integers(1, 500), max_size=200)
 
@@ -34,3 +36,14 @@ def test_padding_falls_and_the_batches_still_come_in_random_order():
     assert bucketed.sum() < 0.8 * longest(rng.permutation(400)).sum()
     assert abs(np.corrcoef(bucketed, np.arange(50))[0, 1]) < 0.3
     assert not np.array_equal(np.sort(bucketed)[::-1], bucketed)
+
+
+@given(st.lists(st.integers(1, 500), max_size=100), st.integers(1, 2000))
+def test_batches_by_tokens_hold_every_example_once_and_no_more_tokens_than_allowed(lengths: list[int], tokens: int):
+    batches = batches_by_tokens(lengths, tokens)
+    assert sorted(index for batch in batches for index in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= tokens
+    for one, following in pairwise(batches):  # none could take the next one's first
+        assert lengths[one[0]] * (len(one) + 1) > tokens or lengths[one[0]] > tokens
+        assert lengths[one[-1]] >= lengths[following[0]]

@@ -4,6 +4,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,6 +62,17 @@ def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to
     )
     assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
     assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_a_run_in_batches_by_tokens_goes_on_to_the_same_bytes(tmp_path):
+    config = replace(CONFIG, tokens_per_batch=60, gradient_accumulation_steps=1)
+    with pytest.raises(TrainingInterruptedError):
+        run(tmp_path / "stopped", [Send(signal.SIGTERM, 4)], config)
+    assert run(tmp_path / "stopped", config=config).updates == run(tmp_path / "whole", config=config).updates == 6
+    stopped, whole = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("stopped", "whole")
+    )
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
 
 
 def test_a_signal_in_the_last_update_finds_the_work_done(tmp_path):

@@ -3,6 +3,7 @@ import dataclasses
 import gc
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from kpod.lm.sequences import Example, example_at
 from kpod.records import SEGMENTS, Schedule
 from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, train_student
 from kpod.training.arguments import check_model_arguments, training_arguments
-from kpod.training.batches import Collator
+from kpod.training.batches import Collator, TokenBatchSampler
 from kpod.training.loss import keypoint_loss
 from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
@@ -67,7 +68,9 @@ def arguments(folder, **options):
     return TrainingArguments(str(folder), **{**defaults, "logging_strategy": "no", **options})
 
 
-def trainer_of(lm, dataset, folder, normaliser="tokens", callbacks=None, eval_dataset=None, **options):
+def trainer_of(
+    lm, dataset, folder, normaliser="tokens", callbacks=None, eval_dataset=None, tokens_per_batch=None, **options
+):
     return KeypointTrainer(
         model=lm.model,
         args=arguments(folder, **options),
@@ -76,6 +79,7 @@ def trainer_of(lm, dataset, folder, normaliser="tokens", callbacks=None, eval_da
         processing_class=lm.tokenizer,
         normaliser=normaliser,
         callbacks=callbacks,
+        tokens_per_batch=tokens_per_batch,
     )
 
 
@@ -361,6 +365,33 @@ def test_stages_of_some_updates_each_ramp_up_inside_an_epoch():
     assert [stage for _, stage in sampler] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     sampler.set_epoch(1)
     assert {stage for _, stage in sampler} == {5}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 99), min_size=1, max_size=40), st.integers(1, 300), st.integers(1, 4))
+def test_batches_by_tokens_come_in_an_order_of_seed_and_epoch_at_the_stage_of_their_update(lengths, tokens, update):
+    schedule = Schedule(("q",), np.array([[3], [2], [1], [0]]), ramp_epochs=1.0)
+    sampler, again = (TokenBatchSampler(lengths, schedule, 0, tokens, update) for _ in range(2))
+    batches = list(sampler)
+    assert batches == list(again)
+    assert len(batches) == len(sampler)
+    assert sorted(index for batch in batches for index, _ in batch) == list(range(len(lengths)))
+    for start in range(0, len(batches), update):
+        stages = {stage for batch in batches[start : start + update] for _, stage in batch}
+        assert stages == {schedule.at_epoch(Fraction(start, len(batches)))}
+
+
+def test_a_run_in_batches_by_tokens_is_the_same_update_as_the_same_rationales_in_one_batch(lm, tmp_path):
+    tokens = rationales(lm, 6)
+    whole = staged(lm, tokens, weights_of(tokens), ramp(tokens, 1, 0))
+    together, loss = first_gradient(lm, whole, tmp_path / "one", per_device_train_batch_size=6)
+    reset(lm)
+    gradients = Gradients()
+    lm.model.train()
+    options = {"gradient_accumulation_steps": 99, "max_grad_norm": 0.0}
+    trainer_of(lm, whole, tmp_path / "cut", callbacks=[gradients], tokens_per_batch=120, **options).train()
+    assert_close(gradients.seen[0], together, 1e-5)
+    assert lines_of(tmp_path / "cut")[0]["loss"] == pytest.approx(loss, abs=1e-6)
 
 
 def test_a_schedule_that_goes_by_feedback_is_asked_before_every_update():

@@ -240,6 +240,9 @@ class TrainingConfig:
     learning_rate: float = 1e-5
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
+    tokens_per_batch: int | None = None
+    """Cut batches by tokens, padding included, not by number: of rationales of like length as many as fit. On one
+    process; the same rationales are together in every epoch."""
     save_strategy: Literal["epoch", "steps", "no"] = "epoch"
     lora: LoraConfig | None = None
     """None: full fine-tuning."""
@@ -257,7 +260,7 @@ class TrainingConfig:
     """Further TrainingArguments; a recipe writes them straight under `training`."""
 
     def __post_init__(self) -> None:
-        names = ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
+        names = "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "tokens_per_batch"
         require_positive(self, "training", *names)
 
 

@@ -9,6 +9,29 @@ POOL = 8
 """Batches that are drawn together and sorted by length; fewer pad more, more make batches less random."""
 
 
+def batches_by_tokens(lengths: Sequence[int], tokens: int) -> list[NDArray[np.int64]]:
+    """Batches of like length that hold at most so many tokens, padding included; longer examples are alone.
+
+    Args:
+        lengths: Tokens of every example.
+        tokens: Longest length times number of examples, at most.
+
+    Returns:
+        Indices into `lengths`, each once, from the longest examples to the shortest.
+
+    Example:
+        >>> [batch.tolist() for batch in batches_by_tokens([5, 9, 4, 30, 4], tokens=18)]
+        [[3], [1, 0], [2, 4]]
+    """
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        stop = start + max(1, tokens // lengths[order[start]])
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
 def bucketed_order(lengths: Sequence[int], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """All examples in a random order that is cut into batches of like length.
 

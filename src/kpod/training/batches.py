@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 
 from kpod.errors import DataError
-from kpod.lm.buckets import bucketed_order
+from kpod.lm.buckets import batches_by_tokens, bucketed_order
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, collate, example_at
 from kpod.records import SEGMENTS, Schedule, TokenizedRationale
@@ -139,6 +139,42 @@ class StageSampler(Sampler[StageKey]):
             stage = self.schedule.at_epoch(self.epoch + Fraction(start, num))
             for index in order[start : start + self.update_size]:
                 yield int(index), stage
+
+
+class TokenBatchSampler(Sampler[list[StageKey]]):
+    """Batches that hold so many tokens, in an order that only seed and epoch decide; each at the stage of its update.
+
+    Args:
+        lengths: Tokens of every rationale.
+        schedule: Says which stage it is after so many epochs.
+        seed: Of the order.
+        tokens: Tokens of a batch, padding included.
+        update_size: Batches per optimiser step.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], schedule: Schedule, seed: int, tokens: int, update_size: int = 1
+    ) -> None:
+        self.batches = batches_by_tokens(lengths, tokens)
+        self.schedule = schedule
+        self.seed = seed
+        self.update_size = update_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, that the next pass is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[StageKey]]:
+        num = len(self.batches)
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(num)
+        for start in range(0, num, self.update_size):
+            stage = self.schedule.at_epoch(self.epoch + Fraction(start, num))
+            for batch in order[start : start + self.update_size]:
+                yield [(int(index), stage) for index in self.batches[batch]]
 
 
 def normalised(weights: NDArray[np.float32], id_: str, normalisation: Literal["none", "mean"]) -> NDArray[np.float32]:

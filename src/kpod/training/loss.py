@@ -1,9 +1,18 @@
-"""The student's loss (Eq. 15)."""
+"""The student's loss (Eq. 15), and its parts."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from kpod.lm.sequences import Example
+from kpod.records import SEGMENTS
+from kpod.training.batches import StageExample
+
+RATIONALE, ANSWER = SEGMENTS.index("rationale"), SEGMENTS.index("answer")
 
 Normaliser = Literal["tokens", "weights"]
 
@@ -41,3 +50,17 @@ def size(weights: Float[Tensor, " trained"], normaliser: Normaliser) -> Float[Te
         (tensor(2.), tensor(1.5000))
     """
     return weights.new_tensor(len(weights)) if normaliser == "tokens" else weights.sum()
+
+
+@torch.no_grad()
+def measures(
+    loss: Float[Tensor, ""], logps: Float[Tensor, " trained"], examples: Sequence[Example]
+) -> Float[Tensor, "6"]:
+    """Loss, trained tokens, then NLL and number of rationale tokens and of answer tokens; 0 where parts are unknown."""
+    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
+    segments = torch.from_numpy(np.concatenate(parts)).to(logps.device)
+    measures = [loss, logps.new_tensor(len(logps))]
+    for part in (RATIONALE, ANSWER):
+        inside = segments == part
+        measures += [-logps[inside].sum(), inside.sum()]
+    return torch.stack([measure.float() for measure in measures])

@@ -114,7 +114,7 @@ def train_student(
     )
     trainer.add_callback(stop)
     if not trainer.is_sharded:
-        per_epoch = math.ceil(len(tokens) / trainer.get_total_train_batch_size(arguments))
+        per_epoch = math.ceil(len(trainer.get_train_dataloader()) / arguments.gradient_accumulation_steps)
         check_disk(output_dir, cast("nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
     with _no_shard_bars():
         with stop.listening(), explained_memory(arguments):
@@ -171,6 +171,7 @@ def _trainer(
         processing_class=lm.tokenizer,
         normaliser=config.normaliser,
         fingerprint=fingerprint,
+        tokens_per_batch=config.tokens_per_batch,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)

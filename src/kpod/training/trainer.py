@@ -9,12 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
@@ -24,13 +23,18 @@ from kpod.files import write_text
 from kpod.lm.head import has_linear_head, weighted_nll
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, logprobs, trained_positions
-from kpod.records import SEGMENTS
-from kpod.training.batches import Collator, StageBatch, StageDataset, StageExample, StageSampler, name_of
+from kpod.training.batches import (
+    Collator,
+    StageBatch,
+    StageDataset,
+    StageExample,
+    StageSampler,
+    TokenBatchSampler,
+    name_of,
+)
 from kpod.training.checkpoints import STAGING, publish, seal
-from kpod.training.loss import Normaliser, keypoint_loss, size
+from kpod.training.loss import Normaliser, keypoint_loss, measures, size
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
-
-RATIONALE, ANSWER = SEGMENTS.index("rationale"), SEGMENTS.index("answer")
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +53,11 @@ class KeypointTrainer(Trainer):
         processing_class: The model's fast tokenizer; needed unless `kwargs` has a `data_collator` (`Collator`).
         normaliser: What the loss is divided by: the number of trained tokens, or their summed weights.
         fingerprint: Written into every checkpoint; says what it was made from.
+        tokens_per_batch: Cut the batches of a `StageDataset` by tokens.
         kwargs: As for transformers.Trainer.
 
     Raises:
-        ConfigError: On label smoothing, or without tokenizer and collator.
+        ConfigError: On label smoothing, without tokenizer and collator, or on `tokens_per_batch` on several processes.
         TrainingError: While training, if loss or gradient is not finite; the batch is saved and named.
     """
 
@@ -67,6 +72,7 @@ class KeypointTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         normaliser: Normaliser = "tokens",
         fingerprint: str = "",
+        tokens_per_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
         if args.label_smoothing_factor:
@@ -74,12 +80,15 @@ class KeypointTrainer(Trainer):
         if args.n_gpu > 1:
             log.warning("training on 1 of %d GPUs; use `accelerate launch` or torchrun for all", args.n_gpu)
             args._n_gpu = 1
+        if tokens_per_batch and args.world_size > 1:
+            raise ConfigError("training.tokens_per_batch works on one process; leave it out on several")
         if kwargs.get("data_collator") is None:
             kwargs["data_collator"] = _collator(model, processing_class)
         self.normaliser: Normaliser = normaliser
         self.fingerprint = fingerprint
+        self.tokens_per_batch = tokens_per_batch
         self._staging: Path | None = None
-        self._sampler: StageSampler | None = None
+        self._sampler: StageSampler | TokenBatchSampler | None = None
         self._examples: list[Example] = []
         self._linear_head: bool | None = None
         super().__init__(model, args, train_dataset=train_dataset, processing_class=processing_class, **kwargs)
@@ -121,7 +130,7 @@ class KeypointTrainer(Trainer):
         loss, logps = self._loss(model, inputs, normaliser)
         if not torch.isfinite(loss):
             raise self._failure(f"the loss is {loss.item()}", inputs["examples"])
-        self._measured += _measures(loss, logps, inputs["examples"])
+        self._measured += measures(loss, logps, inputs["examples"])
         self._examples += inputs["examples"]
         return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
 
@@ -219,6 +228,24 @@ class KeypointTrainer(Trainer):
         self._sampler = StageSampler(lengths, dataset.schedule, seed, together, bucketed=bucketed)
         return self._sampler
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """As transformers', or with batches cut by tokens."""
+        dataset, args = self.train_dataset, self.args
+        if self.tokens_per_batch is None or not isinstance(dataset, StageDataset):
+            return super().get_train_dataloader()
+        seed = args.seed if args.data_seed is None else args.data_seed
+        lengths = [len(rationale.token_ids) for rationale in dataset.tokens]
+        accumulated = args.gradient_accumulation_steps
+        self._sampler = TokenBatchSampler(lengths, dataset.schedule, seed, self.tokens_per_batch, accumulated)
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=self._sampler,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+        )
+        return cast("DataLoader[Any]", self.accelerator.prepare(loader))
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Tell the sampler its epoch; accelerate does not reach it when several processes resume inside an epoch."""
         if self._sampler is not None:
@@ -261,17 +288,3 @@ def _collator(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizer
         raise ConfigError("KeypointTrainer needs processing_class=tokenizer: it pads batches and is saved along")
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     return Collator(LanguageModel.of(cast("PreTrainedModel", base), tokenizer))
-
-
-@torch.no_grad()
-def _measures(
-    loss: Float[Tensor, ""], logps: Float[Tensor, " trained"], examples: Sequence[Example]
-) -> Float[Tensor, "6"]:
-    """Loss, trained tokens, then NLL and number of rationale tokens and of answer tokens; 0 where parts are unknown."""
-    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
-    segments = torch.from_numpy(np.concatenate(parts)).to(logps.device)
-    measures = [loss, logps.new_tensor(len(logps))]
-    for part in (RATIONALE, ANSWER):
-        inside = segments == part
-        measures += [-logps[inside].sum(), inside.sum()]
-    return torch.stack([measure.float() for measure in measures])
