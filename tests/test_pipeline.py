@@ -55,6 +55,7 @@ def test_a_run_leaves_everything_that_the_run_folder_promises(finished: Recipe) 
     assert [t.id for t in tokens] == [f"tiny-{n}" for n in range(6)] == list(schedule.ids) == list(weights.loss)
     assert {t.id: t.num_tokens for t in tokens} == {key: len(w) for key, w in weights.loss.items()}
     assert schedule.ramp_stages == 2
+    assert load_recipe(folder / "student" / "recipe.yaml") == finished
     assert AutoModelForCausalLM.from_pretrained(folder / "student").config.vocab_size == 259
     assert "<!DOCTYPE html>" in (folder / "report.html").read_text(encoding="utf-8")
     facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))

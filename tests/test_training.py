@@ -670,6 +670,9 @@ def test_the_final_folder_loads_with_plain_from_pretrained(lm, tmp_path):
         "- kpod",
         "arXiv:2405.16064",
         "| 0.01 |",
+        "hash | f |",
+        "| optimiser steps | 6 |",
+        f"| trained tokens | {summary.trained_tokens} |",
     ):
         assert text in card
     assert summary.updates == 6

@@ -221,6 +221,7 @@ class Pipeline:
                 "the recipe or its data changed: %s is kept as %s", folder, self.folder.set_aside("student", previous)
             )
         write_text(mark, self.keys["student"])
+        write_text(folder / "recipe.yaml", dump_recipe(self.recipe))
 
     # -- accuracy --------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from kpod.files import flush_to_disk
 from kpod.lm.models import DTYPES, LanguageModel
 from kpod.safe_yaml import dump_yaml
 from kpod.training.arguments import PASSED, Precision
+from kpod.training.metrics import METRICS, read_updates
 from kpod.training.trainer import KeypointTrainer
 
 STAGING = ".staging-final"
@@ -81,18 +82,21 @@ def drop_checkpoints(folder: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def model_card(base_model: str | None, library: str, settings: Mapping[str, object]) -> str:
-    """README.md of a student: what it is, from which model, how it was trained, whom to cite.
+def model_card(
+    base_model: str | None, library: str, settings: Mapping[str, object], outcome: Mapping[str, object]
+) -> str:
+    """README.md of a student: what it is, from which model, how it was trained, what came of it, whom to cite.
 
     Args:
         base_model: Hub name of the model it started from; None for a local folder, whose path tells others nothing.
         library: transformers or peft.
         settings: Hyper-parameters, in the order they are shown.
+        outcome: Hashes and figures of the training, likewise.
     """
     head = {"library_name": library, "tags": ["kpod", "distillation"]}
     if base_model:
         head["base_model"] = base_model
-    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    rows, figures = ("\n".join(f"| {name} | {value} |" for name, value in part.items()) for part in (settings, outcome))
     start = f"[{base_model}](https://huggingface.co/{base_model})" if base_model else "a local model"
     return f"""---
 {dump_yaml(head).strip()}
@@ -106,6 +110,10 @@ Trained from {start} on a teacher's rationales by keypoint-based progressive cha
 | setting | value |
 |---|---|
 {rows}
+
+| outcome | value |
+|---|---|
+{figures}
 
 ```bibtex
 {_CITATION}
@@ -129,8 +137,9 @@ def export(
     if not (keeps_adapters or trainer.is_sharded):
         model = model.to(DTYPES[precision])
 
-    card = model_card(base_model, "peft" if keeps_adapters else "transformers", _settings(config, trainer.args))
     folder, first = Path(str(trainer.args.output_dir)), trainer.is_world_process_zero()
+    library = "peft" if keeps_adapters else "transformers"
+    card = model_card(base_model, library, _settings(config, trainer.args), _outcome(trainer, folder))
     staging = empty_staging(folder) if first else folder / STAGING
     trainer.accelerator.wait_for_everyone()
     if trainer.is_sharded:
@@ -151,6 +160,21 @@ def _settings(config: TrainingConfig, arguments: TrainingArguments) -> dict[str,
     settings |= {"num_processes": arguments.world_size, "mixed precision": arguments.mixed_precision}
     settings |= {"weight_normalisation": config.weight_normalisation, "normaliser": config.normaliser}
     return settings | ({f"lora {k}": v for k, v in asdict(config.lora).items()} if config.lora else {})
+
+
+def _outcome(trainer: KeypointTrainer, folder: Path) -> dict[str, object]:
+    """What a reader needs to tell this student from another; the same after a resumed run."""
+    updates = read_updates(folder / METRICS)
+    found: dict[str, object] = {
+        "made from data, weights, schedule and recipe with the hash": trainer.fingerprint,
+        "optimiser steps": len(updates),
+        "trained tokens": sum(line["trained_tokens"] for line in updates),
+        "loss of the last step": f"{updates[-1]['loss']:.4f}",
+    }
+    state = trainer.state
+    if state.best_metric is not None:
+        found |= {"validation accuracy": state.best_metric, "chosen after step": state.best_global_step}
+    return found
 
 
 def _plain(value: Any) -> object:
