@@ -10,13 +10,13 @@ problems, once.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -177,9 +177,27 @@ def tracking(size: int = 7473) -> dict[str, float]:
     return found
 
 
+def alone(program: str) -> list[float]:
+    """The numbers that a program prints in a process of its own, whose memory is all its."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return list(map(float, done.stdout.split()))
+
+
+def planning(size: int = 1_000_000) -> dict[str, float]:
+    """Seconds and gigabytes of a whole schedule, the difficulties included."""
+    seconds, gigabytes = alone(f"""
+import resource
+from schedule import gsm, planned
+print(planned(gsm({size}), 10)[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+""")
+    return {"schedule_1e6_alone_s": seconds, "schedule_1e6_gb": gigabytes}
+
+
 def clustering(size: int = 1_000_000, features: int = 576) -> dict[str, float]:
-    """Seconds and gigabytes of K-means on so many embeddings; in a process of its own, whose memory is all its."""
-    program = f"""
+    """Seconds and gigabytes of K-means on so many embeddings."""
+    seconds, gigabytes = alone(f"""
 import resource, time
 import numpy as np
 from kpod.schedule.clusters import cluster_questions
@@ -187,9 +205,7 @@ embeddings = np.random.default_rng(0).standard_normal(({size}, {features}), dtyp
 start = time.perf_counter()
 cluster_questions(embeddings, 5, 0)
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-"""
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    seconds, gigabytes = map(float, done.stdout.split())
+""")
     return {"kmeans_1e6_s": seconds, "kmeans_1e6_gb": gigabytes, "embeddings_1e6_gb": size * features * 4 / 2**30}
 
 
@@ -205,8 +221,7 @@ def main() -> None:
         if exponent != str(size):
             figures[f"gap_{exponent}_max"] = figures[f"gap_{size}_max"]
         _, figures[f"schedule_{exponent}_s"] = planned(gsm(size), 10)
-    figures["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    figures |= clustering()
+    figures |= planning() | clustering()
     print(
         json.dumps(figures) if options.json else "\n".join(f"{name:40} {value:.6g}" for name, value in figures.items())
     )
