@@ -1,6 +1,7 @@
 """The training engine beside its peers: seconds, tokens per second and peak memory of one epoch on the same rationales.
 
-SmolLM2-135M, fully trained, on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA; rounds interleave the variants:
+SmolLM2-135M, fully trained, on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA. Rounds interleave the
+variants, each in a process of its own, since what one has freed would count to the next one's peak:
 
     trl             TRL's SFTTrainer, completion-only loss, its log-probabilities in chunks (needs the extra `peers`)
     trainer         transformers.Trainer with the question masked in the labels
@@ -11,12 +12,11 @@ SmolLM2-135M, fully trained, on GSM8K with the gemini-1.5-flash rationales of KP
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -125,6 +125,20 @@ def ours(
     return KeypointTrainer(lm.model, config, dataset, processing_class=lm.tokenizer)  # type: ignore[arg-type]
 
 
+def variants(
+    tokens: list[TokenizedRationale], given: dict[str, np.ndarray[Any, Any]], precision: str
+) -> dict[str, Callable[[LanguageModel, str], Trainer]]:
+    """Trainers by name, made of a model and a folder."""
+    makers: dict[str, Callable[[LanguageModel, str], Trainer]] = {
+        "trainer": lambda lm, folder: plain(lm, tokens, folder, precision)
+    }
+    if find_spec("trl"):
+        makers["trl"] = lambda lm, folder: trl(lm, tokens, folder, precision)
+    for name, steps in given.items():
+        makers[name] = lambda lm, folder, steps=steps: ours(lm, tokens, folder, precision, steps)  # type: ignore[misc]
+    return makers
+
+
 def peak_memory_gb(*, reset: bool = False) -> float:
     """Peak memory since the last reset, in GiB: the card's, or the process's where there is none."""
     if torch.cuda.is_available():
@@ -140,9 +154,6 @@ def peak_memory_gb(*, reset: bool = False) -> float:
 
 def run(make: Callable[[LanguageModel, str], Trainer]) -> tuple[float, float]:
     """Seconds and peak memory of an epoch, on a fresh student."""
-    gc.collect()
-    if not torch.cuda.is_available():
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = make(load_model(STUDENT), folder)
@@ -150,6 +161,16 @@ def run(make: Callable[[LanguageModel, str], Trainer]) -> tuple[float, float]:
         start = time.perf_counter()
         trainer.train()
         return time.perf_counter() - start, peak_memory_gb()
+
+
+def run_apart(name: str, options: argparse.Namespace, steps: Path) -> tuple[float, float]:
+    """The same in a process of its own."""
+    words = ["--variant", name, "--rationales", str(options.rationales), "--precision", options.precision]
+    done = subprocess.run(
+        [sys.executable, __file__, *words, "--given", str(steps)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    seconds, peak = map(float, done.stdout.split()[-2:])
+    return seconds, peak
 
 
 def matmul_flops(precision: str) -> float:
@@ -175,31 +196,35 @@ def main() -> None:
     parser.add_argument("--rationales", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    parser.add_argument("--given", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if "KPOD_DATA" not in os.environ:
         sys.exit("this benchmark needs real rationales: set KPOD_DATA (docs/data.md)")
     lm = load_model(STUDENT)
+    if options.variant:
+        tokens = rationales(lm, options.rationales)
+        del lm
+        given = dict(np.load(options.given))
+        print(*run(variants(tokens, given, options.precision)[options.variant]))
+        return
     head = sum(p.numel() for p in lm.model.get_output_embeddings().parameters())  # type: ignore[operator]
     body = sum(p.numel() for p in lm.model.parameters()) - head
     tokens = rationales(lm, options.rationales)
     schedule = scheduled(tokens)
     given = {f"stage_{stage}": schedule.input_steps[stage].astype(np.int64) for stage in STAGES}
     given["whole"] = np.zeros(len(tokens), dtype=np.int64)
-    makers: dict[str, Callable[[LanguageModel, str], Trainer]] = {
-        "trainer": lambda lm, folder: plain(lm, tokens, folder, options.precision)
-    }
-    if find_spec("trl"):
-        makers["trl"] = lambda lm, folder: trl(lm, tokens, folder, options.precision)
-    for name, steps in given.items():
-        makers[name] = lambda lm, folder, steps=steps: ours(lm, tokens, folder, options.precision, steps)  # type: ignore[misc]
+    makers = variants(tokens, given, options.precision)
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     memory: dict[str, list[float]] = {name: [] for name in makers}
-    for round_ in range(options.rounds):
-        for name in random.Random(round_).sample(sorted(makers), len(makers)):
-            taken, peak = run(makers[name])
-            print(f"round {round_}: {name}: {taken:.1f} s, {peak:.2f} GiB", file=sys.stderr, flush=True)
-            seconds[name].append(taken)
-            memory[name].append(peak)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "given.npz", **given)
+        for round_ in range(options.rounds):
+            for name in random.Random(round_).sample(sorted(makers), len(makers)):
+                taken, peak = run_apart(name, options, Path(folder) / "given.npz")
+                print(f"round {round_}: {name}: {taken:.1f} s, {peak:.2f} GiB", file=sys.stderr, flush=True)
+                seconds[name].append(taken)
+                memory[name].append(peak)
 
     processed = sum(len(t.token_ids) for t in tokens)
     figures: dict[str, Any] = {

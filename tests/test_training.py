@@ -22,6 +22,7 @@ from transformers import (
     T5ForConditionalGeneration,
     TrainerCallback,
     TrainingArguments,
+    masking_utils,
 )
 
 from kpod.config import LoraConfig, TrainingConfig
@@ -69,7 +70,15 @@ def arguments(folder, **options):
 
 
 def trainer_of(
-    lm, dataset, folder, normaliser="tokens", callbacks=None, eval_dataset=None, tokens_per_batch=None, **options
+    lm,
+    dataset,
+    folder,
+    normaliser="tokens",
+    callbacks=None,
+    eval_dataset=None,
+    tokens_per_batch=None,
+    packing=False,
+    **options,
 ):
     return KeypointTrainer(
         model=lm.model,
@@ -80,6 +89,7 @@ def trainer_of(
         normaliser=normaliser,
         callbacks=callbacks,
         tokens_per_batch=tokens_per_batch,
+        packing=packing,
     )
 
 
@@ -392,6 +402,29 @@ def test_a_run_in_batches_by_tokens_is_the_same_update_as_the_same_rationales_in
     trainer_of(lm, whole, tmp_path / "cut", callbacks=[gradients], tokens_per_batch=120, **options).train()
     assert_close(gradients.seen[0], together, 1e-5)
     assert lines_of(tmp_path / "cut")[0]["loss"] == pytest.approx(loss, abs=1e-6)
+
+
+def test_packed_rationales_train_as_padded_ones(tmp_path):
+    lm = tiny_llama()
+    dataset = staged(lm, tokens := rationales(lm, 6), weights_of(tokens), ramp(tokens, 1, 0))
+    padded, loss = first_gradient(lm, dataset, tmp_path / "padded", per_device_train_batch_size=6)
+    reset(lm)
+    packed, same = first_gradient(lm, dataset, tmp_path / "packed", per_device_train_batch_size=6, packing=True)
+    assert_close(packed, padded, 1e-5)
+    assert same == pytest.approx(loss, abs=1e-6)
+    batch = Collator(lm, packed=True)([dataset[n] for n in range(6)])
+    assert batch["input_ids"].shape == (1, sum(sizes_of(tokens)) - 6)
+
+
+def test_packing_is_refused_where_rationales_would_see_one_another(tmp_path, monkeypatch):
+    lm = tiny_llama()
+    dataset = staged(lm, tokens := rationales(lm, 4), weights_of(tokens), ramp(tokens, 0))
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda _: None)
+    with pytest.raises(ConfigError, match=r"training\.packing: this model lets packed rationales see one another"):
+        trainer_of(lm, dataset, tmp_path, packing=True, per_device_train_batch_size=4).train()
+    lm = tiny_t5()
+    with pytest.raises(ConfigError, match="cannot share a row"):
+        trainer_of(lm, staged(lm, tokens, weights_of(tokens), ramp(tokens, 0)), tmp_path, packing=True)
 
 
 def test_a_schedule_that_goes_by_feedback_is_asked_before_every_update():

@@ -146,8 +146,7 @@ class WeightingConfig:
     def __post_init__(self) -> None:
         require_positive(self, "weighting", "mask_loss_weight", "temperature", "warmup_updates", "observations")
         require_positive(self, "weighting", "prefixes", "batch_size", "lora_rank")
-        weight = self.rationale_loss_weight
-        require(weight >= 0, "weighting.rationale_loss_weight", weight, "at least 0")
+        require(self.rationale_loss_weight >= 0, "weighting.rationale_loss_weight", self.rationale_loss_weight, ">= 0")
         require(self.masks >= 2 and self.masks % 2 == 0, "weighting.masks", self.masks, "an even number, at least 2")
 
 
@@ -241,8 +240,9 @@ class TrainingConfig:
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
     tokens_per_batch: int | None = None
-    """Cut batches by tokens, padding included, not by number: of rationales of like length as many as fit. On one
-    process; the same rationales are together in every epoch."""
+    """Cut batches by tokens, padding included: of rationales of like length as many as fit. On one process."""
+    packing: bool = False
+    """Put a batch's rationales into one row, without padding; pays with flash attention, used where it is there."""
     save_strategy: Literal["epoch", "steps", "no"] = "epoch"
     lora: LoraConfig | None = None
     """None: full fine-tuning."""
@@ -260,8 +260,8 @@ class TrainingConfig:
     """Further TrainingArguments; a recipe writes them straight under `training`."""
 
     def __post_init__(self) -> None:
-        names = "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "tokens_per_batch"
-        require_positive(self, "training", *names)
+        require_positive(self, "training", "num_train_epochs", "per_device_train_batch_size")
+        require_positive(self, "training", "gradient_accumulation_steps", "tokens_per_batch")
 
 
 @dataclass(frozen=True)

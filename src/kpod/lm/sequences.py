@@ -98,8 +98,12 @@ def example_of(
     return Example((*before, *target[:num_given], end), target[num_given:], 0, kept)
 
 
-def collate(examples: Sequence[Example], lm: LanguageModel) -> Batch:
-    """Pad examples on the right into one batch; padding is masked by length, so the pad id may be any token."""
+def collate(examples: Sequence[Example], lm: LanguageModel, *, packed: bool = False) -> Batch:
+    """Pad examples on the right into one batch; padding is masked by length, so the pad id may be any token.
+
+    Packed they stand one behind the other in a single row without padding, for a causal model; positions that start
+    anew tell where one ends, and transformers' attention lets none see another.
+    """
     starts = [] if lm.decoder_start_id is None else [lm.decoder_start_id]
     inputs = [[*starts, *e.token_ids[:-1]] for e in examples]
     labels = [list(e.token_ids)[1 - len(starts) :] for e in examples]
@@ -107,6 +111,10 @@ def collate(examples: Sequence[Example], lm: LanguageModel) -> Batch:
         num_read = len(row) - len(example.weights)
         row[:num_read] = [IGNORED] * num_read
     weights = [np.pad(e.weights, (len(row) - len(e.weights), 0)) for e, row in zip(examples, labels, strict=True)]
+    if packed:
+        places = [list(range(len(row))) for row in inputs]
+        whole = {"input_ids": _pack(inputs), "labels": _pack(labels), "position_ids": _pack(places)}
+        return {**whole, "weights": _pack(weights)}
     batch = {"labels": _pad(labels, IGNORED), "weights": _pad(weights, 0)}
     read = [list(e.encoder_ids) for e in examples] if starts else inputs
     if starts:
@@ -153,6 +161,10 @@ def _head_only_at(model: nn.Module, positions: Bool[Tensor, "batch length"]) -> 
         yield
     finally:
         handle.remove()
+
+
+def _pack(rows: Sequence[list[int]] | Sequence[NDArray[np.float32]]) -> Tensor:
+    return torch.cat([torch.as_tensor(row) for row in rows])[None]
 
 
 def _pad(rows: Sequence[list[int]] | Sequence[NDArray[np.float32]], value: int) -> Tensor:

@@ -7,7 +7,7 @@ sampler to the batch, so data loader workers and prefetching cannot mix up two s
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,11 @@ class StageDataset(Dataset[StageExample]):
                 raise DataError(f"rationale {rationale.id!r} is not in the schedule; make the plan again")
         self._weights = {r.id: normalised(_weights_of(r, weights), r.id, normalisation) for r in tokens}
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every rationale, question and answer included."""
+        return [len(rationale.token_ids) for rationale in self.tokens]
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -104,7 +109,27 @@ class StageDataset(Dataset[StageExample]):
         )
 
 
-class StageSampler(Sampler[StageKey]):
+_Drawn = TypeVar("_Drawn", covariant=True)
+
+
+class _ByEpoch(Sampler[_Drawn]):
+    """An order that only seed and epoch decide."""
+
+    def __init__(self, schedule: Schedule, seed: int) -> None:
+        self.schedule = schedule
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, that the next pass is."""
+        self.epoch = epoch
+
+    def rng(self) -> np.random.Generator:
+        """The epoch's own randomness."""
+        return np.random.default_rng((self.seed, self.epoch))
+
+
+class StageSampler(_ByEpoch[StageKey]):
     """Every rationale once per epoch, at the stage of its update, in an order that only seed and epoch decide.
 
     Args:
@@ -118,22 +143,16 @@ class StageSampler(Sampler[StageKey]):
     def __init__(
         self, lengths: Sequence[int], schedule: Schedule, seed: int, update_size: int = 1, *, bucketed: bool = False
     ) -> None:
+        super().__init__(schedule, seed)
         self.lengths = lengths
-        self.schedule = schedule
-        self.seed = seed
         self.update_size = update_size
         self.bucketed = bucketed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0, that the next pass is."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[StageKey]:
-        rng, num = np.random.default_rng((self.seed, self.epoch)), len(self.lengths)
+        rng, num = self.rng(), len(self.lengths)
         order = bucketed_order(self.lengths, self.update_size, rng) if self.bucketed else rng.permutation(num)
         for start in range(0, num, self.update_size):
             stage = self.schedule.at_epoch(self.epoch + Fraction(start, num))
@@ -141,7 +160,7 @@ class StageSampler(Sampler[StageKey]):
                 yield int(index), stage
 
 
-class TokenBatchSampler(Sampler[list[StageKey]]):
+class TokenBatchSampler(_ByEpoch[list[StageKey]]):
     """Batches that hold so many tokens, in an order that only seed and epoch decide; each at the stage of its update.
 
     Args:
@@ -155,22 +174,16 @@ class TokenBatchSampler(Sampler[list[StageKey]]):
     def __init__(
         self, lengths: Sequence[int], schedule: Schedule, seed: int, tokens: int, update_size: int = 1
     ) -> None:
+        super().__init__(schedule, seed)
         self.batches = batches_by_tokens(lengths, tokens)
-        self.schedule = schedule
-        self.seed = seed
         self.update_size = update_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0, that the next pass is."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[StageKey]]:
         num = len(self.batches)
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(num)
+        order = self.rng().permutation(num)
         for start in range(0, num, self.update_size):
             stage = self.schedule.at_epoch(self.epoch + Fraction(start, num))
             for batch in order[start : start + self.update_size]:
@@ -201,13 +214,14 @@ def normalised(weights: NDArray[np.float32], id_: str, normalisation: Literal["n
 
 
 class Collator:
-    """Pads examples into a batch for a model, and keeps the examples beside it.
+    """Pads examples into a batch for a model, or packs them into one row, and keeps the examples beside it.
 
     Raises when called:
         DataError: If an example trains nothing; its loss would be 0 / 0.
     """
 
-    def __init__(self, lm: LanguageModel) -> None:
+    def __init__(self, lm: LanguageModel, *, packed: bool = False) -> None:
+        self.packed = packed
         self.lm = replace(lm, model=nn.Identity())  # worker processes get a copy of this object, not of the model
 
     def __call__(self, examples: Sequence[Example]) -> StageBatch:
@@ -215,7 +229,7 @@ class Collator:
         for number, example in enumerate(examples):
             if not len(example.weights):
                 raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
-        return {**collate(examples, self.lm), "examples": tuple(examples)}
+        return {**collate(examples, self.lm, packed=self.packed), "examples": tuple(examples)}
 
 
 def name_of(example: Example, number: int) -> str:

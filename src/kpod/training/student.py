@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as logging_of_transformers
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from kpod.config import TrainingConfig
 from kpod.errors import ConfigError, TrainingError, TrainingInterruptedError
@@ -164,6 +165,8 @@ def _trainer(
 ) -> KeypointTrainer:
     model = cast("PreTrainedModel", lm.model)
     check_model_arguments(arguments, model.config.model_type)
+    if config.packing and is_flash_attn_2_available():
+        model.set_attn_implementation("flash_attention_2")
     trainer = KeypointTrainer(
         _trainable(model, config, arguments.seed),
         arguments,
@@ -172,6 +175,7 @@ def _trainer(
         normaliser=config.normaliser,
         fingerprint=fingerprint,
         tokens_per_batch=config.tokens_per_batch,
+        packing=config.packing,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)

@@ -21,10 +21,8 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 from kpod.errors import ConfigError, TrainingError
 from kpod.files import write_text
 from kpod.lm.head import has_linear_head, weighted_nll
-from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, logprobs, trained_positions
 from kpod.training.batches import (
-    Collator,
     StageBatch,
     StageDataset,
     StageExample,
@@ -33,6 +31,7 @@ from kpod.training.batches import (
     name_of,
 )
 from kpod.training.checkpoints import STAGING, publish, seal
+from kpod.training.collation import check_packing, collator_of
 from kpod.training.loss import Normaliser, keypoint_loss, measures, size
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
 
@@ -54,6 +53,7 @@ class KeypointTrainer(Trainer):
         normaliser: What the loss is divided by: the number of trained tokens, or their summed weights.
         fingerprint: Written into every checkpoint; says what it was made from.
         tokens_per_batch: Cut the batches of a `StageDataset` by tokens.
+        packing: Put a batch's examples into one row; refused at the first batch where the model mixes them up.
         kwargs: As for transformers.Trainer.
 
     Raises:
@@ -73,6 +73,7 @@ class KeypointTrainer(Trainer):
         normaliser: Normaliser = "tokens",
         fingerprint: str = "",
         tokens_per_batch: int | None = None,
+        packing: bool = False,
         **kwargs: Any,
     ) -> None:
         if args.label_smoothing_factor:
@@ -83,7 +84,7 @@ class KeypointTrainer(Trainer):
         if tokens_per_batch and args.world_size > 1:
             raise ConfigError("training.tokens_per_batch works on one process; leave it out on several")
         if kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = _collator(model, processing_class)
+            kwargs["data_collator"] = collator_of(model, processing_class, packing)
         self.normaliser: Normaliser = normaliser
         self.fingerprint = fingerprint
         self.tokens_per_batch = tokens_per_batch
@@ -91,6 +92,7 @@ class KeypointTrainer(Trainer):
         self._sampler: StageSampler | TokenBatchSampler | None = None
         self._examples: list[Example] = []
         self._linear_head: bool | None = None
+        self._packing_is_unproven = packing
         super().__init__(model, args, train_dataset=train_dataset, processing_class=processing_class, **kwargs)
         self._measured = torch.zeros(6, device=args.device)
         self._evaluated = torch.zeros(2, device=args.device)
@@ -140,6 +142,10 @@ class KeypointTrainer(Trainer):
         """The batch's share of Eq. 15, and log P of every trained token."""
         batch = {name: value for name, value in inputs.items() if name != "examples"}
         weights = batch["weights"][trained_positions(batch)]
+        if self._packing_is_unproven:
+            tolerance = 0.5 if self.args.bf16 or self.args.fp16 else 1e-3
+            check_packing(model, self.data_collator, inputs["examples"], self.args.device, tolerance)
+            self._packing_is_unproven = False
         if self._linear_head is None:
             # fp16's scaling of the loss comes too late for gradients made in the forward pass.
             general = self.is_sharded or self.args.fp16
@@ -217,15 +223,17 @@ class KeypointTrainer(Trainer):
 
     # -- stages ------------------------------------------------------------------------------------
 
+    @property
+    def _order_seed(self) -> int:
+        return int(self.args.seed if self.args.data_seed is None else self.args.data_seed)
+
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(dataset, StageDataset):
             return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        lengths = [len(rationale.token_ids) for rationale in dataset.tokens]
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         bucketed = self.args.train_sampling_strategy == "group_by_length"
-        self._sampler = StageSampler(lengths, dataset.schedule, seed, together, bucketed=bucketed)
+        self._sampler = StageSampler(dataset.lengths, dataset.schedule, self._order_seed, together, bucketed=bucketed)
         return self._sampler
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -233,10 +241,13 @@ class KeypointTrainer(Trainer):
         dataset, args = self.train_dataset, self.args
         if self.tokens_per_batch is None or not isinstance(dataset, StageDataset):
             return super().get_train_dataloader()
-        seed = args.seed if args.data_seed is None else args.data_seed
-        lengths = [len(rationale.token_ids) for rationale in dataset.tokens]
-        accumulated = args.gradient_accumulation_steps
-        self._sampler = TokenBatchSampler(lengths, dataset.schedule, seed, self.tokens_per_batch, accumulated)
+        self._sampler = TokenBatchSampler(
+            dataset.lengths,
+            dataset.schedule,
+            self._order_seed,
+            self.tokens_per_batch,
+            args.gradient_accumulation_steps,
+        )
         loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._sampler,
@@ -281,10 +292,3 @@ class KeypointTrainer(Trainer):
             (folder / STAGING).rmdir()
             rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
-
-
-def _collator(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None) -> Collator:
-    if tokenizer is None:
-        raise ConfigError("KeypointTrainer needs processing_class=tokenizer: it pads batches and is saved along")
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return Collator(LanguageModel.of(cast("PreTrainedModel", base), tokenizer))
