@@ -1,7 +1,9 @@
 """The training engine beside its peers: seconds, tokens per second and peak memory of one epoch on the same rationales.
 
 SmolLM2-135M, fully trained, on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA. Rounds interleave the
-variants, each in a process of its own, since what one has freed would count to the next one's peak:
+variants, each in a process of its own, since what one has freed would count to the next one's peak. Memory is that of
+the eight longest rationales in one batch, twice: at the first update Adam has no moments yet, and variants differ in
+which batch comes first.
 
     trl             TRL's SFTTrainer, completion-only loss, its log-probabilities in chunks (needs the extra `peers`)
     trainer         transformers.Trainer with the question masked in the labels
@@ -152,11 +154,12 @@ def peak_memory_gb(*, reset: bool = False) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
-def run(make: Callable[[LanguageModel, str], Trainer]) -> tuple[float, float]:
-    """Seconds and peak memory of an epoch, on a fresh student."""
+def run(make: Callable[[LanguageModel, str], Trainer], epochs: int = 1) -> tuple[float, float]:
+    """Seconds and peak memory of training a fresh student."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = make(load_model(STUDENT), folder)
+        trainer.args.num_train_epochs = epochs
         peak_memory_gb(reset=True)
         start = time.perf_counter()
         trainer.train()
@@ -164,13 +167,15 @@ def run(make: Callable[[LanguageModel, str], Trainer]) -> tuple[float, float]:
 
 
 def run_apart(name: str, options: argparse.Namespace, steps: Path) -> tuple[float, float]:
-    """The same in a process of its own."""
+    """Seconds of an epoch, and peak memory of the largest batch, in processes of their own."""
     words = ["--variant", name, "--rationales", str(options.rationales), "--precision", options.precision]
-    done = subprocess.run(
-        [sys.executable, __file__, *words, "--given", str(steps)], check=True, stdout=subprocess.PIPE, text=True
-    )
-    seconds, peak = map(float, done.stdout.split()[-2:])
-    return seconds, peak
+    words += ["--given", str(steps)]
+    runs = [
+        subprocess.run([sys.executable, __file__, *words, *more], check=True, stdout=subprocess.PIPE, text=True)
+        for more in ([], ["--longest"])
+    ]
+    timed, measured = (run.stdout.split()[-2:] for run in runs)
+    return float(timed[0]), float(measured[1])
 
 
 def matmul_flops(precision: str) -> float:
@@ -198,6 +203,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--given", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--longest", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if "KPOD_DATA" not in os.environ:
         sys.exit("this benchmark needs real rationales: set KPOD_DATA (docs/data.md)")
@@ -206,7 +212,10 @@ def main() -> None:
         tokens = rationales(lm, options.rationales)
         del lm
         given = dict(np.load(options.given))
-        print(*run(variants(tokens, given, options.precision)[options.variant]))
+        if options.longest:
+            chosen = np.argsort([-len(t.token_ids) for t in tokens], kind="stable")[:BATCH_SIZE]
+            tokens, given = [tokens[index] for index in chosen], {name: steps[chosen] for name, steps in given.items()}
+        print(*run(variants(tokens, given, options.precision)[options.variant], 2 if options.longest else 1))
         return
     head = sum(p.numel() for p in lm.model.get_output_embeddings().parameters())  # type: ignore[operator]
     body = sum(p.numel() for p in lm.model.parameters()) - head
