@@ -313,6 +313,15 @@ def test_weights_that_are_all_alike_are_refused(value: float) -> None:
         check_collapse({"q": np.full(50, value, dtype=np.float32)})
 
 
+@pytest.mark.parametrize(("mean", "advice"), [(0.97, "raise"), (0.1, "lower")])
+def test_weights_that_are_nearly_alike_are_warned_of(mean, advice, caplog):
+    check_collapse({"q": np.linspace(mean - 0.01, mean + 0.01, 50, dtype=np.float32)})
+    assert f"{advice} weighting.mask_loss_weight" in caplog.text
+    caplog.clear()
+    check_collapse({"q": np.linspace(0, 1, 50, dtype=np.float32)})
+    assert not caplog.text
+
+
 # -- weights that need no learning ---------------------------------------------------------------------
 
 

@@ -115,7 +115,9 @@ class _ChunkedNll(torch.autograd.Function):
             gradient = gradient.to(dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = gradient @ table
-            if grad_weight is not None:
+            if grad_weight is not None and dtype == torch.float32:
+                grad_weight.addmm_(gradient.T, read[part])  # without a matrix of the vocabulary's size in between
+            elif grad_weight is not None:
                 grad_weight += gradient.T @ read[part]
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype

@@ -129,7 +129,9 @@ def smollm2_folder() -> Path:
         source, gguf_file=SMOLLM2_FILE, dtype=torch.float32, quantization_config=dequantize
     )
     model.save_pretrained(staging)
-    AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE).save_pretrained(staging)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # online or offline, it is the same model
+    tokenizer.save_pretrained(staging)
     try:
         staging.rename(folder)
     except OSError:  # another process was faster; its folder is as good

@@ -33,6 +33,8 @@ from kpod.weighting.ridge import PENALTIES
 
 log = logging.getLogger(__name__)
 
+NEARLY_ALIKE = 0.02
+"""Spread of the weights below which they hardly tell tokens apart."""
 NUM_JUDGED = 8
 """Rationales on which the learnt weights are judged by L_k at the end."""
 
@@ -160,11 +162,18 @@ def check_objective(objective: Mapping[str, float], excess: NDArray[np.float64])
 
 
 def check_collapse(weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Raise WeightingError where weights are all alike: they say nothing about the tokens."""
+    """Raise WeightingError where weights are all alike, and warn where nearly: they say nothing about the tokens."""
     together = np.concatenate(list(weights.values()))
     kept, spread = float(together.mean()), float(together.std())
     if spread < 1e-3 or not 0.02 < kept < 0.995:
         raise WeightingError(
             f"the weights collapsed: mean {kept:.3f}, spread {spread:.1e}; raise weighting.warmup_updates and "
             "weighting.observations, or change weighting.mask_loss_weight (lower keeps more)"
+        )
+    if spread < NEARLY_ALIKE:
+        log.warning(
+            "the weights are nearly all alike (mean %.2f, spread %.3f); %s weighting.mask_loss_weight",
+            kept,
+            spread,
+            "raise" if kept > 0.5 else "lower",
         )
