@@ -6,7 +6,6 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
-from kpod import artifacts
 from kpod.data.datasets import load_questions
 from kpod.errors import DataError
 from kpod.files import write_text
@@ -16,6 +15,7 @@ from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Rationale, TokenizedRationale
 from kpod.report.page import HeatMap, Report, render_html, to_json
 from kpod.report.tables import weighed_tokens, word_type_table
+from kpod.training.metrics import METRICS, read_updates
 
 NUM_HEATMAPS = 12
 PACKAGES = ("kpod-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -55,7 +55,7 @@ def gather(pipeline: Pipeline) -> Report:
         ),
         word_types=word_type_table(views.values()),
         schedule=pipeline.schedule,
-        loss_curve=_loss_curve(pipeline.folder.path / "student" / "metrics.jsonl"),
+        loss_curve=_loss_curve(pipeline.folder.path / "student" / METRICS),
         predictions=tuple(pipeline.evaluation("after", tests[0])[0]) if tests else (),
         questions={question.id: question.question for question in questions},
     )
@@ -92,7 +92,4 @@ def _telling(tokens: list[TokenizedRationale], rationales: dict[str, Rationale])
 
 
 def _loss_curve(path: Path) -> tuple[tuple[int, float, int], ...]:
-    if not path.is_file():
-        return ()
-    lines = [line for line in artifacts.read_jsonl(path) if "loss" in line]
-    return tuple((line["step"], line["loss"], line["stage"] or 0) for line in lines)
+    return tuple((line["step"], line["loss"], line["stage"] or 0) for line in read_updates(path))
