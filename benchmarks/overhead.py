@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import trainers
 import training
 from transformers import TrainingArguments
 
@@ -73,10 +74,10 @@ def main() -> None:
         fresh = load_model(recipe.student)
         model = with_lora(fresh.model, adapters) if adapters else fresh.model  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
-            arguments = TrainingArguments(**training.arguments(folder, "fp32"), remove_unused_columns=False)
+            arguments = TrainingArguments(**trainers.arguments(folder, "fp32"), remove_unused_columns=False)
             trainer = KeypointTrainer(model, arguments, dataset, processing_class=fresh.tokenizer)  # type: ignore[arg-type]
             found[name] = scale * seconds(trainer.train)
-    overhead = sum(found[f"{part}_s"] for part in ("weighting", "difficulties", "clusters", "schedule"))
+    overhead = sum(found[f"{part}_s"] for part in ("weighting", "applying", "difficulties", "clusters", "schedule"))
     found |= {
         "overhead_vs_epoch": overhead / found["epoch_s"],
         "overhead_vs_lora_epoch": overhead / found["lora_epoch_s"],

@@ -1,19 +1,24 @@
 """The training engine beside its peers: seconds, tokens per second and peak memory of one epoch on the same rationales.
 
 SmolLM2-135M, fully trained, on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA. Rounds interleave the
-variants, each in a process of its own, since what one has freed would count to the next one's peak. Memory is that of
-the eight longest rationales in one batch, twice: at the first update Adam has no moments yet, and variants differ in
+variants, on a CPU each in a process of its own, since what one has freed would count to the next one's peak. Memory is
+that of the longest rationales in one batch, twice: at the first update Adam has no moments yet, and variants differ in
 which batch comes first.
 
     trl             TRL's SFTTrainer, completion-only loss, its log-probabilities in chunks (needs the extra `peers`)
     trainer         transformers.Trainer with the question masked in the labels
     whole           kpod, whole rationales
     stage_0, _5, _10  kpod at stages of a schedule with T = 10
+    packed, trl_packed  without padding, where flash attention is installed
 
     KPOD_DATA=... python benchmarks/training.py [--json] [--rationales 64] [--rounds 3] [--precision fp32]
+        [--batch-size 8] [--peak-tflops T]
+
+--peak-tflops, the card's, adds model FLOP utilisation.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -22,14 +27,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from trainers import ON_CARD, Given, arguments, flash_attention, variants
 
 from kpod.config import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
 from kpod.data.datasets import load_rationales
@@ -40,12 +43,10 @@ from kpod.records import Schedule, TokenizedRationale
 from kpod.schedule.plan import make_schedule
 from kpod.steps import split_steps
 from kpod.teacher.recorded import filter_rationales
-from kpod.training import KeypointTrainer, StageDataset
 from kpod.weighting.given import uniform_weights
 
 STUDENT = "smollm2-135m"
 STAGES = (0, 5, 10)
-BATCH_SIZE = 8
 
 
 def rationales(lm: LanguageModel, number: int) -> list[TokenizedRationale]:
@@ -64,83 +65,6 @@ def scheduled(tokens: list[TokenizedRationale]) -> Schedule:
     return make_schedule(list(difficulties), list(difficulties.values()), np.arange(len(tokens)) % 5, config, 20)
 
 
-def arguments(folder: str, precision: str) -> dict[str, Any]:
-    """What all variants share: one epoch, Adam, batches of like length, nothing saved."""
-    return {
-        "output_dir": folder,
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": BATCH_SIZE,
-        "learning_rate": 1e-5,
-        "lr_scheduler_type": "constant",
-        "optim": "adamw_torch",
-        "weight_decay": 0.0,
-        "train_sampling_strategy": "group_by_length",
-        "activation_checkpointing": False,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "bf16": precision == "bf16",
-        "use_cpu": not torch.cuda.is_available(),
-    }
-
-
-def masked_rows(tokens: list[TokenizedRationale]) -> list[dict[str, list[int]]]:
-    """Rows of transformers' Trainer: the question's labels are -100."""
-    return [
-        {
-            "input_ids": list(t.token_ids),
-            "labels": [-100] * t.segment_stops[0] + list(t.token_ids[t.segment_stops[0] :]),
-        }
-        for t in tokens
-    ]
-
-
-def trl(lm: LanguageModel, tokens: list[TokenizedRationale], folder: str, precision: str) -> Trainer:
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    rows = [
-        {
-            "input_ids": list(t.token_ids),
-            "completion_mask": [0] * t.segment_stops[0] + [1] * (len(t.token_ids) - t.segment_stops[0]),
-        }
-        for t in tokens
-    ]
-    config = SFTConfig(**arguments(folder, precision), completion_only_loss=True, max_length=None)
-    return SFTTrainer(lm.model, config, train_dataset=Dataset.from_list(rows), processing_class=lm.tokenizer)
-
-
-def plain(lm: LanguageModel, tokens: list[TokenizedRationale], folder: str, precision: str) -> Trainer:
-    collator = DataCollatorForSeq2Seq(lm.tokenizer, pad_to_multiple_of=None)
-    config = TrainingArguments(**arguments(folder, precision))
-    return Trainer(lm.model, config, data_collator=collator, train_dataset=masked_rows(tokens))  # type: ignore[arg-type]
-
-
-def ours(
-    lm: LanguageModel, tokens: list[TokenizedRationale], folder: str, precision: str, given: np.ndarray[Any, Any]
-) -> Trainer:
-    steps = np.stack([given, np.zeros_like(given)])
-    schedule = Schedule(tuple(t.id for t in tokens), steps, first_stage=0)
-    dataset = StageDataset(tokens, uniform_weights(tokens), schedule, encoder_decoder=False)
-    config = TrainingArguments(**arguments(folder, precision), remove_unused_columns=False)
-    return KeypointTrainer(lm.model, config, dataset, processing_class=lm.tokenizer)  # type: ignore[arg-type]
-
-
-def variants(
-    tokens: list[TokenizedRationale], given: dict[str, np.ndarray[Any, Any]], precision: str
-) -> dict[str, Callable[[LanguageModel, str], Trainer]]:
-    """Trainers by name, made of a model and a folder."""
-    makers: dict[str, Callable[[LanguageModel, str], Trainer]] = {
-        "trainer": lambda lm, folder: plain(lm, tokens, folder, precision)
-    }
-    if find_spec("trl"):
-        makers["trl"] = lambda lm, folder: trl(lm, tokens, folder, precision)
-    for name, steps in given.items():
-        makers[name] = lambda lm, folder, steps=steps: ours(lm, tokens, folder, precision, steps)  # type: ignore[misc]
-    return makers
-
-
 def peak_memory_gb(*, reset: bool = False) -> float:
     """Peak memory since the last reset, in GiB: the card's, or the process's where there is none."""
     if torch.cuda.is_available():
@@ -154,22 +78,40 @@ def peak_memory_gb(*, reset: bool = False) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
-def run(make: Callable[[LanguageModel, str], Trainer], epochs: int = 1) -> tuple[float, float]:
-    """Seconds and peak memory of training a fresh student."""
+def run(name: str, tokens: list[TokenizedRationale], given: dict[str, Given], options: argparse.Namespace) -> float:
+    """Seconds of one epoch of a fresh student, on the longest rationales twice."""
     torch.manual_seed(0)
+    if options.longest:
+        chosen = np.argsort([-len(t.token_ids) for t in tokens], kind="stable")[: options.batch_size]
+        tokens, given = [tokens[index] for index in chosen], {stage: steps[chosen] for stage, steps in given.items()}
+    lm = load_model(STUDENT)
+    if name.endswith("packed"):
+        lm.model.set_attn_implementation(flash_attention())  # type: ignore[operator]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make(load_model(STUDENT), folder)
-        trainer.args.num_train_epochs = epochs
+        common = arguments(folder, options.precision, options.batch_size)
+        trainer = variants(given)[name](tokens, common | {"num_train_epochs": 1 + options.longest}, lm)
         peak_memory_gb(reset=True)
         start = time.perf_counter()
         trainer.train()
-        return time.perf_counter() - start, peak_memory_gb()
+        if ON_CARD:
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
 
 
-def run_apart(name: str, options: argparse.Namespace, steps: Path) -> tuple[float, float]:
-    """Seconds of an epoch, and peak memory of the largest batch, in processes of their own."""
+def measure(
+    name: str, tokens: list[TokenizedRationale], given: dict[str, Given], options: argparse.Namespace, steps: Path
+) -> tuple[float, float]:
+    """Seconds of an epoch, and peak memory of the largest batch in GiB."""
+    if ON_CARD:  # its allocator forgets a peak; and a process has its first seconds for itself
+        found = []
+        for longest in (True, False):
+            taken = run(name, tokens, given, argparse.Namespace(**{**vars(options), "longest": longest}))
+            found.append((taken, peak_memory_gb()))
+            gc.collect()
+            torch.cuda.empty_cache()
+        return found[1][0], found[0][1]
     words = ["--variant", name, "--rationales", str(options.rationales), "--precision", options.precision]
-    words += ["--given", str(steps)]
+    words += ["--batch-size", str(options.batch_size), "--given", str(steps)]
     runs = [
         subprocess.run([sys.executable, __file__, *words, *more], check=True, stdout=subprocess.PIPE, text=True)
         for more in ([], ["--longest"])
@@ -178,20 +120,19 @@ def run_apart(name: str, options: argparse.Namespace, steps: Path) -> tuple[floa
     return float(timed[0]), float(measured[1])
 
 
-def matmul_flops(precision: str) -> float:
+def matmul_flops(precision: str, rows: int) -> float:
     """What a matrix product of the student's own shape reaches here, per second: the limit of what training can."""
-    dtype, device = (
-        (torch.bfloat16 if precision == "bf16" else torch.float32),
-        "cuda" if torch.cuda.is_available() else "cpu",
-    )
-    left, right = torch.randn(2048, 576, dtype=dtype, device=device), torch.randn(576, 1536, dtype=dtype, device=device)
+    dtype, device = torch.bfloat16 if precision == "bf16" else torch.float32, "cuda" if ON_CARD else "cpu"
+    left, right = torch.randn(rows, 576, dtype=dtype, device=device), torch.randn(576, 1536, dtype=dtype, device=device)
+    repeats = 100 if ON_CARD else 1
     rates = []
     for _ in range(20):
         start = time.perf_counter()
-        left @ right
-        if device == "cuda":
+        for _ in range(repeats):
+            left @ right
+        if ON_CARD:
             torch.cuda.synchronize()
-        rates.append(2 * 2048 * 576 * 1536 / (time.perf_counter() - start))
+        rates.append(repeats * 2 * rows * 576 * 1536 / (time.perf_counter() - start))
     return statistics.median(rates)
 
 
@@ -201,6 +142,8 @@ def main() -> None:
     parser.add_argument("--rationales", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--peak-tflops", type=float)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--given", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--longest", action="store_true", help=argparse.SUPPRESS)
@@ -211,11 +154,7 @@ def main() -> None:
     if options.variant:
         tokens = rationales(lm, options.rationales)
         del lm
-        given = dict(np.load(options.given))
-        if options.longest:
-            chosen = np.argsort([-len(t.token_ids) for t in tokens], kind="stable")[:BATCH_SIZE]
-            tokens, given = [tokens[index] for index in chosen], {name: steps[chosen] for name, steps in given.items()}
-        print(*run(variants(tokens, given, options.precision)[options.variant], 2 if options.longest else 1))
+        print(run(options.variant, tokens, dict(np.load(options.given)), options), peak_memory_gb())
         return
     head = sum(p.numel() for p in lm.model.get_output_embeddings().parameters())  # type: ignore[operator]
     body = sum(p.numel() for p in lm.model.parameters()) - head
@@ -223,14 +162,15 @@ def main() -> None:
     schedule = scheduled(tokens)
     given = {f"stage_{stage}": schedule.input_steps[stage].astype(np.int64) for stage in STAGES}
     given["whole"] = np.zeros(len(tokens), dtype=np.int64)
-    makers = variants(tokens, given, options.precision)
+    makers = variants(given)
+    del lm
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     memory: dict[str, list[float]] = {name: [] for name in makers}
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "given.npz", **given)
         for round_ in range(options.rounds):
             for name in random.Random(round_).sample(sorted(makers), len(makers)):
-                taken, peak = run_apart(name, options, Path(folder) / "given.npz")
+                taken, peak = measure(name, tokens, given, options, Path(folder) / "given.npz")
                 print(f"round {round_}: {name}: {taken:.1f} s, {peak:.2f} GiB", file=sys.stderr, flush=True)
                 seconds[name].append(taken)
                 memory[name].append(peak)
@@ -239,9 +179,11 @@ def main() -> None:
     figures: dict[str, Any] = {
         "num_rationales": len(tokens),
         "precision": options.precision,
+        "batch_size": options.batch_size,
         "processed_tokens": processed,
     }
-    limit = figures["matmul_gflops"] = matmul_flops(options.precision) / 1e9
+    rows = options.batch_size * processed // len(tokens)
+    limit = figures["matmul_gflops"] = matmul_flops(options.precision, rows) / 1e9
     whole = sum(len(t.token_ids) - t.segment_stops[0] for t in tokens)
     for name in makers:
         steps = given.get(name, given["whole"])
@@ -257,13 +199,16 @@ def main() -> None:
             "trained_per_s": trained / taken,
             "share_of_matmul_limit": gflops / limit,
         }
-    peers = [name for name in ("trainer", "trl") if name in makers]
+        if options.peak_tflops:
+            figures[name]["model_flop_utilisation"] = gflops / 1e3 / options.peak_tflops
+    peers = [name for name in ("trainer", "trl", "trl_packed") if name in makers]
 
     def ratio(of: dict[str, list[float]], over: str, under: str) -> float:
         return statistics.median(a / b for a, b in zip(of[over], of[under], strict=True))
 
-    figures["speed_vs_best_peer"] = min(ratio(seconds, peer, "whole") for peer in peers)
-    figures["memory_vs_best_peer"] = max(ratio(memory, "whole", peer) for peer in peers)
+    best = "packed" if "packed" in makers else "whole"
+    figures["speed_vs_best_peer"] = min(ratio(seconds, peer, best) for peer in peers)
+    figures["memory_vs_best_peer"] = max(ratio(memory, best, peer) for peer in peers)
     figures["stage0_vs_whole"] = ratio(seconds, "whole", "stage_0")
     saved = figures["whole"]["trained_tokens"], figures["stage_0"]["trained_tokens"]
     figures["stage0_limit"] = (body * processed + head * saved[0]) / (body * processed + head * saved[1])

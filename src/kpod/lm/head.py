@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kpod.lm.sequences import Batch, inputs_of, output_embedding, trained_positions
 
-LOGITS_PER_CHUNK = 2**24
-"""64 MiB in float32: large enough for the matrix product, small beside a model."""
+LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**26}
+"""By kind of device: 64 and 256 MiB in float32, large enough for the matrix product and small beside a training."""
 
 
 def has_linear_head(model: nn.Module, batch: Batch) -> bool:
@@ -50,25 +50,28 @@ def weighted_nll(
         batch: As `collate` makes it.
         coefficients: c_j of every trained token, row by row.
     """
-    trained = trained_positions(batch)
-    head = output_embedding(model)
+    trained = trained_positions(batch).flatten().nonzero()[:, 0]  # looked for before the GPU is busy with the model
+    labels, head = batch["labels"].flatten()[trained], output_embedding(model)
     with _head_input_at(head, trained) as taken:
         model(**inputs_of(batch), use_cache=False)
     kind = taken[0].device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
     loss, found = _ChunkedNll.apply(  # type: ignore[no-untyped-call]
-        taken[0], head.weight, head.bias, batch["labels"][trained], coefficients, dtype, torch.is_grad_enabled()
+        taken[0], head.weight, head.bias, labels, coefficients, dtype, torch.is_grad_enabled()
     )
     return loss, found
 
 
 @contextmanager
-def _head_input_at(head: nn.Module, positions: Bool[Tensor, "batch length"]) -> Iterator[list[Tensor]]:
-    """While active, the output embedding is given no rows, and what it would have read at `positions` is put aside."""
+def _head_input_at(head: nn.Module, positions: Int[Tensor, " trained"]) -> Iterator[list[Tensor]]:
+    """While active, the output embedding is given no rows, and what it would have read at `positions` is put aside.
+
+    Positions count through the whole batch, row by row.
+    """
     taken: list[Tensor] = []
 
     def put_aside(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        taken.append(args[0][positions])
+        taken.append(args[0].flatten(0, 1).index_select(0, positions))
         return (args[0][:0], *args[1:])
 
     handle = head.register_forward_pre_hook(put_aside)
@@ -98,7 +101,8 @@ class _ChunkedNll(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
         grad_bias = torch.zeros(len(weight), device=weight.device) if of_bias else None
         found = torch.empty(len(labels), device=labels.device)
-        num_rows = max(1, LOGITS_PER_CHUNK // len(weight))
+        most = LOGITS_PER_CHUNK.get(weight.device.type, LOGITS_PER_CHUNK["cpu"])
+        num_rows = max(1, most // len(weight))
         for start in range(0, len(labels), num_rows):
             part = slice(start, start + num_rows)
             logits = functional.linear(read[part], table, offset).float()

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor
 
 from kpod.lm.sequences import Example
@@ -52,15 +52,19 @@ def size(weights: Float[Tensor, " trained"], normaliser: Normaliser) -> Float[Te
     return weights.new_tensor(len(weights)) if normaliser == "tokens" else weights.sum()
 
 
+def segments_of(examples: Sequence[Example]) -> Int8[Tensor, " trained"]:
+    """Of every trained token of a batch the index into SEGMENTS of its part; 0 where the parts are unknown."""
+    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
+    return torch.from_numpy(np.concatenate(parts))
+
+
 @torch.no_grad()
 def measures(
-    loss: Float[Tensor, ""], logps: Float[Tensor, " trained"], examples: Sequence[Example]
+    loss: Float[Tensor, ""], logps: Float[Tensor, " trained"], segments: Int8[Tensor, " trained"]
 ) -> Float[Tensor, "6"]:
-    """Loss, trained tokens, then NLL and number of rationale tokens and of answer tokens; 0 where parts are unknown."""
-    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
-    segments = torch.from_numpy(np.concatenate(parts)).to(logps.device)
+    """Loss, trained tokens, then NLL and number of rationale tokens and of answer tokens."""
     measures = [loss, logps.new_tensor(len(logps))]
     for part in (RATIONALE, ANSWER):
         inside = segments == part
-        measures += [-logps[inside].sum(), inside.sum()]
+        measures += [-torch.where(inside, logps, 0).sum(), inside.sum()]
     return torch.stack([measure.float() for measure in measures])

@@ -2,14 +2,13 @@
 """metrics.jsonl: one line per update, and the same lines whether or not the run was interrupted."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kpod.files import write_text
+from kpod.files import flush_to_disk, write_text
 
 METRICS = "metrics.jsonl"
 VALIDATION = "validation_accuracy"
@@ -45,14 +44,23 @@ class MetricsFile(TrainerCallback):
         self._learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the update's line through to the disk, before a checkpoint can count it."""
+        """Write the update's line, and through to the disk before a checkpoint can count it."""
         measured = self.take()
         self._append(state, {**measured, "learning_rate": self._learning_rate})
+        if control.should_save or control.should_training_stop:
+            self._flush(state)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the epoch's lines through to the disk."""
+        self._flush(state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write a validation's accuracy; losses are written update by update."""
         if VALIDATION in kwargs["logs"]:
             self._append(state, {VALIDATION: kwargs["logs"][VALIDATION]})
+            self._flush(state)
 
     def _append(self, state: TrainerState, values: Metrics) -> None:
         if not state.is_world_process_zero:
@@ -60,8 +68,10 @@ class MetricsFile(TrainerCallback):
         line = {"step": state.global_step, "epoch": state.epoch, **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
-            file.flush()
-            os.fsync(file.fileno())
+
+    def _flush(self, state: TrainerState) -> None:
+        if state.is_world_process_zero and self.path.exists():
+            flush_to_disk(self.path)
 
 
 def read_updates(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,11 @@ from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as logging_of_transformers
-from transformers.utils.import_utils import is_flash_attn_2_available
+from transformers.utils.import_utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_flash_attn_4_available,
+)
 
 from kpod.config import TrainingConfig
 from kpod.errors import ConfigError, TrainingError, TrainingInterruptedError
@@ -33,6 +37,13 @@ from kpod.training.selection import BestByAccuracy
 from kpod.training.trainer import KeypointTrainer
 
 log = logging.getLogger(__name__)
+
+FLASH_ATTENTION = {
+    "flash_attention_4": is_flash_attn_4_available,
+    "flash_attention_3": is_flash_attn_3_available,
+    "flash_attention_2": is_flash_attn_2_available,
+}
+"""Attention without padding, by transformers' name, and whether it is installed; none of them knows float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +176,10 @@ def _trainer(
 ) -> KeypointTrainer:
     model = cast("PreTrainedModel", lm.model)
     check_model_arguments(arguments, model.config.model_type)
-    if config.packing and is_flash_attn_2_available():
-        model.set_attn_implementation("flash_attention_2")
+    if config.packing and (arguments.bf16 or arguments.fp16):
+        found = next((name for name, is_available in FLASH_ATTENTION.items() if is_available()), None)
+        if found:
+            model.set_attn_implementation(found)
     trainer = KeypointTrainer(
         _trainable(model, config, arguments.seed),
         arguments,

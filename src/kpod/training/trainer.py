@@ -32,7 +32,7 @@ from kpod.training.batches import (
 )
 from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.collation import check_packing, collator_of
-from kpod.training.loss import Normaliser, keypoint_loss, measures, size
+from kpod.training.loss import Normaliser, keypoint_loss, measures, segments_of, size
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class KeypointTrainer(Trainer):
         self.tokens_per_batch = tokens_per_batch
         self._staging: Path | None = None
         self._sampler: StageSampler | TokenBatchSampler | None = None
-        self._examples: list[Example] = []
+        self._batches: list[tuple[Tensor, tuple[Example, ...]]] = []
         self._linear_head: bool | None = None
         self._packing_is_unproven = packing
         super().__init__(model, args, train_dataset=train_dataset, processing_class=processing_class, **kwargs)
@@ -123,17 +123,13 @@ class KeypointTrainer(Trainer):
             inputs: A batch of `Collator`.
             return_outputs: Ignored: logits of trained tokens alone are no use to a caller.
             num_items_in_batch: The normaliser of the optimiser step; None for that of this batch alone.
-
-        Raises:
-            TrainingError: If the loss is not finite.
         """
         weights = inputs["weights"][trained_positions(inputs)]
         normaliser = size(weights, self.normaliser) if num_items_in_batch is None else num_items_in_batch
+        segments = segments_of(inputs["examples"]).to(weights.device)
         loss, logps = self._loss(model, inputs, normaliser)
-        if not torch.isfinite(loss):
-            raise self._failure(f"the loss is {loss.item()}", inputs["examples"])
-        self._measured += measures(loss, logps, inputs["examples"])
-        self._examples += inputs["examples"]
+        self._measured += measures(loss, logps, segments)
+        self._batches.append((loss.detach(), inputs["examples"]))  # a GPU is asked for their values once an update
         return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
 
     def _loss(
@@ -162,10 +158,19 @@ class KeypointTrainer(Trainer):
         return self.accelerator.reduce(total, "sum") if self.args.world_size > 1 else total
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Stop before an update that would make every parameter NaN; fp16's scaler skips such updates itself."""
+        """Stop before an update that would make every parameter NaN.
+
+        Raises:
+            TrainingError: If a batch's loss or the gradient's norm is not finite; fp16's scaler sees to the latter.
+        """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        losses = torch.stack([loss for loss, _ in self._batches]).tolist()
+        for loss, (_, examples) in zip(losses, self._batches, strict=True):
+            if not math.isfinite(loss):
+                raise self._failure(f"the loss is {loss}", examples)
         if self.accelerator.scaler is None and norm is not None and not math.isfinite(float(norm)):
-            raise self._failure(f"the norm of the gradient is {float(norm)}", self._examples)
+            every = [example for _, examples in self._batches for example in examples]
+            raise self._failure(f"the norm of the gradient is {float(norm)}", every)
         return norm
 
     def _failure(self, what: str, examples: Sequence[Example]) -> TrainingError:
@@ -186,8 +191,8 @@ class KeypointTrainer(Trainer):
         """What the update measured, over all its batches and processes; then starts counting anew."""
         sums = self.accelerator.reduce(self._measured, "sum") if self.args.world_size > 1 else self._measured
         loss, tokens, rationale, num_rationale, answer, num_answer = sums.tolist()
-        first = self._examples[0]
-        self._measured, self._examples = torch.zeros_like(self._measured), []
+        first = self._batches[0][1][0]
+        self._measured, self._batches = torch.zeros_like(self._measured), []
         return {
             "stage": first.stage if isinstance(first, StageExample) else None,
             "loss": loss,

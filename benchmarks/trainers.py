@@ -1,0 +1,108 @@
+"""Trainers of the same rationales: kpod's, transformers' own and TRL's, each as good as it can be set."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+from kpod.lm.models import LanguageModel
+from kpod.records import Schedule, TokenizedRationale
+from kpod.training import KeypointTrainer, StageDataset
+from kpod.training.student import FLASH_ATTENTION
+from kpod.weighting.given import uniform_weights
+
+ON_CARD = torch.cuda.is_available()
+
+Given = np.ndarray[Any, Any]
+
+
+def arguments(folder: str, precision: str, batch_size: int = 8) -> dict[str, Any]:
+    """What all variants share: one epoch, Adam, batches of like length, nothing saved."""
+    return {
+        "output_dir": folder,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": batch_size,
+        "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant",
+        "optim": "adamw_torch",
+        "weight_decay": 0.0,
+        "train_sampling_strategy": "group_by_length",
+        "activation_checkpointing": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "bf16": precision == "bf16",
+        "use_cpu": not ON_CARD,
+    }
+
+
+def masked_rows(tokens: list[TokenizedRationale]) -> list[dict[str, list[int]]]:
+    """Rows of transformers' Trainer: the question's labels are -100."""
+    return [
+        {
+            "input_ids": list(t.token_ids),
+            "labels": [-100] * t.segment_stops[0] + list(t.token_ids[t.segment_stops[0] :]),
+        }
+        for t in tokens
+    ]
+
+
+def trl(
+    tokens: list[TokenizedRationale], common: dict[str, Any], lm: LanguageModel, *, packed: bool = False
+) -> Trainer:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [
+        {
+            "input_ids": list(t.token_ids),
+            "completion_mask": [0] * t.segment_stops[0] + [1] * (len(t.token_ids) - t.segment_stops[0]),
+        }
+        for t in tokens
+    ]
+    config = SFTConfig(**common, completion_only_loss=True, max_length=None, padding_free=packed)
+    return SFTTrainer(lm.model, config, train_dataset=Dataset.from_list(rows), processing_class=lm.tokenizer)
+
+
+def plain(tokens: list[TokenizedRationale], common: dict[str, Any], lm: LanguageModel) -> Trainer:
+    collator = DataCollatorForSeq2Seq(lm.tokenizer, pad_to_multiple_of=None)
+    config = TrainingArguments(**common)
+    return Trainer(lm.model, config, data_collator=collator, train_dataset=masked_rows(tokens))  # type: ignore[arg-type]
+
+
+def ours(
+    tokens: list[TokenizedRationale],
+    common: dict[str, Any],
+    lm: LanguageModel,
+    *,
+    given: Given,
+    packed: bool = False,
+) -> Trainer:
+    steps = np.stack([given, np.zeros_like(given)])
+    schedule = Schedule(tuple(t.id for t in tokens), steps, first_stage=0)
+    dataset = StageDataset(tokens, uniform_weights(tokens), schedule, encoder_decoder=False)
+    config = TrainingArguments(**common, remove_unused_columns=False)
+    return KeypointTrainer(lm.model, config, dataset, processing_class=lm.tokenizer, packing=packed)  # type: ignore[arg-type]
+
+
+def flash_attention() -> str | None:
+    """The flash attention that is installed here, by transformers' name."""
+    return next((name for name, is_available in FLASH_ATTENTION.items() if is_available()), None)
+
+
+def variants(given: dict[str, Given]) -> dict[str, Callable[..., Trainer]]:
+    """Makers of trainers by name; each is called with rationales, common arguments and a model."""
+    makers: dict[str, Callable[..., Trainer]] = {"trainer": plain}
+    makers |= {name: partial(ours, given=steps) for name, steps in given.items()}
+    if find_spec("trl"):
+        makers["trl"] = trl
+    if flash_attention():
+        makers["packed"] = partial(ours, given=given["whole"], packed=True)
+        if find_spec("trl"):
+            makers["trl_packed"] = partial(trl, packed=True)
+    return makers
