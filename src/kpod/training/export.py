@@ -143,6 +143,8 @@ def export(
     staging = empty_staging(folder) if first else folder / STAGING
     trainer.accelerator.wait_for_everyone()
     if trainer.is_sharded:
+        if trainer.is_fsdp_enabled:  # transformers writes no weights where checkpoints are sharded
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(staging), _internal_call=True)
     elif first:
         model.save_pretrained(staging)
