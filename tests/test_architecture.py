@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
 LADDER = [
     {"__main__"},
     {"cli"},
-    {"reporting", "inspection", "annotation", "planning"},
+    {"reporting", "inspection", "annotation", "planning", "comparison"},
     {"pipeline"},
+    {"keys"},
     {"methods", "artifacts"},
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},
     {"lm"},

@@ -50,10 +50,12 @@ def test_a_run_leaves_everything_that_the_run_folder_promises(finished: Recipe) 
     folder = folder_of(finished)
     assert load_recipe(folder / "recipe.yaml") == finished
     tokens, _ = artifacts.load_tokens(folder / "tokens")
-    weights = artifacts.load_weights(folder / "weights")
+    weights = artifacts.load_by_rationale(folder / "weights" / artifacts.WEIGHTS)
+    difficulties = artifacts.load_by_rationale(folder / "difficulties" / artifacts.DIFFICULTIES)
     schedule = artifacts.load_schedule(folder / "plan")
-    assert [t.id for t in tokens] == [f"tiny-{n}" for n in range(6)] == list(schedule.ids) == list(weights.loss)
-    assert {t.id: t.num_tokens for t in tokens} == {key: len(w) for key, w in weights.loss.items()}
+    assert [t.id for t in tokens] == [f"tiny-{n}" for n in range(6)] == list(schedule.ids) == list(weights)
+    assert {t.id: t.num_tokens for t in tokens} == {key: len(w) for key, w in weights.items()}
+    assert {t.id: t.num_steps for t in tokens} == {key: len(d) for key, d in difficulties.items()}
     assert schedule.ramp_stages == 2
     assert load_recipe(folder / "student" / "recipe.yaml") == finished
     assert AutoModelForCausalLM.from_pretrained(folder / "student").config.vocab_size == 259
@@ -81,7 +83,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
 
 
 def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Path, tmp_path: Path) -> None:
-    phases = ("tokens", "weights", "plan")
+    phases = ("tokens", "difficulties", "plan")
     first = recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig")
     run(first)
     stamps = [(folder_of(first) / phase / "stamp.json").stat().st_mtime_ns for phase in phases]
@@ -112,9 +114,9 @@ def test_an_encoder_decoder_student_runs_through_every_phase(data: Path, tmp_pat
 
 def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe, tmp_path: Path) -> None:
     kpod = METHODS["kpod"]
-    for name in ("kpod-wo-sig", "kpod-wo-sig-dif", "kpod-wo-prog", "kpod-wo-div", "kpod-random", "kpod-linear"):
-        other = METHODS[name]
-        assert (other.weigh is not kpod.weigh) + (other.order is not kpod.order) == 1
+    for name, other in METHODS.items():
+        weighs = (other.weigh, other.weigh_steps) != (kpod.weigh, kpod.weigh_steps)
+        assert weighs + (other.order is not kpod.order) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name
     whole = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
     assert whole.schedule.input_steps.max() == 0
     assert all(w.tolist() == [1.0] * len(w) for w in whole.weights.loss.values())
@@ -200,8 +202,7 @@ def test_what_if_clusters_anew_where_it_must(finished: Recipe) -> None:
     pipeline = Pipeline(finished)
     changed = replace(finished, schedule=replace(finished.schedule, num_clusters=4))
     clusters = pipeline.cluster(changed.schedule)
-    difficulties, _ = artifacts.load_difficulties(folder_of(finished) / "plan")
-    expected = pipeline.method.order(difficulties, clusters, changed.schedule, 4)
+    expected = pipeline.method.order(pipeline.difficulties, clusters, changed.schedule, 4)
     assert np.array_equal(schedule_if(pipeline, changed).input_steps, expected.input_steps)
     assert expected.relative_diversity != pipeline.schedule.relative_diversity
 
@@ -272,7 +273,7 @@ def test_inspect_shows_what_is_given_and_what_is_trained(finished: Recipe, capsy
     steps = [(row[4], row[5]) for row in rows if row[3] == "rationale"]
     assert set(steps) == {("1", "given"), ("2", "trained")}
     assert all(row[-2:] == ["given", "-"] for row in rows if row[3] == "question")
-    weights = artifacts.load_weights(folder_of(finished) / "weights").loss["tiny-2"]
+    weights = artifacts.load_by_rationale(folder_of(finished) / "weights" / artifacts.WEIGHTS)["tiny-2"]
     shown = [float(row[-1]) for row in rows if row[3] == "rationale" and row[5] == "trained"]
     assert shown == pytest.approx(weights[-len(shown) :].tolist(), abs=6e-4)
     assert [row[-1] for row in rows if row[3] in ("closing", "answer", "end")] == ["1.000"] * 29

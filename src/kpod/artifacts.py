@@ -3,16 +3,18 @@
     runs/<name>/
       recipe.yaml               as resolved
       rationales.jsonl          what passed the filter; tokens/dropped.jsonl: what then did not fit, and why
-      tokens/ weights/ plan/    one folder per phase with its stamp.json
+      tokens/ weights/ difficulties/ plan/    one folder per phase with its stamp.json; weights/ where any are learnt
       student/                  checkpoints while training, then the student; owned by kpod.training
       evaluation/<when>/<set>/  predictions.jsonl, summary.json
       report.html, report.json
 
-A stamp holds the key of everything a phase was made from. A phase whose key is unchanged is not done again.
+A stamp holds the key of everything a phase was made from. A phase whose key is unchanged is not done again; one that
+another run of the same folder of runs has made from the same is taken from there.
 """
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +39,6 @@ from kpod.records import (
     Schedule,
     StageRecord,
     TokenizedRationale,
-    Weights,
 )
 
 STAMP = "stamp.json"
@@ -85,12 +86,33 @@ class RunFolder:
         else:
             staging.rename(final)
 
+    def adopt(self, phase: str, key: str) -> Path | None:
+        """Take a phase from another run beside this one that made it from the same; returns that run's folder.
+
+        The files are linked, not copied, where the file system can: what a phase has written is never changed.
+        """
+        for other in sorted(self.path.parent.glob(f"*/{phase}/{STAMP}")):
+            run = RunFolder(other.parents[len(Path(phase).parts)])
+            if run.path != self.path and run.has(phase, key):
+                with self.making(phase, key) as folder:
+                    shutil.copytree(run.path / phase, folder, copy_function=_link, dirs_exist_ok=True)
+                    (folder / STAMP).unlink()
+                return run.path
+        return None
+
     def set_aside(self, phase: str, key: str) -> Path:
         """Rename a phase's folder so that a new one can be made and nothing paid for is lost; returns the new name."""
         kept = self.path / f"{phase}.{key}"
         shutil.rmtree(kept, ignore_errors=True)
         (self.path / phase).rename(kept)
         return kept
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -146,31 +168,21 @@ def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
     return tokens, [Dropped(**row) for row in read_jsonl(folder / "dropped.jsonl")]
 
 
-def save_weights(folder: Path, weights: Weights) -> None:
-    """Weights of every rationale, for the loss and for the difficulty."""
-    columns = {
-        "id": list(weights.loss),
-        "loss": [w.tolist() for w in weights.loss.values()],
-        "difficulty": [weights.difficulty[key].tolist() for key in weights.loss],
-    }
-    floats = pa.list_(pa.float32())
-    schema = pa.schema([("id", pa.string()), ("loss", floats), ("difficulty", floats)])
-    pq.write_table(pa.Table.from_pydict(columns, schema), folder / WEIGHTS)
+def save_by_rationale(path: Path, name: str, values: Mapping[str, NDArray[np.float32]]) -> None:
+    """A row of numbers per rationale: weights of its tokens, or difficulties of its steps."""
+    schema = pa.schema([("id", pa.string()), (name, pa.list_(pa.float32()))])
+    columns = {"id": list(values), name: [numbers.tolist() for numbers in values.values()]}
+    pq.write_table(pa.Table.from_pydict(columns, schema), path)
 
 
-def load_weights(folder: Path) -> Weights:
-    """What `save_weights` saved."""
-    rows = pq.read_table(folder / WEIGHTS).to_pylist()
-    return Weights(
-        loss={row["id"]: np.array(row["loss"], dtype=np.float32) for row in rows},
-        difficulty={row["id"]: np.array(row["difficulty"], dtype=np.float32) for row in rows},
-    )
+def load_by_rationale(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What `save_by_rationale` saved."""
+    ids, rows = (column.to_pylist() for column in pq.read_table(path).columns)
+    return {id_: np.array(row, dtype=np.float32) for id_, row in zip(ids, rows, strict=True)}
 
 
-def save_plan(
-    folder: Path, schedule: Schedule, difficulties: Mapping[str, NDArray[np.float32]], clusters: NDArray[np.int64]
-) -> None:
-    """The schedule, and what it was made from."""
+def save_plan(folder: Path, schedule: Schedule, clusters: NDArray[np.int64]) -> None:
+    """The schedule, and the questions' clusters that it was made with."""
     np.save(folder / SCHEDULE, schedule.input_steps, allow_pickle=False)
     facts = {
         "ids": schedule.ids,
@@ -182,17 +194,11 @@ def save_plan(
         "clusters": clusters.tolist(),
     }
     write_text(folder / STAGES, json.dumps(facts, ensure_ascii=False))
-    columns = {"id": list(difficulties), "difficulties": [d.tolist() for d in difficulties.values()]}
-    schema = pa.schema([("id", pa.string()), ("difficulties", pa.list_(pa.float32()))])
-    pq.write_table(pa.Table.from_pydict(columns, schema), folder / DIFFICULTIES)
 
 
-def load_difficulties(folder: Path) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
-    """The difficulties d_k by rationale id, and the questions' clusters, that `save_plan` saved."""
-    table = pq.read_table(folder / DIFFICULTIES)
-    rows = zip(table["id"].to_pylist(), table["difficulties"].to_pylist(), strict=True)
-    clusters = json.loads((folder / STAGES).read_text(encoding="utf-8"))["clusters"]
-    return {id_: np.array(steps, dtype=np.float32) for id_, steps in rows}, np.array(clusters, dtype=np.int64)
+def load_clusters(folder: Path) -> NDArray[np.int64]:
+    """The clusters that `save_plan` saved."""
+    return np.array(json.loads((folder / STAGES).read_text(encoding="utf-8"))["clusters"], dtype=np.int64)
 
 
 def load_schedule(folder: Path) -> Schedule:

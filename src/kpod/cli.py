@@ -7,6 +7,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     add_recipe("distill", "schedule -> the student")
     evaluate = add_recipe("evaluate", "student and questions -> predictions and accuracy")
     evaluate.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
+    compare = add_recipe("compare", "methods and seeds of one recipe -> tables with intervals, from runs side by side")
+    compare.add_argument("--methods", type=_words, required=True, metavar="A,B", help="rows of METHODS")
+    sweep = add_recipe("sweep", "values of one recipe key -> the same tables")
+    sweep.add_argument("values", metavar="KEY=V1,V2", help="such as schedule.initial_fraction=0.1,0.3,0.5")
+    for grid in (compare, sweep):
+        grid.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2")
+        grid.add_argument("--base", help="what the others are compared with; by default the first")
+        grid.add_argument("--jobs", type=int, default=1, help="runs at a time")
     add_recipe("report", "a run folder -> one HTML page")
     inspect = add_recipe("inspect", "one example as the student sees it at a stage, token by token")
     inspect.add_argument("--id", required=True, help="the rationale's id")
@@ -95,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     for column in ("id", "question", "answer", "rationale", "choices"):
         check.add_argument(f"--{column}", default=column, help=f"name of the {column} column")
     return parser
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in _words(text)]
 
 
 def _recipe_file(path: Path) -> Path:
@@ -159,6 +176,31 @@ def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
     print(accuracy_markdown([(None, accuracy) for accuracy in found.values()]))
 
 
+def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:
+    _print_comparison(
+        {method: replace(recipe, method=method) for method in options.methods}, recipe, options, "compare"
+    )
+
+
+def _sweep(recipe: "Recipe", options: argparse.Namespace) -> None:
+    key, _, values = options.values.partition("=")
+    file, last = _recipe_file(options.recipe), key.rpartition(".")[2]
+    variants = {
+        f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in _words(values)
+    }
+    _print_comparison(variants, recipe, options, f"sweep-{last}")
+
+
+def _print_comparison(
+    variants: "dict[str, Recipe]", recipe: "Recipe", options: argparse.Namespace, suffix: str
+) -> None:
+    from kpod.comparison import Grid, compare
+
+    grid = Grid.of(variants, options.seeds, Path(recipe.runs) / f"{recipe.name}-{suffix}", options.base)
+    print(compare(grid, options.jobs))
+    print(f"tables and figures: {grid.folder / 'comparison.md'}, comparison.json")
+
+
 def _report(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
     _print_report(_pipeline(recipe))
 
@@ -214,6 +256,8 @@ VERBS: dict[str, Verb] = {
     "plan": _plan,
     "distill": _distill,
     "evaluate": _evaluate,
+    "compare": _compare,
+    "sweep": _sweep,
     "report": _report,
     "inspect": _inspect,
 }

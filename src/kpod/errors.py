@@ -47,6 +47,10 @@ class TrainingInterruptedError(TrainingError):
         super().__init__(message)
         self.signal = signal
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Its parts, so that it can come from another process."""
+        return type(self), (str(self), self.signal)
+
 
 def require(condition: bool, key: str, value: object, wanted: str) -> None:
     """Raise ConfigError naming the recipe key unless the condition holds."""

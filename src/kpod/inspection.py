@@ -86,7 +86,7 @@ def _find(pipeline: Pipeline, rationale_id: str) -> TokenizedRationale:
 
 
 def _weights(pipeline: Pipeline, tokens: TokenizedRationale) -> tuple[NDArray[np.float32], str]:
-    if pipeline.folder.has("weights", pipeline.keys["weights"]):
+    if not pipeline.method.learns or pipeline.folder.has("weights", pipeline.keys["weights"]):
         return pipeline.weights.loss[tokens.id], f"of the method {pipeline.recipe.method}"
     return np.ones(tokens.num_tokens, dtype=np.float32), "not learnt yet, shown as 1"
 

@@ -1,6 +1,6 @@
 """METHODS: one row per line of the paper's tables, and controls that they lack.
 
-A method is what weighs tokens and what orders steps.
+A method is what weighs tokens in the loss, what weighs them in the difficulties, and what orders steps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,32 +13,62 @@ from numpy.typing import NDArray
 
 from kpod.config import DiversityConfig, ScheduleConfig
 from kpod.lm.models import LanguageModel, mean_input_embeddings
-from kpod.records import Schedule, TokenizedRationale, Weights
+from kpod.records import Schedule, TokenizedRationale
 from kpod.schedule.clusters import cluster_questions, glove_embeddings
 from kpod.schedule.plan import linear_schedule, make_schedule, whole_rationales
-from kpod.weighting.given import uniform_weights
+from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
 
 ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
-Learn: TypeAlias = Callable[[], ByRationale]
-Weigh: TypeAlias = Callable[[Sequence[TokenizedRationale], Learn], Weights]
+
+
+@dataclass(frozen=True, slots=True)
+class ToWeigh:
+    """What a rule may weigh tokens by.
+
+    Attributes:
+        tokens: The rationales in tokens.
+        texts: Rationale id -> its text.
+        learn: Returns the learnt weights; called only where they are wanted.
+        seed: The run's.
+    """
+
+    tokens: Sequence[TokenizedRationale]
+    texts: Mapping[str, str]
+    learn: Callable[[], ByRationale]
+    seed: int
+
+
+Weigh: TypeAlias = Callable[[ToWeigh], ByRationale]
 Order: TypeAlias = Callable[[ByRationale, NDArray[np.int64], ScheduleConfig, int], Schedule]
 
 
-def learned(tokens: Sequence[TokenizedRationale], learn: Learn) -> Weights:  # noqa: ARG001
-    """Learnt weights in the loss and in the difficulty (the paper)."""
-    weights = learn()
-    return Weights(loss=weights, difficulty=weights)
+def learned(given: ToWeigh) -> ByRationale:
+    """Learnt weights (the paper)."""
+    return given.learn()
 
 
-def learned_for_loss(tokens: Sequence[TokenizedRationale], learn: Learn) -> Weights:
-    """Learnt weights in the loss; a step's difficulty is its tokens' plain mean."""
-    return Weights(loss=learn(), difficulty=uniform_weights(tokens))
-
-
-def uniform(tokens: Sequence[TokenizedRationale], learn: Learn) -> Weights:  # noqa: ARG001
+def uniform(given: ToWeigh) -> ByRationale:
     """Every token weighs 1; nothing is learnt."""
-    weights = uniform_weights(tokens)
-    return Weights(loss=weights, difficulty=weights)
+    return uniform_weights(given.tokens)
+
+
+def shuffled(given: ToWeigh) -> ByRationale:
+    """Learnt weights on other tokens of their rationale: their histogram, without knowing where keypoints are."""
+    return shuffled_weights(given.learn(), given.seed)
+
+
+def digit_rule(given: ToWeigh) -> ByRationale:
+    """Digits and operators weigh 1, the rest 0.3; nothing is learnt."""
+    return digit_rule_weights(given.tokens, given.texts)
+
+
+def mean_one(given: ToWeigh) -> ByRationale:
+    """The mean of a rationale's learnt weights on each of its tokens: less weight than 1, and no keypoints."""
+    return {name: np.full_like(weights, weights.mean()) for name, weights in given.learn().items()}
+
+
+LEARNING: frozenset[Weigh] = frozenset({learned, shuffled, mean_one})
+"""Rules that ask for learnt weights."""
 
 
 def progressive(
@@ -99,22 +129,34 @@ class Method:
 
     Attributes:
         label: How the paper's tables call it.
-        weigh: What weighs the tokens.
+        weigh: What weighs the tokens in the loss (Eq. 15).
+        weigh_steps: What weighs them in the step difficulties (Eq. 8).
         order: What orders the steps.
     """
 
     label: str
     weigh: Weigh
+    weigh_steps: Weigh
     order: Order
+
+    @property
+    def learns(self) -> bool:
+        """Whether it needs learnt weights."""
+        return not LEARNING.isdisjoint({self.weigh, self.weigh_steps})
 
 
 METHODS: Mapping[str, Method] = {
-    "kpod": Method("KPOD", learned, progressive),
-    "kpod-wo-sig": Method("KPOD w.o. sig", uniform, progressive),
-    "kpod-wo-sig-dif": Method("KPOD w.o. sig-dif", learned_for_loss, progressive),
-    "kpod-wo-prog": Method("KPOD w.o. prog", learned, whole),
-    "kpod-wo-div": Method("KPOD w.o. div", learned, progressive_without_diversity),
-    "kpod-random": Method("KPOD, random schedule", learned, progressive_at_random),
-    "kpod-linear": Method("KPOD, linear schedule", learned, linear),
-    "scotd": Method("SCoTD", uniform, whole),
+    "kpod": Method("KPOD", learned, learned, progressive),
+    "kpod-wo-sig": Method("KPOD w.o. sig", uniform, uniform, progressive),
+    "kpod-wo-sig-dif": Method("KPOD w.o. sig-dif", learned, uniform, progressive),
+    "kpod-wo-prog": Method("KPOD w.o. prog", learned, learned, whole),
+    "kpod-wo-div": Method("KPOD w.o. div", learned, learned, progressive_without_diversity),
+    "kpod-random": Method("KPOD, random schedule", learned, learned, progressive_at_random),
+    "kpod-linear": Method("KPOD, linear schedule", learned, learned, linear),
+    "kpod-shuffled": Method("KPOD, weights shuffled", shuffled, learned, progressive),
+    "kpod-rule": Method("KPOD, weights by the digit rule", digit_rule, digit_rule, progressive),
+    "kpod-mean": Method("KPOD, each rationale's mean weight", mean_one, learned, progressive),
+    "scotd": Method("SCoTD", uniform, uniform, whole),
+    "scotd-shuffled": Method("SCoTD, weights shuffled", shuffled, uniform, whole),
+    "scotd-rule": Method("SCoTD, weights by the digit rule", digit_rule, uniform, whole),
 }

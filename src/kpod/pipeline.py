@@ -6,16 +6,15 @@ from the same inputs; a changed recipe key redoes the first phase that it touche
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-import kpod
 from kpod import artifacts
-from kpod.artifacts import RunFolder, key_of
+from kpod.artifacts import RunFolder
 from kpod.config import Recipe, ScheduleConfig
 from kpod.data.datasets import load_questions, load_rationales
 from kpod.difficulty import assess
@@ -23,11 +22,12 @@ from kpod.errors import DataError, require
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.generation import answer_questions
 from kpod.files import write_text
+from kpod.keys import evaluation_key, phase_keys
 from kpod.lm.encoding import encode
-from kpod.lm.models import LanguageModel, load_model, model_identity
+from kpod.lm.models import LanguageModel, load_model
 from kpod.lm.processes import first_process_first, is_first_process
 from kpod.merging import merge_shortest
-from kpod.methods import METHODS, Method, cluster
+from kpod.methods import METHODS, ByRationale, Method, ToWeigh, cluster
 from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.steps import split_steps
@@ -135,17 +135,22 @@ class Pipeline:
 
     @cached_property
     def weights(self) -> Weights:
-        """Significance weights of every rationale token."""
-        tokens = self.tokens
+        """What each rationale token weighs under the method, in the loss and in the difficulties."""
+        texts = {rationale.id: rationale.text for rationale in self.sources[0]}
+        given = ToWeigh(self.tokens, texts, lambda: self._learnt, self.recipe.seed)
+        return Weights(loss=self.method.weigh(given), difficulty=self.method.weigh_steps(given))
+
+    @cached_property
+    def _learnt(self) -> ByRationale:
+        """Learnt significance weights of every rationale token; methods differ in what they make of them."""
 
         def make(folder: Path) -> None:
-            weights = self.method.weigh(tokens, lambda: self._learn(folder))
-            artifacts.save_weights(folder, weights)
+            artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", self._learn(folder))
 
         self._phase("weights", self.keys["weights"], make)
-        return artifacts.load_weights(self.folder.path / "weights")
+        return artifacts.load_by_rationale(self.folder.path / "weights" / artifacts.WEIGHTS)
 
-    def _learn(self, folder: Path) -> Mapping[str, NDArray[np.float32]]:
+    def _learn(self, folder: Path) -> ByRationale:
         """Weights from the data where it brings them for every rationale, else by mask learning."""
         rationales, recipe = self.sources[0], self.recipe
         given = weights_in_data(rationales, self.tokens)
@@ -161,16 +166,26 @@ class Pipeline:
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
 
     @cached_property
-    def schedule(self) -> Schedule:
-        """How many steps each rationale is given at each stage."""
-        tokens, weights = self.tokens, self.weights
+    def difficulties(self) -> ByRationale:
+        """d_k of every step, in nats."""
 
         def make(folder: Path) -> None:
-            difficulties = assess(self.student, tokens, weights.difficulty)
+            found = assess(self.student, self.tokens, self.weights.difficulty)
+            artifacts.save_by_rationale(folder / artifacts.DIFFICULTIES, "difficulties", found)
+
+        self._phase("difficulties", self.keys["difficulties"], make)
+        return artifacts.load_by_rationale(self.folder.path / "difficulties" / artifacts.DIFFICULTIES)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """How many steps each rationale is given at each stage."""
+        difficulties = self.difficulties
+
+        def make(folder: Path) -> None:
             clusters = self.cluster(self.recipe.schedule)
             epochs = self.recipe.training.num_train_epochs
             schedule = self.method.order(difficulties, clusters, self.recipe.schedule, epochs)
-            artifacts.save_plan(folder, schedule, difficulties, clusters)
+            artifacts.save_plan(folder, schedule, clusters)
 
         self._phase("plan", self.keys["plan"], make)
         return artifacts.load_schedule(self.folder.path / "plan")
@@ -242,17 +257,12 @@ class Pipeline:
                 predictions = self._answer(loaded(), questions)
                 artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
 
-            self._phase(artifacts.evaluation_phase(when, test), self._evaluation_key(name, questions), make)
+            self._phase(artifacts.evaluation_phase(when, test), evaluation_key(self.recipe, name, questions), make)
         return {test: self.evaluation(when, test)[1] for test in self.recipe.data.tests}
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
         """Predictions and accuracy that `evaluate` saved."""
         return artifacts.load_evaluation(self.folder.path / artifacts.evaluation_phase(when, test))
-
-    def _evaluation_key(self, name: str, questions: Sequence[Question]) -> str:
-        rows = [artifacts.question_row(q) for q in questions]
-        settings = asdict(replace(self.recipe.evaluation, before=True))
-        return key_of(model_identity(name), rows, asdict(self.recipe.data.prompt), settings, self.recipe.precision)
 
     # -- what was made from what -----------------------------------------------------------------------
 
@@ -269,29 +279,17 @@ class Pipeline:
 
     @cached_property
     def keys(self) -> Mapping[str, str]:
-        """Of each phase the hash of all it is made from; each holds the one before."""
-        recipe, data = self.recipe, self.recipe.data
-        rows = [artifacts.rationale_row(r) for r in self.sources[0]]
-        text = key_of(rows, asdict(data.prompt), data.step_rule, data.max_steps, data.max_length)
-        tokens = key_of(kpod.__version__, text, model_identity(recipe.student))
-        predictor = model_identity(recipe.weighting.predictor) if recipe.weighting.predictor else None
-        weigh = [self.method.weigh.__name__, asdict(recipe.weighting), predictor, recipe.seed, recipe.precision]
-        weights = key_of(tokens, weigh)
-        order = [self.method.order.__name__, asdict(recipe.schedule), recipe.training.num_train_epochs]
-        plan = key_of(weights, order)
-        return {
-            "rationales": key_of(rows),
-            "tokens": tokens,
-            "weights": weights,
-            "plan": plan,
-            "student": key_of(plan, asdict(recipe.training), [artifacts.question_row(q) for q in self._validation]),
-        }
+        """Of each phase the hash of all it is made from."""
+        return phase_keys(self.recipe, self.sources[0], self._validation)
 
     def _phase(self, phase: str, key: str, make: Callable[[Path], None]) -> None:
         """Make a phase unless the run folder has it from the same inputs; on several processes, once."""
         with first_process_first():
             if self.folder.has(phase, key):
                 log.info("%s: already done", phase)
+                return
+            if (found := self.folder.adopt(phase, key)) is not None:
+                log.info("%s: already done by %s", phase, found.name)
                 return
             if self.folder.key(phase):
                 log.warning("%s: the recipe or its data changed; it is made again", phase)

@@ -58,13 +58,13 @@ def schedule_if(pipeline: Pipeline, changed: Recipe) -> Schedule:
         training=replace(recipe.training, num_train_epochs=epochs),
     )
     other = Pipeline(changed)
-    if alike != changed or other.method.weigh is not pipeline.method.weigh:
+    if alike != changed or other.method.weigh_steps is not pipeline.method.weigh_steps:
         raise ConfigError(
-            "--what-if takes keys of schedule, training.num_train_epochs and methods with the same weights: all else "
-            "needs new weights or difficulties; run a recipe of another name"
+            "--what-if takes keys of schedule, training.num_train_epochs and methods with the same difficulties: all "
+            "else needs new weights or difficulties; run a recipe of another name"
         )
     _ = pipeline.schedule  # made, where it is missing
-    difficulties, clusters = artifacts.load_difficulties(pipeline.folder.path / "plan")
+    clusters = artifacts.load_clusters(pipeline.folder.path / "plan")
     if any(getattr(recipe.schedule, key) != getattr(changed.schedule, key) for key in CLUSTER_KEYS):
         clusters = pipeline.cluster(changed.schedule)
-    return other.method.order(difficulties, clusters, changed.schedule, epochs)
+    return other.method.order(pipeline.difficulties, clusters, changed.schedule, epochs)

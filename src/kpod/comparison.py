@@ -1,0 +1,243 @@
+"""`kpod compare` and `kpod sweep`: one recipe in several variants and seeds, and the tables of what came of them.
+
+Every variant and seed is a run of its own beside the others, so a grid goes on where it was stopped, and runs share the
+phases that they have in common.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from kpod.artifacts import evaluation_phase
+from kpod.config import Recipe
+from kpod.data.datasets import load_questions
+from kpod.errors import DataError, KpodError, require
+from kpod.evaluation.accuracy import wilson_interval
+from kpod.evaluation.pairing import holm, paired_difference
+from kpod.files import write_text
+from kpod.keys import evaluation_key
+from kpod.pipeline import Pipeline
+from kpod.report.comparisons import ComparedMethod, comparison_markdown
+from kpod.training.export import read_record
+from kpod.training.metrics import METRICS, VALIDATION, read_metrics, read_updates
+
+LOG = "compare.log"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Variants of a recipe, each under every seed.
+
+    Attributes:
+        folder: Holds the runs, and the tables.
+        runs: Variant -> its recipes, one per seed.
+        base: The variant that the others are compared with.
+    """
+
+    folder: Path
+    runs: Mapping[str, Sequence[Recipe]]
+    base: str
+
+    @classmethod
+    def of(cls, variants: Mapping[str, Recipe], seeds: Sequence[int], folder: Path, base: str | None = None) -> "Grid":
+        """Lay out a grid; the base is the first variant unless it is named.
+
+        Raises:
+            ConfigError: If there is no variant or seed, a seed is named twice, or the base is none of the variants.
+        """
+        require(bool(variants), "methods", list(variants), "at least one")
+        require(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", list(seeds), "one or more, each once")
+        base = base or next(iter(variants))
+        require(base in variants, "base", base, f"one of {', '.join(variants)}")
+        runs = {
+            name: [
+                replace(
+                    recipe,
+                    name=f"{name}-seed{seed}",
+                    runs=str(folder),
+                    seed=seed,
+                    evaluation=replace(recipe.evaluation, before=False),  # the same for all, and not compared
+                )
+                for seed in seeds
+            ]
+            for name, recipe in variants.items()
+        }
+        return cls(folder, runs, base)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Every run's recipe, seed by seed, so that whole rows of the tables are there early."""
+        return [recipe for of_seed in zip(*self.runs.values(), strict=True) for recipe in of_seed]
+
+
+def compare(grid: Grid, jobs: int = 1) -> str:
+    """Run what is not finished, and write comparison.md and comparison.json; returns the tables.
+
+    Args:
+        grid: The runs.
+        jobs: How many runs at a time; each has its share of the processor's cores, and all share a GPU.
+
+    Raises:
+        KpodError: If a run failed, once all others are done; the same call goes on from there.
+    """
+    open_runs = [recipe for recipe in grid.recipes if not is_finished(Pipeline(recipe))]
+    log.info("%d runs, %d of them finished before", len(grid.recipes), len(grid.recipes) - len(open_runs))
+    seeds = {recipe.seed: [r for r in open_runs if r.seed == recipe.seed] for recipe in open_runs}
+    # Shared phases first and once: two runs at a time would both learn the same weights.
+    _in_processes(_prepare, {f"schedules of seed {seed}": recipes for seed, recipes in seeds.items()}, jobs)
+    _in_processes(_distil, {recipe.name: [recipe] for recipe in open_runs}, jobs)
+    tables, facts = tabulate(grid)
+    write_text(grid.folder / "comparison.md", tables)
+    write_text(grid.folder / "comparison.json", json.dumps(facts, indent=1))
+    return tables
+
+
+def is_finished(pipeline: Pipeline) -> bool:
+    """Whether a run's student is trained from this recipe and has answered every test set."""
+    folder, recipe = pipeline.folder, pipeline.recipe
+    student = folder.path / "student"
+    record = read_record(student)
+    if record is None or record["fingerprint"] != pipeline.keys["student"]:
+        return False
+    return all(
+        folder.has(
+            evaluation_phase("after", test), evaluation_key(recipe, str(student), load_questions(test, recipe.data))
+        )
+        for test in recipe.data.tests
+    )
+
+
+def tabulate(grid: Grid) -> tuple[str, dict[str, object]]:
+    """Tables and figures of a finished grid, from its saved predictions.
+
+    Raises:
+        DataError: If a run was not evaluated, or two were asked different questions.
+    """
+    pipelines = {name: [Pipeline(recipe) for recipe in recipes] for name, recipes in grid.runs.items()}
+    updates = {name: [_updates(p) for p in of_name] for name, of_name in pipelines.items()}
+    sections, facts = [], {}
+    for test in grid.recipes[0].data.tests:
+        correct = {name: _correct(of_name, test) for name, of_name in pipelines.items()}
+        rows = list(_rows(correct, updates, grid.base))
+        sections.append(comparison_markdown(test, rows, grid.base, correct[grid.base].shape[1]))
+        facts[test] = [asdict(row) for row in rows]
+    curves = {recipe.name: _curve(Pipeline(recipe)) for recipe in grid.recipes}
+    return "\n".join(sections), {"base": grid.base, "tests": facts, "curves": curves}
+
+
+def _rows(
+    correct: Mapping[str, Bool[np.ndarray, "seeds questions"]],
+    updates: Mapping[str, Sequence[tuple[int, int]]],
+    base: str,
+) -> Iterator[ComparedMethod]:
+    found = {name: paired_difference(right, correct[base]) for name, right in correct.items() if name != base}
+    p_values = dict(zip(found, holm([paired.p_value for paired in found.values()]), strict=True))
+    for name, right in correct.items():
+        paired = found.get(name)
+        yield ComparedMethod(
+            name=name,
+            accuracies=tuple(map(float, right.mean(axis=1))),
+            interval=wilson_interval(int(right.sum()), right.size),
+            difference=paired.difference if paired else None,
+            difference_interval=paired.interval if paired else None,
+            p_value=p_values.get(name),
+            updates=tuple(steps for steps, _ in updates[name]),
+            trained_tokens=tuple(tokens for _, tokens in updates[name]),
+        )
+
+
+def _correct(pipelines: Sequence[Pipeline], test: str) -> Bool[np.ndarray, "seeds questions"]:
+    """Whether each run answered each question, in the order of the ids."""
+    rows = []
+    for pipeline in pipelines:
+        predictions = sorted(pipeline.evaluation("after", test)[0], key=lambda prediction: prediction.id)
+        rows.append(([p.id for p in predictions], [p.correct for p in predictions]))
+    if any(ids != rows[0][0] for ids, _ in rows):
+        raise DataError(f"{test}: the runs were asked different questions; delete their evaluation folders")
+    return np.array([right for _, right in rows])
+
+
+def _updates(pipeline: Pipeline) -> tuple[int, int]:
+    """Optimiser steps and trained tokens."""
+    lines = read_updates(pipeline.folder.path / "student" / METRICS)
+    return len(lines), sum(line["trained_tokens"] for line in lines)
+
+
+def _curve(pipeline: Pipeline) -> list[tuple[int, int, float]]:
+    """Update, trained tokens so far, and validation accuracy, wherever it was measured."""
+    points, tokens = [], 0
+    for line in read_metrics(pipeline.folder.path / "student" / METRICS):
+        tokens += line.get("trained_tokens", 0)
+        if VALIDATION in line:
+            points.append((line["step"], tokens, line[VALIDATION]))
+    return points
+
+
+def _in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
+    """Do every task in a process of its own, some at a time; what fails is told when the others are done."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    failed: dict[str, BaseException] = {}
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(threads,),
+        max_tasks_per_child=1,  # what a run has taken of memory goes with it
+    )
+    try:
+        names = {pool.submit(work, recipes): name for name, recipes in tasks.items()}
+        for number, future in enumerate(as_completed(names), start=1):
+            error = future.exception()
+            log.info("%d of %d: %s%s", number, len(names), names[future], f" failed: {error}" if error else "")
+            if error:
+                failed[names[future]] = error
+    finally:
+        pool.shutdown(cancel_futures=True)  # interrupted, runs at work save a checkpoint, and none is begun
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise KpodError(
+            f"{len(failed)} of {len(tasks)} failed, the first {name}: {error}; see {LOG} in the run's folder. "
+            "The same command goes on with what is not finished"
+        )
+
+
+def _prepare(recipes: Sequence[Recipe]) -> None:
+    for recipe in recipes:
+        with _logged(recipe):
+            _ = Pipeline(recipe).schedule
+
+
+def _distil(recipes: Sequence[Recipe]) -> None:
+    for recipe in recipes:
+        with _logged(recipe):
+            Pipeline(recipe).run()
+
+
+@contextmanager
+def _logged(recipe: Recipe) -> Iterator[None]:
+    """While active, everything the process prints goes to the run's log; processes would print into one another."""
+    folder = Path(recipe.runs) / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    kept = os.dup(2)
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

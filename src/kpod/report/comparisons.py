@@ -1,0 +1,71 @@
+"""Tables of a comparison, in the shape of the paper's: methods by test sets, over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kpod.report.tables import visible
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedMethod:
+    """One method on one test set, over its seeds.
+
+    Attributes:
+        name: The method, or the value of a swept key.
+        accuracies: One per seed, in [0, 1].
+        interval: Wilson 95 % interval of all seeds' answers together.
+        difference: Mean accuracy less that of the base; None for the base itself.
+        difference_interval: Bootstrap 95 % interval of it, over questions.
+        p_value: Of no difference, corrected for the number of comparisons on this test set.
+        updates: Optimiser steps, per seed.
+        trained_tokens: Tokens that were trained on, per seed.
+    """
+
+    name: str
+    accuracies: tuple[float, ...]
+    interval: tuple[float, float]
+    difference: float | None
+    difference_interval: tuple[float, float] | None
+    p_value: float | None
+    updates: tuple[int, ...]
+    trained_tokens: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over seeds."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds; None for a single one."""
+        if len(self.accuracies) < 2:
+            return None
+        squares = sum((accuracy - self.mean) ** 2 for accuracy in self.accuracies)
+        return float((squares / (len(self.accuracies) - 1)) ** 0.5)
+
+
+def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, num_questions: int) -> str:
+    """The table of one test set; accuracies and differences in percent."""
+    seeds = max(len(row.accuracies) for row in rows)
+    lines = [
+        f"**{visible(test)}**: {num_questions} questions, {seeds} seed{'s' * (seeds > 1)}; differences to `{base}`, "
+        "p-values corrected for their number (Holm)",
+        "",
+        "| | accuracy, % | s.d. | 95 % interval | difference | 95 % interval | p | updates | trained tokens |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        deviation = "" if row.deviation is None else f"{100 * row.deviation:.1f}"
+        against = ["", "", ""]
+        if row.difference is not None and row.difference_interval is not None and row.p_value is not None:
+            against = [f"{100 * row.difference:+.1f}", _percent(row.difference_interval, "+"), f"{row.p_value:.3f}"]
+        tokens = sum(row.trained_tokens) / len(row.trained_tokens)
+        cells = [visible(row.name), f"{100 * row.mean:.1f}", deviation, _percent(row.interval), *against]
+        cells += [f"{sum(row.updates) / len(row.updates):.0f}", f"{tokens:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(interval: tuple[float, float], sign: str = "") -> str:
+    low, high = (f"{100 * end:{sign}.1f}" for end in interval)
+    return f"{low} to {high}"

@@ -1,0 +1,138 @@
+"""Grids of tiny runs: what they share, what they resume, and what their tables say."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kpod import comparison
+from kpod.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
+from kpod.cli import main
+from kpod.comparison import Grid, compare, tabulate
+from kpod.errors import ConfigError, KpodError
+from kpod.evaluation.accuracy import summarise
+from kpod.pipeline import Pipeline
+from kpod.report.comparisons import ComparedMethod
+from tiny_runs import recipe, write_tiny_data
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+
+METHODS = ("scotd", "kpod", "kpod-wo-prog")
+
+
+def in_this_process(work, tasks, jobs):
+    for recipes in tasks.values():
+        work(recipes)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def grid(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """Three methods under two seeds, run."""
+    runs = tmp_path_factory.mktemp("runs")
+    found = recipe(data, runs)
+    made = Grid.of({method: replace(found, method=method) for method in METHODS}, (0, 1), runs / "tiny-compare")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "_in_processes", in_this_process)
+        compare(made)
+    return made
+
+
+def test_runs_share_what_they_have_in_common(grid: Grid) -> None:
+    def weights(name: str) -> int:
+        return (grid.folder / name / "weights" / WEIGHTS).stat().st_ino
+
+    assert weights("kpod-seed0") == weights("kpod-wo-prog-seed0") != weights("kpod-seed1")
+    assert weights("kpod-seed1") == weights("kpod-wo-prog-seed1")
+    assert not (grid.folder / "scotd-seed0" / "weights").exists()
+    assert len({(grid.folder / f"{name}-seed0" / "tokens" / "tokens.parquet").stat().st_ino for name in METHODS}) == 1
+
+
+def test_what_is_finished_is_not_done_again(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(work, tasks, jobs):
+        assert not tasks
+
+    monkeypatch.setattr(comparison, "_in_processes", refuse)
+    before = (grid.folder / "comparison.json").read_bytes()
+    assert compare(grid) == (grid.folder / "comparison.md").read_text(encoding="utf-8")
+    assert (grid.folder / "comparison.json").read_bytes() == before
+
+
+def test_the_same_recipe_outside_a_grid_comes_to_the_same(grid: Grid, tmp_path: Path) -> None:
+    alone = Pipeline(replace(grid.runs["kpod"][1], runs=str(tmp_path)))
+    alone.run()
+    shared = grid.folder / "kpod-seed1" / "student" / "model.safetensors"
+    assert (tmp_path / "kpod-seed1" / "student" / "model.safetensors").read_bytes() == shared.read_bytes()
+
+
+def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None:
+    """Accuracies written by hand into copies of the predictions: 0.5 and 1 against 0 and 0.5."""
+    moved = Grid(grid.folder, {name: grid.runs[name] for name in ("scotd", "kpod")}, "scotd")
+    test = moved.recipes[0].data.tests[0]
+    for name, right in (("scotd", (0, 1)), ("kpod", (1, 2))):
+        for run, num_right in zip(moved.runs[name], right, strict=True):
+            found = Pipeline(run)
+            predictions = [
+                replace(p, correct=n < num_right)
+                for n, p in enumerate(sorted(found.evaluation("after", test)[0], key=lambda p: p.id))
+            ]
+            save_evaluation(
+                found.folder.path / evaluation_phase("after", test), predictions, summarise(test, predictions)
+            )
+    tables, facts = tabulate(moved)
+    base, kpod = facts["tests"][test]
+    assert base["accuracies"] == (0.0, 0.5)
+    assert kpod["accuracies"] == (0.5, 1.0)
+    assert (base["difference"], kpod["difference"]) == (None, 0.5)
+    assert kpod["p_value"] == 0.5  # two questions, both better: two of four signs are as extreme
+    assert "| kpod | 75.0 | 35.4 |" in tables
+    assert "| scotd | 25.0 | 35.4 |" in tables
+    lines = read_jsonl(moved.folder / "kpod-seed0" / "student" / "metrics.jsonl")
+    assert kpod["trained_tokens"][0] == sum(line["trained_tokens"] for line in lines)
+    assert kpod["updates"] == base["updates"]
+    assert kpod["trained_tokens"] < base["trained_tokens"]
+
+
+def test_a_single_seed_has_no_deviation() -> None:
+    row = ComparedMethod("m", (0.5,), (0.2, 0.8), None, None, None, (1,), (2,))
+    assert (row.mean, row.deviation) == (0.5, None)
+    two = replace(row, accuracies=(0.25, 0.75))
+    assert two.deviation == pytest.approx(np.std([0.25, 0.75], ddof=1))
+
+
+def test_a_grid_without_sense_is_refused(grid: Grid) -> None:
+    run = grid.runs["kpod"][0]
+    for variants, seeds, base in (
+        ({}, (0,), None),
+        ({"a": run}, (0, 0), None),
+        ({"a": run}, (), None),
+        ({"a": run}, (0,), "b"),
+    ):
+        with pytest.raises(ConfigError):
+            Grid.of(variants, seeds, grid.folder, base)
+
+
+def test_runs_of_their_own_processes_and_one_that_fails(data: Path, tmp_path: Path) -> None:
+    good = replace(recipe(data, tmp_path), method="scotd")
+    grid = Grid.of({"good": good, "bad": replace(good, student=str(tmp_path / "nowhere"))}, (0,), tmp_path / "grid")
+    with pytest.raises(KpodError, match="nowhere"):
+        compare(grid)
+    assert json.loads((grid.folder / "good-seed0" / "plan" / "stages.json").read_text())["stages"] == []
+
+
+def test_the_commands_refuse_what_they_do_not_know(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe(data, tmp_path)
+    file = str(tmp_path / "recipe-given.yaml")
+    assert main(["compare", file, "--methods", "scotd,kpot"]) == 2
+    assert "method is 'kpot'" in capsys.readouterr().err
+    assert main(["sweep", file, "schedule.initial_fractoin=0.1,0.3"]) == 2
+    assert "did you mean schedule.initial_fraction?" in capsys.readouterr().err
+    assert not (tmp_path / "tiny-compare").exists()

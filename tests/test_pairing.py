@@ -1,0 +1,64 @@
+"""Paired differences, by hand and by the tests that they generalise."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kpod.errors import DataError
+from kpod.evaluation.pairing import holm, paired_difference
+
+
+def answers(*rows: str) -> np.ndarray:
+    return np.array([[mark == "1" for mark in row] for row in rows], dtype=bool)
+
+
+def test_mcnemar_by_hand():
+    """6 questions only the first has right, 1 only the second: p = 2 (C(7,0) + C(7,1)) / 2^7 = 0.125."""
+    found = paired_difference(answers("1111110" + "11"), answers("0000001" + "11"))
+    assert found.difference == pytest.approx(5 / 9)
+    assert found.p_value == pytest.approx(0.125)
+    assert found.interval[0] < 5 / 9 < found.interval[1]
+
+
+def test_over_seeds_whole_questions_are_paired():
+    """The same difference on every question is no chance: with 8 questions two of 2^8 signs are as extreme."""
+    one, other = answers("11111111", "00000000"), answers("00000000", "00000000")
+    found = paired_difference(one, other)
+    assert (found.difference, found.interval) == (0.5, (0.5, 0.5))
+    assert found.p_value == pytest.approx(2 / 2**8)
+
+
+def test_methods_alike_differ_by_nothing():
+    found = paired_difference(answers("101"), answers("101", "101"))
+    assert (found.difference, found.interval, found.p_value) == (0.0, (0.0, 0.0), 1.0)
+
+
+@given(arrays(bool, (2, 12)), arrays(bool, (2, 12)))
+def test_the_other_way_round_is_the_negative(one, other):
+    there, back = paired_difference(one, other), paired_difference(other, one)
+    assert there.difference == pytest.approx(-back.difference)
+    assert there.interval == pytest.approx(tuple(-end for end in reversed(back.interval)), abs=0.02)
+    assert there.interval[0] - 1e-9 <= there.difference <= there.interval[1] + 1e-9
+    assert 0 < there.p_value <= 1
+
+
+def test_another_number_of_questions_is_refused():
+    with pytest.raises(DataError, match="asked 3 and 2 questions"):
+        paired_difference(answers("101"), answers("10"))
+    with pytest.raises(DataError, match="asked 0 and 0"):
+        paired_difference(answers(""), answers(""))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_keeps_the_order_and_lies_between_none_and_bonferroni(p_values):
+    corrected = holm(p_values)
+    for p, after in zip(p_values, corrected, strict=True):
+        assert p <= after <= min(1, p * len(p_values)) + 1e-12
+    order = np.argsort(p_values, kind="stable")
+    assert np.all(np.diff(np.array(corrected)[order]) >= 0)
+
+
+def test_holm_of_nothing_is_nothing():
+    assert holm([]) == []
