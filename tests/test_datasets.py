@@ -89,8 +89,11 @@ def test_word_problems_need_no_files():
     kept, dropped = load_rationales(DataConfig(train_limit=5), OWN)
     assert [rationale.source for rationale in kept] == ["word_problems"] * 5
     assert dropped == []
-    with pytest.raises(DataError, match="word_problems has no split 'validation'; choose train or test"):
-        load_questions("word_problems:validation", DataConfig())
+    with pytest.raises(DataError, match="word_problems has no split 'dev'; choose one of train, test, validation"):
+        load_questions("word_problems:dev", DataConfig())
+    parts = [load_questions(f"word_problems:{split}", DataConfig()) for split in ("train", "test", "validation")]
+    assert [len(part) for part in parts] == [2000, 500, 500]
+    assert len({question.question for part in parts for question in part}) == 3000
 
 
 def test_own_rationales(root: Path):

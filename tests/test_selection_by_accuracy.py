@@ -69,6 +69,16 @@ def test_the_first_of_the_best_becomes_the_student(tmp_path):
     assert accuracies(tmp_path) == [(2, 0.1), (4, 0.2), (6, 0.5), (8, 0.4), (10, 0.5), (12, 0.3)]
 
 
+def test_where_accuracy_is_only_watched_the_last_becomes_the_student(tmp_path):
+    answers = Answers(0.1, 0.2, 0.5, 0.4, 0.5, 0.3)
+    config = replace(CONFIG, validation=ValidationConfig("questions", student="last"))
+    run(tmp_path, answers, config)
+    assert torch.equal(head(tmp_path), answers.asked[5])
+    assert len(accuracies(tmp_path)) == 6
+    with pytest.raises(ConfigError, match="left out where the last student is taken"):
+        ValidationConfig("questions", student="last", patience=2)
+
+
 def test_every_second_epoch_and_the_last_are_asked(tmp_path):
     config = replace(CONFIG, num_train_epochs=5, validation=ValidationConfig("questions", every_epochs=2))
     run(tmp_path, Answers(0.1, 0.2, 0.3), config)

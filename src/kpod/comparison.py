@@ -95,8 +95,9 @@ def compare(grid: Grid, jobs: int = 1) -> str:
     """
     open_runs = [recipe for recipe in grid.recipes if not is_finished(Pipeline(recipe))]
     log.info("%d runs, %d of them finished before", len(grid.recipes), len(grid.recipes) - len(open_runs))
-    seeds = {recipe.seed: [r for r in open_runs if r.seed == recipe.seed] for recipe in open_runs}
     # Shared phases first and once: two runs at a time would both learn the same weights.
+    unplanned = [recipe for recipe in open_runs if not _is_planned(Pipeline(recipe))]
+    seeds = {r.seed: [other for other in unplanned if other.seed == r.seed] for r in unplanned}
     _in_processes(_prepare, {f"schedules of seed {seed}": recipes for seed, recipes in seeds.items()}, jobs)
     _in_processes(_distil, {recipe.name: [recipe] for recipe in open_runs}, jobs)
     tables, facts = tabulate(grid)
@@ -118,6 +119,10 @@ def is_finished(pipeline: Pipeline) -> bool:
         )
         for test in recipe.data.tests
     )
+
+
+def _is_planned(pipeline: Pipeline) -> bool:
+    return pipeline.folder.has("plan", pipeline.keys["plan"])
 
 
 def tabulate(grid: Grid) -> tuple[str, dict[str, object]]:

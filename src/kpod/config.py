@@ -42,12 +42,8 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         for name in ("question", "chat_question"):
-            require(
-                "{question}" in getattr(self, name),
-                f"data.prompt.{name}",
-                getattr(self, name),
-                "a template with {question}",
-            )
+            value = getattr(self, name)
+            require("{question}" in value, f"data.prompt.{name}", value, "a template with {question}")
         require(
             self.closing.count("{answer}") == 1, "data.prompt.closing", self.closing, "a template with one {answer}"
         )
@@ -226,9 +222,13 @@ class ValidationConfig:
     every_epochs: int = 1
     patience: int | None = None
     """Stop after so many validations without a better accuracy, counted from stage T on; null: train all epochs."""
+    student: Literal["best", "last"] = "best"
+    """Which checkpoint becomes the student; last: accuracy is only watched, and nothing need be saved for it."""
 
     def __post_init__(self) -> None:
         require_positive(self, "training.validation", "limit", "every_epochs", "patience")
+        best = self.student == "best" or self.patience is None
+        require(best, "training.validation.patience", self.patience, "left out where the last student is taken")
 
 
 @dataclass(frozen=True)

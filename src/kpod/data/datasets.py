@@ -18,7 +18,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.hub import (
@@ -33,8 +32,8 @@ from kpod.data.hub import (
 )
 from kpod.data.reader import EMPTY, Entry, read_entries
 from kpod.data.rows import SUFFIXES, rows_of
+from kpod.data.word_problems import SIZES, make_word_problems
 from kpod.data.word_problems import SOURCE as WORD_PROBLEMS
-from kpod.data.word_problems import make_word_problems
 from kpod.errors import DataError
 from kpod.records import Dropped, Question, Rationale
 
@@ -140,11 +139,9 @@ def _entries(name: str, split: str, config: DataConfig, explained: bool) -> list
 
 
 def _made(split: str) -> list[Entry]:
-    splits: dict[str, Literal["train", "test"]] = {"train": "train", "test": "test"}
-    if split not in splits:
-        raise DataError(f"{WORD_PROBLEMS} has no split {split!r}; choose train or test")
-    rationales = make_word_problems(splits[split])
-    return [Entry(line, made.id, made.question, made) for line, made in enumerate(rationales, start=1)]
+    if split not in SIZES:
+        raise DataError(f"{WORD_PROBLEMS} has no split {split!r}; choose one of {', '.join(SIZES)}")
+    return [Entry(line, made.id, made.question, made) for line, made in enumerate(make_word_problems(split), start=1)]
 
 
 def _split_file(root: Path | None, base: str, split: str) -> Path:

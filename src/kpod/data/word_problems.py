@@ -9,11 +9,11 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from kpod.records import Question, Rationale, Span
 
-SIZES = {"train": 2000, "test": 500}
+# In the order in which they are drawn.
+SIZES = {"train": 2000, "test": 500, "validation": 500}
 SOURCE = "word_problems"
 
 OPENERS = (
@@ -126,24 +126,23 @@ def _stream(seed: int) -> Iterator[tuple[str, str, str]]:
         yield _problem(rng)
 
 
-def make_word_problems(split: Literal["train", "test"]) -> list[Rationale]:
-    """All problems of a split, always the same ones; no question is in both splits.
+def make_word_problems(split: str) -> list[Rationale]:
+    """All problems of a split, one of SIZES, always the same ones; no question is in two splits.
 
     Example:
         >>> problem = make_word_problems("test")[0]
         >>> problem.question.id, problem.source, problem.teacher_answer == problem.question.answer
         ('word-problems-test-0', 'word_problems', True)
     """
-    wanted = SIZES["train"] + SIZES["test"]
+    start = sum(list(SIZES.values())[: list(SIZES).index(split)])
+    stop = start + SIZES[split]
     unique: dict[str, tuple[str, str]] = {}
     for question, rationale, answer in _stream(seed=20240525):
         unique.setdefault(question, (rationale, answer))
-        if len(unique) == wanted:
+        if len(unique) == stop:
             break
-    problems = list(unique.items())
-    chosen = problems[: SIZES["train"]] if split == "train" else problems[SIZES["train"] :]
     made = []
-    for number, (question, (rationale, answer)) in enumerate(chosen):
+    for number, (question, (rationale, answer)) in enumerate(list(unique.items())[start:]):
         key = f"word-problems-{split}-{number}"
         made.append(Rationale(key, Question(key, question, answer), rationale, SOURCE, answer))
     return made

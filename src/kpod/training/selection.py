@@ -47,6 +47,8 @@ class BestByAccuracy(TrainerCallback):
             return  # a signal ended the epoch, or it is not its turn
         found = self.accuracy(kwargs["model"])
         self.log({VALIDATION: found})
+        if self.config.student == "last":
+            return
         if state.best_metric is None or found > state.best_metric:
             state.best_metric, state.best_global_step = found, state.global_step
             state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

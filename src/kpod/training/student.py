@@ -233,7 +233,7 @@ def _selection(
 
     selection = BestByAccuracy(accuracy, config.validation, schedule, trainer.log)
     trainer.add_callback(selection)
-    trainer.args.load_best_model_at_end = True
+    trainer.args.load_best_model_at_end = config.validation.student == "best"
     return selection
 
 
