@@ -1,6 +1,5 @@
 """Grids of tiny runs: what they share, what they resume, and what their tables say."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,12 +117,22 @@ def test_a_grid_without_sense_is_refused(grid: Grid) -> None:
             Grid.of(variants, seeds, grid.folder, base)
 
 
-def test_runs_of_their_own_processes_and_one_that_fails(data: Path, tmp_path: Path) -> None:
+def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) -> None:
+    """In processes of their own; the failing run's prompts and texts do not fit the model."""
     good = replace(recipe(data, tmp_path), method="scotd")
-    grid = Grid.of({"good": good, "bad": replace(good, student=str(tmp_path / "nowhere"))}, (0,), tmp_path / "grid")
-    with pytest.raises(KpodError, match="nowhere"):
-        compare(grid)
-    assert json.loads((grid.folder / "good-seed0" / "plan" / "stages.json").read_text())["stages"] == []
+    bad = replace(good, evaluation=replace(good.evaluation, max_new_tokens=10**6))
+    grid = Grid.of({"good": good, "bad": bad}, (0,), tmp_path / "grid")
+    with pytest.raises(KpodError, match=r"1 of 2 failed, the first bad-seed0: .* do not fit the model's context"):
+        compare(grid, jobs=2)
+    assert comparison.is_finished(Pipeline(grid.runs["good"][0]))
+    assert "do not fit" not in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
+    assert "tokenising 6 rationales" in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
+
+
+def test_a_student_that_is_not_there_is_told_before_any_run(grid: Grid) -> None:
+    lost = replace(grid.runs["kpod"][0], student="nowhere")
+    with pytest.raises(ConfigError, match="'nowhere' cannot be loaded"):
+        compare(Grid.of({"a": lost}, (0,), grid.folder))
 
 
 def test_the_commands_refuse_what_they_do_not_know(
