@@ -174,7 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "given.npz", **given)
         if ON_CARD:  # kernels are loaded when they are first used
-            run("whole", tokens[: 2 * options.batch_size], given, options)
+            run("trainer", tokens[: 2 * options.batch_size], given, options)
         for round_ in range(options.rounds):
             for name in random.Random(round_).sample(sorted(makers), len(makers)):
                 taken, peak = measure(name, tokens, given, options, Path(folder) / "given.npz")
