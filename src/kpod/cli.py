@@ -92,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     for grid in (compare, sweep):
         grid.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2")
         grid.add_argument("--base", help="what the others are compared with; by default the first")
-        grid.add_argument("--jobs", type=int, default=1, help="runs at a time")
+        what = grid.add_mutually_exclusive_group()
+        what.add_argument("--jobs", type=int, default=1, help="runs at a time")
+        what.add_argument("--tables", action="store_true", help="run nothing; tables of the saved predictions")
     add_recipe("report", "a run folder -> one HTML page")
     inspect = add_recipe("inspect", "one example as the student sees it at a stage, token by token")
     inspect.add_argument("--id", required=True, help="the rationale's id")
@@ -194,10 +196,10 @@ def _sweep(recipe: "Recipe", options: argparse.Namespace) -> None:
 def _print_comparison(
     variants: "dict[str, Recipe]", recipe: "Recipe", options: argparse.Namespace, suffix: str
 ) -> None:
-    from kpod.comparison import Grid, compare
+    from kpod.comparison import Grid, compare, write_tables
 
     grid = Grid.of(variants, options.seeds, Path(recipe.runs) / f"{recipe.name}-{suffix}", options.base)
-    print(compare(grid, options.jobs))
+    print(write_tables(grid) if options.tables else compare(grid, options.jobs))
     print(f"tables and figures: {grid.folder / 'comparison.md'}, comparison.json")
 
 

@@ -84,7 +84,7 @@ class Grid:
 
 
 def compare(grid: Grid, jobs: int = 1) -> str:
-    """Run what is not finished, and write comparison.md and comparison.json; returns the tables.
+    """Run what is not finished, then `write_tables`.
 
     Args:
         grid: The runs.
@@ -100,6 +100,15 @@ def compare(grid: Grid, jobs: int = 1) -> str:
     seeds = {r.seed: [other for other in unplanned if other.seed == r.seed] for r in unplanned}
     _in_processes(_prepare, {f"schedules of seed {seed}": recipes for seed, recipes in seeds.items()}, jobs)
     _in_processes(_distil, {recipe.name: [recipe] for recipe in open_runs}, jobs)
+    return write_tables(grid)
+
+
+def write_tables(grid: Grid) -> str:
+    """Write comparison.md and comparison.json from what the runs have saved, and return the tables.
+
+    Raises:
+        DataError: As `tabulate`.
+    """
     tables, facts = tabulate(grid)
     write_text(grid.folder / "comparison.md", tables)
     write_text(grid.folder / "comparison.json", json.dumps(facts, indent=1))
