@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kpod.errors import DataError
-from kpod.evaluation.accuracy import judge, summarise, wilson_interval
+from kpod.evaluation.accuracy import by_steps, judge, majority, summarise, wilson_interval
 from kpod.records import Prediction, Question
 
 
@@ -105,3 +107,31 @@ def test_no_predictions_are_no_accuracy():
 def test_a_question_counts_once():
     with pytest.raises(DataError, match="2 predictions of question 'a'"):
         summarise("svamp", [prediction("a", "4"), prediction("a", "5")])
+
+
+def said(*answers):
+    """Predictions of one question whose gold answer is 4."""
+    question = Question("q", "2 + 2?", "4")
+    texts = [f"So. The answer is {answer}." if answer else "Hm." for answer in answers]
+    return [judge(question, text, True) for text in texts], question
+
+
+@pytest.mark.parametrize(
+    ("answers", "winner", "votes", "correct"),
+    [
+        (("5", "4", "4.0"), 1, 2, True),
+        (("5", "4"), 0, 1, False),
+        (("", "4", "5", "5"), 2, 2, False),
+        (("", ""), 0, 0, False),
+        (("4",), 0, 1, True),
+    ],
+)
+def test_the_majority_by_hand(answers, winner, votes, correct):
+    predictions, question = said(*answers)
+    found = majority(predictions, question)
+    assert (found.text, found.votes, found.correct) == (predictions[winner].text, votes, correct)
+
+
+def test_accuracy_by_steps_by_hand():
+    predictions, _ = said("4", "5", "")
+    assert by_steps([*predictions, replace(predictions[0], text="")]) == {0: (1, 1), 1: (0, 1), 2: (1, 2)}

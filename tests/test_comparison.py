@@ -122,11 +122,12 @@ def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) 
     good = replace(recipe(data, tmp_path), method="scotd")
     bad = replace(good, evaluation=replace(good.evaluation, max_new_tokens=10**6))
     grid = Grid.of({"good": good, "bad": bad}, (0,), tmp_path / "grid")
+    comparison._prepare(grid.recipes)
     with pytest.raises(KpodError, match=r"1 of 2 failed, the first bad-seed0: .* do not fit the model's context"):
         compare(grid, jobs=2)
     assert comparison.is_finished(Pipeline(grid.runs["good"][0]))
     assert "do not fit" not in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
-    assert "tokenising 6 rationales" in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
+    assert "plan: already done" in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
 
 
 def test_a_student_that_is_not_there_is_told_before_any_run(grid: Grid) -> None:

@@ -13,7 +13,7 @@ from kpod.config import EvaluationConfig, LoraConfig, PromptConfig
 from kpod.data.prompts import completion
 from kpod.errors import DataError
 from kpod.evaluation.generation import answer_questions
-from kpod.lm.decoding import continue_greedily
+from kpod.lm.decoding import continue_greedily, continue_sampled
 from kpod.lm.encoding import encode, prompt_ids
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.lm.sequences import collate, example_at, logprobs
@@ -203,3 +203,56 @@ def test_a_prompt_without_room_is_told_before_anything_is_generated():
 
 def test_no_question_has_no_prediction():
     assert answer_questions(tiny_llama(), [], PROMPT, EvaluationConfig()) == []
+
+
+def test_what_was_kept_is_not_asked_again_and_answers_stay_the_same(monkeypatch):
+    lm, kept = tiny_llama(), []
+    config = EvaluationConfig(True, 2, 8)
+    whole = answer_questions(lm, QUESTIONS, PROMPT, config, keep=kept.append)
+    assert [len(batch) for batch in kept] == [2, 2, 2]
+    found = {p.id: p for p in (*kept[0], kept[1][0])}
+    again = []
+    assert answer_questions(lm, QUESTIONS, PROMPT, config, found, again.append) == whole
+    assert again == kept[1:]  # a batch that was not kept whole is asked whole
+    monkeypatch.setattr("kpod.evaluation.generation.continue_greedily", None)
+    assert answer_questions(lm, QUESTIONS, PROMPT, config, {p.id: p for p in whole}) == whole
+
+
+@RANDOM
+def test_draws_are_decided_by_their_seed_and_leave_other_random_numbers_alone(lm):
+    prompts = [prompt_ids(lm, question, PROMPT) for question in QUESTIONS[:3]]
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+
+    def drawn(seed, temperature=1.0):
+        return continue_sampled(lm, prompts, 6, number=4, temperature=temperature, seed=seed)
+
+    first = drawn(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [len(texts) for texts in first] == [4, 4, 4]
+    assert drawn(1) == first != drawn(2)
+    assert len({text.token_ids for text in first[0]}) > 1
+    cold = drawn(3, temperature=1e-4)
+    assert [[text] * 4 for text in continue_greedily(lm, prompts, 6)] == cold
+
+
+def test_the_majority_of_drawn_texts_is_the_answer(taught):
+    questions = [Question(question, question, answer) for question, (_, answer) in TAUGHT.items()]
+    config = EvaluationConfig(max_new_tokens=80, samples=3, temperature=0.05)
+    assert [(p.correct, p.votes) for p in answer_questions(taught, questions, PROMPT, config)] == [(True, 3)] * 2
+
+
+def test_the_self_check_tells_what_batching_changed(monkeypatch, caplog):
+    lm, config = tiny_llama(), EvaluationConfig(True, 3, 8, self_check=4)
+    with caplog.at_level(logging.INFO):
+        answer_questions(lm, QUESTIONS, PROMPT, config)
+    assert "the same 4 texts" in caplog.text
+    real = continue_greedily
+
+    def batched_otherwise(model, prompts, limit):
+        texts = real(model, prompts, limit)
+        return texts if len(prompts) == 1 else [text._replace(token_ids=(65, *text.token_ids)) for text in texts]
+
+    monkeypatch.setattr("kpod.evaluation.generation.continue_greedily", batched_otherwise)
+    answer_questions(lm, QUESTIONS, PROMPT, config)
+    assert "answers 4 of 4 questions in other words than in a batch" in caplog.text

@@ -9,7 +9,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from kpod.config import LoraConfig
 from kpod.errors import ConfigError, DataError
 from kpod.lm.models import LanguageModel, evaluating, load_model, mean_input_embeddings, with_lora
-from kpod.lm.sequences import IGNORED, collate, example_at, logprobs, trained_positions
+from kpod.lm.sequences import IGNORED, beginning_at, collate, example_at, logprobs, trained_positions
 from kpod.records import TokenizedRationale
 from tiny import END, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
@@ -233,3 +233,15 @@ def test_batches_are_integers_and_weights_single_precision():
     assert {batch[key].dtype for key in ("input_ids", "labels", "attention_mask")} == {torch.int64}
     assert batch["weights"].dtype == torch.float32
     assert torch.equal(batch["attention_mask"][0, -1:], tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "target", "weights"),
+    [(0, (1, 2, 3, 4, 5, 9), [0.25, 0.5, 0.75, 1, 1, 1]), (1, (1, 2), [0.25, 0.5]), (2, (1, 2), [0.25, 0.5])],
+)
+def test_the_start_of_a_rationale_by_hand(left_out, target, weights):
+    causal = beginning_at(counted(False), HALVES, left_out, encoder_decoder=False)
+    assert (causal.token_ids, causal.first_trained) == ((11, 12, 13, *target), 3)
+    t5 = beginning_at(counted(True), HALVES, left_out, encoder_decoder=True)
+    assert (t5.encoder_ids, t5.token_ids, t5.first_trained) == ((11, 12, 19), target, 0)
+    assert causal.weights.tolist() == t5.weights.tolist() == weights

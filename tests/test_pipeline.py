@@ -13,6 +13,7 @@ from kpod import artifacts
 from kpod.cli import main
 from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
+from kpod.evaluation import generation
 from kpod.methods import METHODS
 from kpod.pipeline import Pipeline, run
 from kpod.planning import schedule_if
@@ -132,6 +133,67 @@ def test_weights_in_the_data_are_used_instead_of_learnt_ones(data: Path, tmp_pat
     half = Pipeline(recipe(data, tmp_path / "half", "llama", "--data.train", str(tmp_path / "half.jsonl")))
     with pytest.raises(DataError, match="'tiny-1' has no token_weights but others have"):
         _ = half.weights
+
+
+# -- evaluation ----------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(
+    data: Path, finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before the second batch; the line after it was torn."""
+    found = Pipeline(replace(finished, runs=str(tmp_path), evaluation=replace(finished.evaluation, batch_size=1)))
+    student = str(folder_of(finished) / "student")
+    asked = []
+
+    def stop(*args: object) -> object:
+        asked.append(args)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return decoding(*args)
+
+    decoding = generation.continue_greedily
+    monkeypatch.setattr(generation, "continue_greedily", stop)
+    with pytest.raises(KeyboardInterrupt):
+        found.evaluate("x", student)
+    (kept,) = (tmp_path / "tiny" / "evaluation" / "x").glob("*.jsonl")
+    with kept.open("a", encoding="utf-8") as file:
+        file.write('{"id": "to')
+    (accuracy,) = Pipeline(found.recipe).evaluate("x", student).values()
+    assert (len(asked), accuracy.num_questions) == (3, 2)
+    assert not list((tmp_path / "tiny" / "evaluation" / "x").glob("*.jsonl"))
+
+
+def test_texts_from_elsewhere_are_judged_like_the_students(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe(data, tmp_path)
+    file, given = str(tmp_path / "recipe-given.yaml"), tmp_path / "given.jsonl"
+    questions = tiny_rationales()[:2]
+
+    def evaluated(*rows: object) -> tuple[int, str, str]:
+        given.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        code = main(["evaluate", file, "--predictions", str(given)])
+        return code, *capsys.readouterr()
+
+    right = {"id": questions[0].question.id, "text": f"So the answer is {questions[0].question.answer}."}
+    empty = {"id": questions[1].question.id, "text": "", "finished": False}
+    code, shown, _ = evaluated(empty, right)
+    assert code == 0
+    assert "50.0" in shown
+    assert evaluated(right)[::2] == (
+        2,
+        f"kpod: {given}: 1 of 2 questions have no text, the first {empty['id']!r}; give an empty text where the model "
+        "wrote none: it counts as wrong\n",
+    )
+    for rows, told in (
+        ((right, right), ":2: id 'tiny-0': the question is answered twice"),
+        (({"id": "x", "text": ""},), ":1: id 'x': no question has it"),
+        (({"id": "x"},), ":1: a prediction has an id and a text"),
+    ):
+        code, _, said = evaluated(*rows)
+        assert code == 2
+        assert told in said
 
 
 # -- refusals ------------------------------------------------------------------------------------------

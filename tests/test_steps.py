@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kpod.errors import DataError
 from kpod.merging import merge_shortest
-from kpod.records import check_spans_tile
+from kpod.spans import check_spans_tile
 from kpod.steps import split_steps, step_stops_of
 
 RULES = ("sentence", "line", "period")

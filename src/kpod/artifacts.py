@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kpod.errors import DataError
-from kpod.files import write_text
+from kpod.files import flush_to_disk, write_text
 from kpod.records import (
     Accuracy,
     Dropped,
@@ -191,6 +191,8 @@ def save_plan(folder: Path, schedule: Schedule, clusters: NDArray[np.int64]) -> 
         "relative_diversity": schedule.relative_diversity,
         "first_stage": schedule.first_stage,
         "ramp_epochs": schedule.ramp_epochs,
+        "trains": schedule.trains,
+        "ordered": schedule.ordered,
         "clusters": clusters.tolist(),
     }
     write_text(folder / STAGES, json.dumps(facts, ensure_ascii=False))
@@ -212,6 +214,8 @@ def load_schedule(folder: Path) -> Schedule:
         relative_diversity=facts["relative_diversity"],
         first_stage=facts["first_stage"],
         ramp_epochs=facts["ramp_epochs"],
+        trains=facts["trains"],
+        ordered=facts["ordered"],
     )
 
 
@@ -226,6 +230,37 @@ def save_evaluation(folder: Path, predictions: Sequence[Prediction], accuracy: A
     """Predictions of one test set, and their accuracy."""
     write_jsonl(folder / PREDICTIONS, [asdict(p) for p in predictions])
     write_text(folder / SUMMARY, json.dumps(asdict(accuracy) | {"accuracy": accuracy.value}, indent=2))
+
+
+@dataclass(frozen=True)
+class PartialEvaluation:
+    """Predictions of an evaluation that is not finished yet, each batch written through to the disk.
+
+    Attributes:
+        path: Holds them, under a name that tells what they were made from.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, folder: RunFolder, phase: str, key: str) -> "PartialEvaluation":
+        """The unfinished evaluation of a phase."""
+        return cls(folder.path / f"{phase}.{key}.jsonl")
+
+    def read(self) -> dict[str, Prediction]:
+        """By question id; a torn last line, left by a kill, does not count and is cut off."""
+        if not self.path.exists():
+            return {}
+        whole = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
+        write_text(self.path, f"{whole}\n" if whole else "")
+        return {row["id"]: Prediction(**row) for row in read_jsonl(self.path)}
+
+    def append(self, predictions: Sequence[Prediction]) -> None:
+        """Add a batch."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions)
+        flush_to_disk(self.path)
 
 
 def load_evaluation(folder: Path) -> tuple[list[Prediction], Accuracy]:

@@ -84,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_recipe("distill", "schedule -> the student")
     evaluate = add_recipe("evaluate", "student and questions -> predictions and accuracy")
-    evaluate.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
+    whose = evaluate.add_mutually_exclusive_group()
+    whose.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
+    whose.add_argument("--predictions", type=Path, help="a file of texts from elsewhere, for the first test set")
     compare = add_recipe("compare", "methods and seeds of one recipe -> tables with intervals, from runs side by side")
     compare.add_argument("--methods", type=_words, required=True, metavar="A,B", help="rows of METHODS")
     sweep = add_recipe("sweep", "values of one recipe key -> the same tables")
@@ -170,12 +172,25 @@ def _distill(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: AR
 
 
 def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
-    from kpod.report.tables import accuracy_markdown
+    from kpod.evaluation.accuracy import by_steps
+    from kpod.report.tables import accuracy_markdown, steps_markdown
 
+    if options.predictions:
+        from kpod.data.datasets import load_questions
+        from kpod.evaluation.accuracy import summarise
+        from kpod.evaluation.given import judge_file
+
+        test = recipe.data.tests[0]
+        predictions = judge_file(options.predictions, load_questions(test, recipe.data))
+        print(accuracy_markdown([(None, summarise(test, predictions))]))
+        print(steps_markdown(test, by_steps(predictions)))
+        return
     pipeline = _pipeline(recipe)
     when = f"of-{Path(options.checkpoint).resolve().name}" if options.checkpoint else "after"
     found = pipeline.evaluate(when, options.checkpoint)
     print(accuracy_markdown([(None, accuracy) for accuracy in found.values()]))
+    for test in found:
+        print(steps_markdown(test, by_steps(pipeline.evaluation(when, test)[0])))
 
 
 def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:

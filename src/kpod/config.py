@@ -266,15 +266,21 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Greedy generation and accuracy."""
+    """Generation and accuracy."""
 
     before: bool = True
     """Also evaluate the student before training."""
     batch_size: int = 50
     max_new_tokens: int = 256
+    samples: int = 1
+    """Texts per question. Of more than one, drawn at `temperature`, the answer that most reach counts
+    (self-consistency)."""
+    temperature: float = 0.7
+    self_check: int = 0
+    """Ask so many questions again, alone: texts that batching has changed are told."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "evaluation", "batch_size", "max_new_tokens")
+        require_positive(self, "evaluation", "batch_size", "max_new_tokens", "samples", "temperature")
 
 
 @dataclass(frozen=True)

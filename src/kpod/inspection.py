@@ -97,6 +97,8 @@ def _input_steps(pipeline: Pipeline, tokens: TokenizedRationale, stage: int | No
     if not pipeline.folder.has("plan", pipeline.keys["plan"]):
         raise DataError("there is no schedule yet; run kpod plan first, or name a number of steps with --given")
     schedule = pipeline.schedule
+    if schedule.trains != "suffix":
+        raise DataError(f"method {pipeline.recipe.method} trains the start of a rationale; only suffixes can be shown")
     if not 0 <= stage <= schedule.ramp_stages:
         raise DataError(f"stage {stage} is not in the schedule; its stages are 0 to {schedule.ramp_stages}")
     return int(schedule.input_steps[stage, schedule.ids.index(tokens.id)])

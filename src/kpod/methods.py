@@ -92,6 +92,23 @@ def progressive_at_random(
     return progressive(difficulties, clusters, replace(config, selector="random"), num_epochs)
 
 
+def progressive_unordered(
+    difficulties: ByRationale, clusters: NDArray[np.int64], config: ScheduleConfig, num_epochs: int
+) -> Schedule:
+    """The suffixes of the progressive schedule, each question's in random order up to stage T."""
+    schedule = progressive(difficulties, clusters, config, num_epochs)
+    steps, ramp = schedule.input_steps.copy(), slice(schedule.first_stage, schedule.ramp_stages)
+    steps[ramp] = np.random.default_rng(0).permuted(steps[ramp], axis=0)
+    return replace(schedule, input_steps=steps, stages=(), ordered=False)
+
+
+def prefix_first(
+    difficulties: ByRationale, clusters: NDArray[np.int64], config: ScheduleConfig, num_epochs: int
+) -> Schedule:
+    """The progressive schedule's numbers of steps, of the rationale's start instead of its end: the wrong direction."""
+    return replace(progressive(difficulties, clusters, config, num_epochs), stages=(), trains="prefix")
+
+
 def linear(
     difficulties: ByRationale,
     clusters: NDArray[np.int64],  # noqa: ARG001
@@ -153,6 +170,8 @@ METHODS: Mapping[str, Method] = {
     "kpod-wo-div": Method("KPOD w.o. div", learned, learned, progressive_without_diversity),
     "kpod-random": Method("KPOD, random schedule", learned, learned, progressive_at_random),
     "kpod-linear": Method("KPOD, linear schedule", learned, learned, linear),
+    "kpod-unordered": Method("KPOD, suffixes in random order", learned, learned, progressive_unordered),
+    "kpod-prefix": Method("KPOD, first steps first", learned, learned, prefix_first),
     "kpod-shuffled": Method("KPOD, weights shuffled", shuffled, learned, progressive),
     "kpod-rule": Method("KPOD, weights by the digit rule", digit_rule, digit_rule, progressive),
     "kpod-mean": Method("KPOD, each rationale's mean weight", mean_one, learned, progressive),

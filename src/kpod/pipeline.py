@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,8 +104,7 @@ class Pipeline:
     @cached_property
     def encoded(self) -> tuple[list[TokenizedRationale], list[Dropped]]:
         """Tokenised rationales, and those that do not fit."""
-        data = self.recipe.data
-        rationales, _ = self.sources
+        data, rationales = self.recipe.data, self.sources[0]
 
         def make(folder: Path) -> None:
             log.info("tokenising %d rationales", len(rationales))
@@ -153,8 +153,7 @@ class Pipeline:
     def _learn(self, folder: Path) -> ByRationale:
         """Weights from the data where it brings them for every rationale, else by mask learning."""
         rationales, recipe = self.sources[0], self.recipe
-        given = weights_in_data(rationales, self.tokens)
-        if given is not None:
+        if (given := weights_in_data(rationales, self.tokens)) is not None:
             return given
         name, precision = recipe.weighting.predictor, recipe.weighting.precision or recipe.precision
         alike = name is None and precision == recipe.precision
@@ -222,8 +221,8 @@ class Pipeline:
         config, data = self.recipe.training.validation, self.recipe.data
         return load_questions(config.questions, replace(data, test_limit=config.limit)) if config else []
 
-    def _answer(self, lm: LanguageModel, questions: Sequence[Question]) -> list[Prediction]:
-        return answer_questions(lm, questions, self.recipe.data.prompt, self.recipe.evaluation)
+    def _answer(self, lm: LanguageModel, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
+        return answer_questions(lm, questions, self.recipe.data.prompt, self.recipe.evaluation, *kept)
 
     def _set_aside_another_student(self) -> None:
         """Keep a student, or checkpoints, of another recipe under another name."""
@@ -249,16 +248,20 @@ class Pipeline:
         """
         name = checkpoint or (self.recipe.student if when == "before" else str(self.folder.path / "student"))
         loaded = cache(lambda: load_model(name, self.recipe.precision))
+        return {test: self._evaluate_on(test, when, name, loaded) for test in self.recipe.data.tests}
 
-        for test in self.recipe.data.tests:
-            questions = load_questions(test, self.recipe.data)
+    def _evaluate_on(self, test: str, when: str, name: str, loaded: Callable[[], LanguageModel]) -> Accuracy:
+        questions, phase = load_questions(test, self.recipe.data), artifacts.evaluation_phase(when, test)
+        key = evaluation_key(self.recipe, name, questions)
+        partial = artifacts.PartialEvaluation.of(self.folder, phase, key)
 
-            def make(folder: Path, test: str = test, questions: list[Question] = questions) -> None:
-                predictions = self._answer(loaded(), questions)
-                artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
+        def make(folder: Path) -> None:
+            predictions = self._answer(loaded(), questions, partial.read(), partial.append)
+            artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
 
-            self._phase(artifacts.evaluation_phase(when, test), evaluation_key(self.recipe, name, questions), make)
-        return {test: self.evaluation(when, test)[1] for test in self.recipe.data.tests}
+        self._phase(phase, key, make)
+        partial.path.unlink(missing_ok=True)
+        return self.evaluation(when, test)[1]
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
         """Predictions and accuracy that `evaluate` saved."""

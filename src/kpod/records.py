@@ -1,11 +1,11 @@
 """The records that travel between phases. Each is frozen and valid from birth; later code trusts it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,6 @@ WeightSpan: TypeAlias = tuple[int, int, float]
 
 SEGMENTS = ("question", "rationale", "closing", "answer", "end")
 """The parts of a tokenised rationale, in their order. `closing` are the fixed words around the answer."""
-
-
-def check_spans_tile(spans: Sequence[Span], length: int, what: str) -> None:
-    """Raise DataError unless `spans` are non-empty, adjacent and cover 0 to `length` exactly."""
-    edges = [0, *(stop for _, stop in spans)]
-    starts = [start for start, _ in spans]
-    if edges[:-1] != starts or edges[-1] != length or any(a >= b for a, b in pairwise(edges)):
-        raise DataError(f"{what}: spans {list(spans)} do not tile a text of length {length}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +201,8 @@ class Schedule:
         relative_diversity: beta * sum_k sqrt(|C_k|) / B.
         first_stage: The stage that training starts with: 1 as in Algorithm 1, or 0 to train on C_0 too.
         ramp_epochs: Epochs that stages up to T share evenly; None: an epoch each.
+        trains: What a stage trains: the steps after the given ones, or, against the paper, as many steps of the start.
+        ordered: Whether given steps never grow; a control has them in any order.
     """
 
     ids: tuple[str, ...]
@@ -218,12 +212,15 @@ class Schedule:
     relative_diversity: float = 0.0
     first_stage: int = 1
     ramp_epochs: float | None = None
+    trains: Literal["suffix", "prefix"] = "suffix"
+    ordered: bool = True
 
     def __post_init__(self) -> None:
         steps = self.input_steps
         if steps.ndim != 2 or steps.shape[0] < 1 or steps.shape[1] != len(self.ids):
             raise ScheduleError(f"input_steps has shape {steps.shape} for {len(self.ids)} questions")
-        if np.any(steps < 0) or np.any(steps[1:] > steps[:-1]) or np.any(steps[-1] != 0):
+        grows = self.ordered and np.any(steps[1:] > steps[:-1])
+        if np.any(steps < 0) or grows or np.any(steps[-1] != 0):
             raise ScheduleError("given steps must never grow, never be negative, and end at 0")
 
     @property
@@ -256,6 +253,7 @@ class Prediction:
         gold: The gold answer.
         correct: Whether they are the same answer.
         finished: Whether the model ended the text itself (an end token), not the length limit.
+        votes: Where several texts were drawn: how many of them reach this answer, the one most reached.
     """
 
     id: str
@@ -264,6 +262,7 @@ class Prediction:
     gold: str
     correct: bool
     finished: bool
+    votes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from typing import Literal, TypeAlias
 import sentencex
 
 from kpod.errors import DataError
-from kpod.records import Span, check_spans_tile
+from kpod.records import Span
+from kpod.spans import check_spans_tile
 
 StepRule: TypeAlias = Literal["sentence", "line", "period"] | Callable[[str], list[Span]]
 """How a rationale is split; a callable returns half-open character spans that tile its text."""
@@ -36,7 +37,6 @@ SINGLE_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 MATHS_OR_CODE = re.compile(r"```|\\[\[\]()]|\$\$|\n[ \t\r]*\n")
 CLOSERS = {"```": "```", "\\[": "\\]", "\\(": "\\)", "$$": "$$"}
 CAPITAL = re.compile(r"\s*[A-Z]")
-
 LABEL = r"(?:Step|Day|Week|Month|Year|Case|Part)"
 HEADS = re.compile(  # "= 48 Step 2: ...", "<Step 2>"
     rf"(?:\*\*)?{LABEL}[ ]\d{{1,3}}(?=:)|<[A-Z][A-Za-z]{{0,15}}(?:[ ][A-Za-z0-9]{{1,15}}){{0,2}}>"

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 from statistics import NormalDist
 
 from kpod.data.answers import extract_answer, same_answer
 from kpod.errors import DataError
 from kpod.records import Accuracy, Prediction, Question
+from kpod.steps import split_steps
 
 
 def wilson_interval(num_correct: int, num_questions: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -67,6 +69,44 @@ def judge(question: Question, text: str, finished: bool) -> Prediction:
     return Prediction(
         id=question.id, text=text, answer=answer, gold=question.answer, correct=correct, finished=finished
     )
+
+
+def majority(predictions: Sequence[Prediction], question: Question) -> Prediction:
+    """The prediction whose answer most of a question's texts reach (self-consistency), with its votes.
+
+    Args:
+        predictions: Of one question; at least one.
+        question: What was asked.
+
+    Returns:
+        The first text with the winning answer, of equally many votes the answer that came first; the first text, with 0
+        votes, where none holds an answer.
+    """
+    groups: list[list[Prediction]] = []
+    for prediction in predictions:
+        if prediction.answer is None:
+            continue
+        alike = (g for g in groups if same_answer(prediction.answer, g[0].answer, question.choices))
+        group = next(alike, None)
+        if group is None:
+            groups.append([prediction])
+        else:
+            group.append(prediction)
+    winner = max(groups, key=len, default=[])
+    return replace(winner[0] if winner else predictions[0], votes=len(winner))
+
+
+def by_steps(predictions: Sequence[Prediction]) -> dict[int, tuple[int, int]]:
+    """Of the texts with so many reasoning steps, how many are right, and how many there are; rising.
+
+    Steps are those that the model wrote, its answer sentence among them: a test set rarely says how many are needed.
+    """
+    counts: dict[int, tuple[int, int]] = {}
+    for prediction in predictions:
+        num = len(split_steps(prediction.text)) if prediction.text.strip() else 0
+        right, asked = counts.get(num, (0, 0))
+        counts[num] = right + prediction.correct, asked + 1
+    return dict(sorted(counts.items()))
 
 
 def summarise(dataset: str, predictions: Sequence[Prediction]) -> Accuracy:

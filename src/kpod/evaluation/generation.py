@@ -1,17 +1,21 @@
-"""Answer test questions by greedy generation, in batches, and judge every text."""
+"""Answer test questions, in batches, greedily or by the majority of several texts, and judge every text."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 from tqdm import tqdm
 
 from kpod.config import EvaluationConfig, PromptConfig
 from kpod.errors import DataError
-from kpod.evaluation.accuracy import judge
-from kpod.lm.decoding import Continuation, continue_greedily
+from kpod.evaluation.accuracy import judge, majority
+from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled
 from kpod.lm.encoding import prompt_ids
 from kpod.lm.models import LanguageModel
 from kpod.records import Prediction, Question
+
+log = logging.getLogger(__name__)
 
 
 def answer_questions(
@@ -19,6 +23,8 @@ def answer_questions(
     questions: Sequence[Question],
     prompt: PromptConfig,
     config: EvaluationConfig,
+    found: Mapping[str, Prediction] = MappingProxyType({}),
+    keep: Callable[[Sequence[Prediction]], None] = lambda _: None,
 ) -> list[Prediction]:
     """What the model answers to each question, in their order.
 
@@ -30,7 +36,10 @@ def answer_questions(
         lm: The student.
         questions: The test questions.
         prompt: The words around them.
-        config: Batch size, and the length at which a text is broken off.
+        config: Batch size, the length at which a text is broken off, and how many texts are drawn per question.
+        found: What an interrupted evaluation has kept, by question id. A batch that it holds whole is not asked again;
+            batches are the same with it and without, and so are the answers.
+        keep: Called with each new batch's predictions as soon as they are there.
 
     Returns:
         One judged prediction per question; `finished` tells that the model ended its text itself.
@@ -46,11 +55,57 @@ def answer_questions(
     with tqdm(total=len(questions), desc="evaluation", unit=" questions") as progress:
         for start in range(0, len(questions), config.batch_size):
             batch = longest_first[start : start + config.batch_size]
-            written = continue_greedily(lm, [prompts[index] for index in batch], config.max_new_tokens)
-            for index, continuation in zip(batch, written, strict=True):
-                predictions[index] = _judged(lm, questions[index], continuation)
+            if all(questions[index].id in found for index in batch):
+                judged = [found[questions[index].id] for index in batch]
+            else:
+                asked, read = [questions[index] for index in batch], [prompts[index] for index in batch]
+                judged = _answer_batch(lm, asked, read, config, seed=start)
+                keep(judged)
+            predictions |= zip(batch, judged, strict=True)
             progress.update(len(batch))
+    if config.self_check and config.samples == 1:
+        shortest = longest_first[-config.self_check :]  # padded most
+        _tell_what_batching_changed(lm, [(prompts[index], predictions[index]) for index in shortest], config)
     return [predictions[index] for index in range(len(questions))]
+
+
+def _answer_batch(
+    lm: LanguageModel,
+    questions: Sequence[Question],
+    prompts: Sequence[Sequence[int]],
+    config: EvaluationConfig,
+    seed: int,
+) -> list[Prediction]:
+    if config.samples == 1:
+        written = continue_greedily(lm, prompts, config.max_new_tokens)
+        return [_judged(lm, question, text) for question, text in zip(questions, written, strict=True)]
+    drawn = continue_sampled(
+        lm, prompts, config.max_new_tokens, number=config.samples, temperature=config.temperature, seed=seed
+    )
+    return [
+        majority([_judged(lm, question, text) for text in texts], question)
+        for question, texts in zip(questions, drawn, strict=True)
+    ]
+
+
+def _tell_what_batching_changed(
+    lm: LanguageModel, answered: Sequence[tuple[Sequence[int], Prediction]], config: EvaluationConfig
+) -> None:
+    changed = []
+    for prompt, prediction in answered:
+        (alone,) = continue_greedily(lm, [prompt], config.max_new_tokens)
+        if _text(lm, alone) != prediction.text:
+            changed.append(prediction.id)
+    if changed:
+        log.warning(
+            "self-check: alone, the model answers %d of %d questions in other words than in a batch (%s): rounding "
+            "turns near ties, mostly in bf16; where many change, compare with evaluation.batch_size 1",
+            len(changed),
+            len(answered),
+            ", ".join(changed),
+        )
+    else:
+        log.info("self-check: alone and in batches the same %d texts", len(answered))
 
 
 def _check_room(lm: LanguageModel, question: Question, num_prompt: int, max_new_tokens: int) -> None:
@@ -64,6 +119,10 @@ def _check_room(lm: LanguageModel, question: Question, num_prompt: int, max_new_
 
 
 def _judged(lm: LanguageModel, question: Question, written: Continuation) -> Prediction:
+    return judge(question, _text(lm, written), written.finished)
+
+
+def _text(lm: LanguageModel, written: Continuation) -> str:
     ids = list(written.token_ids)
     text = lm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return judge(question, cast("str", text).strip(), written.finished)
+    return cast("str", text).strip()

@@ -1,4 +1,4 @@
-"""Greedy continuation of prompts: the one place with generation settings and the side that is padded."""
+"""Continuation of prompts: the one place with generation settings and the side that is padded."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,15 +40,55 @@ def continue_greedily(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_n
     Returns:
         One continuation per prompt, in their order.
     """
+    return _continue(lm, prompts, max_new_tokens, do_sample=False)
+
+
+def continue_sampled(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    number: int,
+    temperature: float,
+    seed: int,
+) -> list[list[Continuation]]:
+    """Several continuations of each prompt, drawn from the whole distribution at a temperature.
+
+    Args:
+        lm: As for `continue_greedily`, and so `prompts` and `max_new_tokens`.
+        prompts: One batch.
+        max_new_tokens: Where a text is broken off.
+        number: Texts per prompt.
+        temperature: Above 0; 1 draws from the model's own probabilities.
+        seed: Decides the draws of this batch; other random numbers are left as they are.
+    """
+    with torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        drawn = _continue(
+            lm,
+            prompts,
+            max_new_tokens,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=number,
+        )
+    return [drawn[start : start + number] for start in range(0, len(drawn), number)]
+
+
+def _continue(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, **how: Any
+) -> list[Continuation]:
     model: Any = lm.model.get_base_model() if isinstance(lm.model, PeftModel) else lm.model
     ends = _end_ids(lm, model)
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False,
         num_beams=1,
         max_new_tokens=max_new_tokens,
         pad_token_id=lm.pad_id,
         eos_token_id=sorted(ends),
         decoder_start_token_id=lm.decoder_start_id,
+        **how,
     )
     input_ids, attention_mask = _padded(prompts, lm)
     with evaluating(model), _only_settings(model, settings):

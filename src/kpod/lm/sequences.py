@@ -70,6 +70,27 @@ def example_at(
     return example_of(asked, target, whole, num_given, encoder_decoder=encoder_decoder, given=given)
 
 
+def beginning_at(
+    tokens: TokenizedRationale, weights: NDArray[np.float32], left_out: int, *, encoder_decoder: bool
+) -> Example:
+    """The example of a rationale without its last `left_out` steps, and without its answer where any is left out.
+
+    Its first step is always trained. It is what a schedule of the wrong direction trains, as a control.
+
+    Args:
+        tokens: One rationale.
+        weights: w_j of its rationale tokens.
+        left_out: 0 to n.
+        encoder_decoder: Whether the question goes to an encoder.
+    """
+    asked, target = tokens.ids("question"), tokens.token_ids[tokens.segment_stops[0] :]
+    whole = np.concatenate([weights, np.ones(len(target) - len(weights), dtype=np.float32)])
+    if left_out:
+        stop = tokens.step_stops[max(tokens.num_steps - left_out, 1) - 1]
+        target, whole = target[:stop], whole[:stop]
+    return example_of(asked, target, whole, 0, encoder_decoder=encoder_decoder)
+
+
 def example_of(
     asked: tuple[int, ...],
     target: tuple[int, ...],

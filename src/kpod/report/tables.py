@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from statistics import fmean
 from typing import NamedTuple, TypeAlias
@@ -239,4 +239,16 @@ def schedule_markdown(schedule: Schedule, num_steps: Sequence[int]) -> str:
             gap, clusters = f"{record.gap:.1e}", str(record.clusters_touched)
         cells = (row.stage, budget, used, gap, row.advanced, row.trained, row.whole, clusters)
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def steps_markdown(test: str, counts: Mapping[int, tuple[int, int]]) -> str:
+    """Accuracy by the number of steps that the model wrote, as `kpod.evaluation.accuracy.by_steps` counts it."""
+    lines = [
+        f"{visible(test)}, by the number of steps written:",
+        "",
+        "| steps | correct / asked | accuracy |",
+        "|--:|--:|--:|",
+    ]
+    lines += [f"| {num} | {right} / {asked} | {percent(right / asked)} |" for num, (right, asked) in counts.items()]
     return "\n".join(lines) + "\n"

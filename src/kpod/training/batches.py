@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from kpod.errors import DataError
 from kpod.lm.buckets import batches_by_tokens, bucketed_order
 from kpod.lm.models import LanguageModel
-from kpod.lm.sequences import Example, collate, example_at
+from kpod.lm.sequences import Example, beginning_at, collate, example_at
 from kpod.records import SEGMENTS, Schedule, TokenizedRationale
 
 StageKey: TypeAlias = tuple[int, int]
@@ -90,14 +90,14 @@ class StageDataset(Dataset[StageExample]):
     def __getitem__(self, key: StageKey | int) -> StageExample:
         index, stage = key if isinstance(key, tuple) else (key, self.schedule.ramp_stages)
         rationale = self.tokens[index]
-        input_steps = int(self.schedule.input_steps[stage, self._columns[rationale.id]])
-        example = example_at(
-            rationale,
-            self._weights[rationale.id],
-            input_steps,
-            encoder_decoder=self.encoder_decoder,
-            given=self.given,
-        )
+        steps = int(self.schedule.input_steps[stage, self._columns[rationale.id]])
+        weights, seq2seq = self._weights[rationale.id], self.encoder_decoder
+        if self.schedule.trains == "suffix":
+            example = example_at(rationale, weights, steps, encoder_decoder=seq2seq, given=self.given)
+            first = len(rationale.token_ids) - len(example.weights)
+        else:
+            example = beginning_at(rationale, weights, steps, encoder_decoder=seq2seq)
+            first = rationale.segment_stops[0]
         return StageExample(
             encoder_ids=example.encoder_ids,
             token_ids=example.token_ids,
@@ -105,7 +105,7 @@ class StageDataset(Dataset[StageExample]):
             weights=example.weights,
             id=rationale.id,
             stage=stage,
-            segments=_segments(rationale)[len(rationale.token_ids) - len(example.weights) :],
+            segments=_segments(rationale)[first : first + len(example.weights)],
         )
 
 

@@ -1,0 +1,44 @@
+"""Texts that were generated elsewhere, judged like the package's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kpod.data.rows import Finding, rows_of
+from kpod.errors import DataError
+from kpod.evaluation.accuracy import judge
+from kpod.records import Prediction, Question
+
+
+def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:
+    """The predictions of a file, one for every question, in the questions' order.
+
+    Args:
+        path: A JSONL, CSV or Parquet file with the columns `id` (the question's) and `text` (what the model wrote,
+            empty where it wrote nothing), and perhaps `finished` (false: the text ran into a limit).
+        questions: What was asked.
+
+    Raises:
+        DataError: At a row that is wrong, by line; at an id that no question has, or that comes twice; or if a question
+            has no text.
+    """
+    asked = {question.id: question for question in questions}
+    found: dict[str, Prediction] = {}
+    for row in rows_of(path):
+        if isinstance(row, Finding):
+            raise DataError(f"{path}:{row.line}: {row.message}")
+        where = f"{path}:{row.line}"
+        id_, text, finished = row.values.get("id"), row.values.get("text"), row.values.get("finished", True)
+        if not isinstance(id_, str) or not isinstance(text, str) or not isinstance(finished, bool):
+            raise DataError(f"{where}: a prediction has an id and a text, and perhaps finished: true or false")
+        if id_ not in asked:
+            raise DataError(f"{where}: id {id_!r}: no question has it; the first question is {questions[0].id!r}")
+        if id_ in found:
+            raise DataError(f"{where}: id {id_!r}: the question is answered twice; give each id once")
+        found[id_] = judge(asked[id_], text, finished)
+    missing = [question.id for question in questions if question.id not in found]
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of {len(questions)} questions have no text, the first {missing[0]!r}; give "
+            "an empty text where the model wrote none: it counts as wrong"
+        )
+    return [found[question.id] for question in questions]
