@@ -1,5 +1,6 @@
 """Grids of tiny runs: what they share, what they resume, and what their tables say."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
     assert kpod["trained_tokens"][0] == sum(line["trained_tokens"] for line in lines)
     assert kpod["updates"] == base["updates"]
     assert kpod["trained_tokens"] < base["trained_tokens"]
+
+
+def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_in_processes", in_this_process)
+    tables = compare(grid, match_tokens="kpod")
+    assert "| scotd, tokens of kpod |" in tables
+    *others, matched = json.loads((grid.folder / "comparison.json").read_text(encoding="utf-8"))["tests"].popitem()[1]
+    kpod, scotd = (next(row for row in others if row["name"] == name) for name in ("kpod", "scotd"))
+    for tokens, wanted, updates, whole in zip(
+        matched["trained_tokens"], kpod["trained_tokens"], matched["updates"], scotd["updates"], strict=True
+    ):
+        assert updates < whole
+        assert wanted <= tokens < wanted + scotd["trained_tokens"][0] / whole * 2
+    with pytest.raises(ConfigError, match="match-tokens is 'scotd'"):
+        grid.with_matched_tokens("scotd")
 
 
 def test_a_single_seed_has_no_deviation() -> None:

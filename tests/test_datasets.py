@@ -159,7 +159,7 @@ def test_rationales_of_other_questions_under_the_same_ids_are_refused(root: Path
         (
             "gsm9k",
             None,
-            r"'gsm9k' is no data set \(word_problems, gsm8k, svamp, asdiv, commonsense_qa\), .* nor a folder",
+            r"'gsm9k' is no data set \(word_problems, gsm8k, svamp, .* strategyqa\), .* nor a folder",
         ),
         ("gsm8k:dev", None, r"gsm8k/dev\.jsonl: no such file \(splits there: test, train\); put it there, or unset"),
         ("commonsense_qa", None, r"csqa/train\.jsonl: no such file"),
@@ -191,8 +191,8 @@ def test_a_rationale_file_for_another_training_set(root: Path):
 
 
 def test_without_a_root_an_unknown_name_says_how_to_have_one():
-    with pytest.raises(DataError, match=r"'multiarith' is no data set .* neither data\.root nor KPOD_DATA"):
-        load_questions("multiarith", DataConfig())
+    with pytest.raises(DataError, match=r"'addsub' is no data set .* neither data\.root nor KPOD_DATA"):
+        load_questions("addsub", DataConfig())
 
 
 def test_a_root_that_is_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -242,6 +242,14 @@ HUB_ROWS: dict[tuple[str, str | None, str], list[dict[str, Any]]] = {
         }
         for key in ("A", "")
     ],
+    ("ChilleD/MultiArith", None, "test"): [{"question": "2 + 2?", "final_ans": "4"}],
+    ("deepmind/aqua_rat", "raw", "test"): [
+        {"question": "5 + 7?", "options": ["A)11", "B)12 (a dozen)"], "rationale": "It is 12.", "correct": "B"}
+    ],
+    ("ChilleD/StrategyQA", None, "test"): [
+        {"qid": "s1", "question": "Is a rose a plant?", "answer": True},
+        {"qid": "s2", "question": "Is a rose a car?", "answer": False},
+    ],
     ("me/mine", None, "dev"): [{"question": "2?", "gold": 2, "rationale": "Two."}],
     ("me/mine", None, "train"): [{"id": 7, "question": "2?", "gold": 2, "rationale": "Two."}],
     ("me/old", None, "train"): [{"id": 7, "text": "2?"}],
@@ -266,6 +274,17 @@ def test_the_official_test_rows_of_gsm8k_are_divided_as_in_the_paper(hub):
     test = ids(load_questions("gsm8k", DataConfig()))
     assert (len(test), test[0]) == (659, "gsm8k-test-00660")
     assert DATASETS["gsm8k"].splits["validation"] == Part("test", 0, 660)
+
+
+def test_the_whole_official_test_part(hub):
+    assert len(load_questions("gsm8k:official", DataConfig())) == 1319
+
+
+def test_the_sets_out_of_distribution_from_the_hub(hub):
+    found = {name: load_questions(name, DataConfig()) for name in ("multiarith", "aqua", "strategyqa")}
+    assert found["multiarith"] == [Question("multiarith-test-00000", "2 + 2?", "4")]
+    assert found["aqua"] == [Question("aqua-test-00000", "5 + 7?", "B", {"A": "11", "B": "12 (a dozen)"})]
+    assert [(q.id, q.answer) for q in found["strategyqa"]] == [("strategyqa-s1", "yes"), ("strategyqa-s2", "no")]
 
 
 def test_svamp_from_the_hub(hub):

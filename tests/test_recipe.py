@@ -225,3 +225,15 @@ def test_an_argument_that_is_a_key_of_training_cannot_be_dumped():
     recipe = Recipe(training=TrainingConfig(arguments={"learning_rate": 1.0}))
     with pytest.raises(ConfigError, match=r"training\.arguments\.learning_rate"):
         dump_recipe(recipe)
+
+
+def test_a_preset_stands_under_the_recipes_own_keys(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("preset: paper\nschedule: {pace: deadline, num_clusters: 3}\ntraining:\n", encoding="utf-8")
+    found = load_recipe(path, ["--weighting.predictor", "student"])
+    assert (found.weighting.estimator, found.weighting.predictor) == ("gumbel", "student")
+    assert (found.schedule.selector, found.schedule.pace, found.schedule.num_clusters) == ("ftgp", "deadline", 3)
+    assert found.data.step_rule == "period"
+    assert load_recipe(None, ["--preset", "paper"]).schedule.pace == "literal"
+    with pytest.raises(ConfigError, match="preset is 'papre'; it must be one of paper"):
+        load_recipe(None, ["--preset", "papre"])

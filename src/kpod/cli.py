@@ -94,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     for grid in (compare, sweep):
         grid.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2")
         grid.add_argument("--base", help="what the others are compared with; by default the first")
+        grid.add_argument(
+            "--match-tokens", metavar="NAME", help="the base once more, with as many trained tokens as this"
+        )
         what = grid.add_mutually_exclusive_group()
         what.add_argument("--jobs", type=int, default=1, help="runs at a time")
         what.add_argument("--tables", action="store_true", help="run nothing; tables of the saved predictions")
@@ -214,7 +217,10 @@ def _print_comparison(
     from kpod.comparison import Grid, compare, write_tables
 
     grid = Grid.of(variants, options.seeds, Path(recipe.runs) / f"{recipe.name}-{suffix}", options.base)
-    print(write_tables(grid) if options.tables else compare(grid, options.jobs))
+    if options.tables:
+        print(write_tables(grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid))
+    else:
+        print(compare(grid, options.jobs, options.match_tokens))
     print(f"tables and figures: {grid.folder / 'comparison.md'}, comparison.json")
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,18 +78,37 @@ class Grid:
         }
         return cls(folder, runs, base)
 
+    def with_matched_tokens(self, name: str) -> "Grid":
+        """With one variant more: the base, stopped where it has trained on as many tokens as another variant did.
+
+        Both must have been run: what an update trains on is read off their metrics.
+
+        Args:
+            name: The other variant; it should train on fewer tokens than the base.
+        """
+        require(name in self.runs and name != self.base, "match-tokens", name, "a variant that is not the base")
+        matched = []
+        for base, other in zip(self.runs[self.base], self.runs[name], strict=True):
+            tokens = [line["trained_tokens"] for line in _trained(Pipeline(base))]
+            wanted = sum(line["trained_tokens"] for line in _trained(Pipeline(other)))
+            steps = min(int(np.searchsorted(np.cumsum(tokens), wanted)) + 1, len(tokens))
+            training = replace(base.training, arguments={**base.training.arguments, "max_steps": steps})
+            matched.append(replace(base, name=f"{self.base}-tokens-of-{other.name}", training=training))
+        return replace(self, runs={**self.runs, f"{self.base}, tokens of {name}": matched})
+
     @property
     def recipes(self) -> list[Recipe]:
         """Every run's recipe, seed by seed, so that whole rows of the tables are there early."""
         return [recipe for of_seed in zip(*self.runs.values(), strict=True) for recipe in of_seed]
 
 
-def compare(grid: Grid, jobs: int = 1) -> str:
+def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
     """Run what is not finished, then `write_tables`.
 
     Args:
         grid: The runs.
         jobs: How many runs at a time; each has its share of the processor's cores, and all share a GPU.
+        match_tokens: A variant; the base is run once more with as many trained tokens, see `Grid.with_matched_tokens`.
 
     Raises:
         KpodError: If a run failed, once all others are done; the same call goes on from there.
@@ -100,7 +120,7 @@ def compare(grid: Grid, jobs: int = 1) -> str:
     seeds = {r.seed: [other for other in unplanned if other.seed == r.seed] for r in unplanned}
     _in_processes(_prepare, {f"schedules of seed {seed}": recipes for seed, recipes in seeds.items()}, jobs)
     _in_processes(_distil, {recipe.name: [recipe] for recipe in open_runs}, jobs)
-    return write_tables(grid)
+    return compare(grid.with_matched_tokens(match_tokens), jobs) if match_tokens else write_tables(grid)
 
 
 def write_tables(grid: Grid) -> str:
@@ -184,9 +204,13 @@ def _correct(pipelines: Sequence[Pipeline], test: str) -> Bool[np.ndarray, "seed
     return np.array([right for _, right in rows])
 
 
+def _trained(pipeline: Pipeline) -> list[dict[str, Any]]:
+    return read_updates(pipeline.folder.path / "student" / METRICS)
+
+
 def _updates(pipeline: Pipeline) -> tuple[int, int]:
     """Optimiser steps and trained tokens."""
-    lines = read_updates(pipeline.folder.path / "student" / METRICS)
+    lines = _trained(pipeline)
     return len(lines), sum(line["trained_tokens"] for line in lines)
 
 

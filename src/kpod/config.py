@@ -54,7 +54,7 @@ class DataConfig:
     """Which questions and rationales, and how they are read."""
 
     train: str = "word_problems"
-    """Training questions: a built-in name (word_problems, gsm8k, asdiv, svamp, commonsense_qa), optionally
+    """Training questions: a built-in name (word_problems, or a key of kpod.data.datasets.DATASETS), optionally
     with :split, or a JSONL, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
     train_limit: int | None = None
     """Use only the first so many training questions; None for all."""

@@ -27,6 +27,17 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _Config = TypeVar("_Config")
 
 
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "paper": {
+        "data": {"step_rule": "period"},
+        "weighting": {"estimator": "gumbel", "predictor": "google/flan-t5-large"},
+        "schedule": {"selector": "ftgp", "pace": "literal"},
+    }
+}
+"""What `preset:` sets before a recipe's own keys: the paper's choices where the defaults differ (docs/method.md). Its
+GloVe vectors need a file: `schedule.embeddings`."""
+
+
 class _Word(str):
     """An override's value as it was typed; whether it is a text or YAML depends on what the key wants."""
 
@@ -52,6 +63,9 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path} must hold recipe keys such as `name: first`, not {values!r}")
     for key, word in _overrides(overrides):
         _set(values, key, _Word(word))
+    if (preset := values.pop("preset", None)) is not None:
+        require(preset in PRESETS, "preset", str(preset), f"one of {', '.join(PRESETS)}")
+        values = _over(PRESETS[preset], values)
     recipe = _decode_config(Recipe, values, "")
     wanted = "1 to 64 letters, digits, dots, dashes and underscores, and neither . nor .."
     require(_RUN_NAME.fullmatch(recipe.name) is not None, "name", recipe.name, wanted)
@@ -91,6 +105,16 @@ def _overrides(words: Sequence[str]) -> list[tuple[str, str]]:
             value = rest.pop(0)
         pairs.append((key, value))
     return pairs
+
+
+def _over(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of `base` under those of `values`, section by section."""
+    merged = {**base, **values}
+    for key in base.keys() & values.keys():
+        if isinstance(base[key], Mapping):
+            own = _from_word(values[key], key)
+            merged[key] = _over(base[key], own) if isinstance(own, Mapping) else base[key] if own is None else own
+    return merged
 
 
 def _set(values: dict[str, Any], dotted: str, word: _Word) -> None:

@@ -23,11 +23,14 @@ from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.hub import (
     DatasetSpec,
     Part,
+    aqua_row,
     asdiv_row,
     commonsense_qa_row,
     gsm8k_row,
+    multiarith_row,
     named_rows,
     spec_rows,
+    strategyqa_row,
     svamp_row,
 )
 from kpod.data.reader import EMPTY, Entry, read_entries
@@ -42,16 +45,24 @@ DATASETS: Mapping[str, DatasetSpec] = {
         hub="openai/gsm8k",
         config="main",
         folder="gsm8k",
-        splits={"train": Part("train"), "validation": Part("test", stop=660), "test": Part("test", start=660)},
+        splits={
+            "train": Part("train"),
+            "validation": Part("test", stop=660),
+            "test": Part("test", start=660),
+            "official": Part("test"),
+        },
         convert=gsm8k_row,
-        answers="number",
     ),
     "svamp": DatasetSpec(
         hub="ChilleD/SVAMP",
         folder="svamp",
-        splits={"train": Part("train"), "validation": Part("test", stop=150), "test": Part("test", start=150)},
+        splits={
+            "train": Part("train"),
+            "validation": Part("test", stop=150),
+            "test": Part("test", start=150),
+            "official": Part("test"),
+        },
         convert=svamp_row,
-        answers="number",
     ),
     "asdiv": DatasetSpec(
         hub="EleutherAI/asdiv",
@@ -62,7 +73,6 @@ DATASETS: Mapping[str, DatasetSpec] = {
             "test": Part("validation", start=1775),
         },
         convert=asdiv_row,
-        answers="number",
         shuffled=True,
     ),
     "commonsense_qa": DatasetSpec(
@@ -70,11 +80,30 @@ DATASETS: Mapping[str, DatasetSpec] = {
         folder="csqa",
         splits={"train": Part("train", stop=8520), "validation": Part("train", start=8520), "test": Part("validation")},
         convert=commonsense_qa_row,
-        answers="letter",
+    ),
+    "multiarith": DatasetSpec(
+        hub="ChilleD/MultiArith",
+        folder="multiarith",
+        splits={"train": Part("train"), "test": Part("test")},
+        convert=multiarith_row,
+    ),
+    "aqua": DatasetSpec(
+        hub="deepmind/aqua_rat",
+        config="raw",
+        folder="aqua",
+        splits={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
+        convert=aqua_row,
+    ),
+    "strategyqa": DatasetSpec(
+        hub="ChilleD/StrategyQA",
+        folder="strategyqa",
+        splits={"train": Part("train"), "test": Part("test")},
+        convert=strategyqa_row,
     ),
 }
-"""Built-in data sets. Their Hub splits have the paper's sizes but are divided in file order (ASDiv: in a fixed random
-order), because which rows the paper took is known to the offline layout alone."""
+"""Built-in data sets. The Hub splits of the paper's four have its sizes but are divided in file order (ASDiv: in a
+fixed random order), because which rows the paper took is known to the offline layout alone; `official` is the whole
+test part, where the paper divides it. The last three are there to test on, out of distribution."""
 
 
 def load_questions(name: str, config: DataConfig) -> list[Question]:

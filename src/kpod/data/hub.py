@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from kpod.data.rows import Row
 from kpod.errors import DataError
@@ -37,7 +37,6 @@ class DatasetSpec:
         splits: Our split -> where its rows are; sizes as in the paper's table 4.
         convert: A Hub row -> a row with our columns, or None to leave it out. A row without an id is numbered within
             its Hub split, as `gsm8k-train-00012`.
-        answers: What its gold answers are.
         config: The Hub's name for the configuration, or None for the only one.
         shuffled: Put the rows in a fixed random order before dividing them, where the Hub has one split alone.
     """
@@ -46,7 +45,6 @@ class DatasetSpec:
     folder: str
     splits: Mapping[str, Part]
     convert: Callable[[HubRow], HubRow | None]
-    answers: Literal["number", "letter"]
     config: str | None = None
     shuffled: bool = False
 
@@ -135,6 +133,28 @@ def commonsense_qa_row(row: HubRow) -> HubRow | None:
         "answer": row["answerKey"],
         "choices": row["choices"],
     }
+
+
+def multiarith_row(row: HubRow) -> HubRow:
+    """A question and its number."""
+    return {"question": row["question"], "answer": plain_number(str(row["final_ans"]))}
+
+
+def aqua_row(row: HubRow) -> HubRow:
+    """Options such as `A)21` by their letters."""
+    options = (option.partition(")") for option in row["options"])
+    return {
+        "question": row["question"],
+        "answer": row["correct"],
+        "choices": {letter.strip(): text.strip() for letter, _, text in options},
+        "rationale": row["rationale"],
+        "source": "human",
+    }
+
+
+def strategyqa_row(row: HubRow) -> HubRow:
+    """True as yes, false as no."""
+    return {"id": f"strategyqa-{row['qid']}", "question": row["question"], "answer": "yes" if row["answer"] else "no"}
 
 
 def plain_number(text: str) -> str:
