@@ -28,7 +28,7 @@ def arguments(folder: str, precision: str, batch_size: int = 8) -> dict[str, Any
         "per_device_train_batch_size": batch_size,
         "learning_rate": 1e-5,
         "lr_scheduler_type": "constant",
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "weight_decay": 0.0,
         "train_sampling_strategy": "group_by_length",
         "activation_checkpointing": False,

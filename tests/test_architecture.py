@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
 LADDER = [
     {"__main__"},
     {"cli"},
-    {"reporting", "inspection", "annotation", "planning", "comparison"},
+    {"reporting", "inspection", "annotation", "planning", "comparison", "exporting"},
     {"pipeline"},
     {"keys"},
     {"methods", "artifacts"},

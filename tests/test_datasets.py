@@ -358,7 +358,10 @@ def test_gold_numbers_have_one_form(text: str, number: str):
 
 
 def test_every_built_in_set_has_the_paper_s_splits():
-    assert all(set(spec.splits) == {"train", "validation", "test"} for spec in DATASETS.values())
+    for name in ("gsm8k", "svamp", "asdiv", "commonsense_qa"):
+        assert {"train", "validation", "test"} <= set(DATASETS[name].splits)
+    for name in ("multiarith", "aqua", "strategyqa"):
+        assert "test" in DATASETS[name].splits
 
 
 @pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")

@@ -655,7 +655,12 @@ def test_the_papers_optimiser_is_the_default_and_numbers_may_be_texts():
     made = training_arguments(config, Path("student"), seed=7, precision="fp32")
     assert (made.weight_decay, made.warmup_steps, made.save_steps, made.optim) == (0.01, 5, 3, "sgd")
     made = training_arguments(TrainingConfig(), Path("student"), seed=7, precision="bf16")
-    assert (made.optim, made.weight_decay, made.lr_scheduler_type, made.seed) == ("adamw_torch", 0.0, "constant", 7)
+    assert (made.optim, made.weight_decay, made.lr_scheduler_type, made.seed) == (
+        "adamw_torch_fused",
+        0.0,
+        "constant",
+        7,
+    )
     assert made.bf16
     assert not made.remove_unused_columns
     assert not made.logging_nan_inf_filter

@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     whose = evaluate.add_mutually_exclusive_group()
     whose.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
     whose.add_argument("--predictions", type=Path, help="a file of texts from elsewhere, for the first test set")
+    export = add_recipe("export-task", "test sets -> tasks of lm-evaluation-harness, judged by kpod")
+    export.add_argument("--output", type=Path, required=True, help="a folder for YAML, rows and judge")
     compare = add_recipe("compare", "methods and seeds of one recipe -> tables with intervals, from runs side by side")
     compare.add_argument("--methods", type=_words, required=True, metavar="A,B", help="rows of METHODS")
     sweep = add_recipe("sweep", "values of one recipe key -> the same tables")
@@ -196,6 +198,13 @@ def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
         print(steps_markdown(test, by_steps(pipeline.evaluation(when, test)[0])))
 
 
+def _export_task(recipe: "Recipe", options: argparse.Namespace) -> None:
+    from kpod.exporting import export_tasks
+
+    for name, num in export_tasks(_pipeline(recipe), options.output).items():
+        print(f"{name}: {num} questions, {options.output / name}.yaml")
+
+
 def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:
     _print_comparison(
         {method: replace(recipe, method=method) for method in options.methods}, recipe, options, "compare"
@@ -279,6 +288,7 @@ VERBS: dict[str, Verb] = {
     "plan": _plan,
     "distill": _distill,
     "evaluate": _evaluate,
+    "export-task": _export_task,
     "compare": _compare,
     "sweep": _sweep,
     "report": _report,

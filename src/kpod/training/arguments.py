@@ -28,7 +28,7 @@ PASSED = (
 
 PAPER: Mapping[str, Any] = MappingProxyType(
     {
-        "optim": "adamw_torch",  # without weight decay it is the paper's Adam
+        "optim": "adamw_torch_fused",  # without weight decay it is the paper's Adam
         "weight_decay": 0.0,
         "lr_scheduler_type": "constant",
         "train_sampling_strategy": "group_by_length",  # less padding; `random` is the other choice

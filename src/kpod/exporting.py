@@ -1,0 +1,20 @@
+"""`kpod export-task`: a run's test sets as tasks of lm-evaluation-harness."""
+
+from pathlib import Path
+
+from kpod.data.datasets import load_questions
+from kpod.evaluation.lm_eval import export_task
+from kpod.lm.encoding import prompt_text
+from kpod.pipeline import Pipeline
+
+
+def export_tasks(pipeline: Pipeline, folder: Path) -> dict[str, int]:
+    """Write a task for every test set of a recipe; returns their names with how many questions they ask."""
+    recipe, tokenizer = pipeline.recipe, pipeline.student.tokenizer
+    written = {}
+    for test in recipe.data.tests:
+        questions = load_questions(test, recipe.data)
+        prompts = [prompt_text(tokenizer, question, recipe.data.prompt) for question in questions]
+        name = export_task(folder, test, questions, prompts, recipe.evaluation.max_new_tokens)
+        written[name] = len(questions)
+    return written

@@ -1,0 +1,55 @@
+"""lm-evaluation-harness comes to the same accuracy on the same student."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kpod.cli import main
+from kpod.evaluation.lm_eval import export_task
+from kpod.records import Question
+from tiny_runs import recipe, write_tiny_data
+
+
+def test_a_task_holds_prompts_and_options(tmp_path: Path) -> None:
+    question = Question("q1", "Which is red?", "A", {"A": "blood", "B": "grass"})
+    assert export_task(tmp_path, "csqa:test", [question], ["Q: Which is red?"], 9) == "kpod_csqa_test"
+    (row,) = map(json.loads, (tmp_path / "kpod_csqa_test.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (row["prompt"], json.loads(row["choices"])) == ("Q: Which is red?", question.choices)
+    text = (tmp_path / "kpod_csqa_test.yaml").read_text(encoding="utf-8").replace("!function ", "")
+    task = yaml.safe_load(text)
+    assert task["dataset_kwargs"]["data_files"]["test"] == str(tmp_path / "kpod_csqa_test.jsonl")
+    assert task["generation_kwargs"] == {"until": [], "do_sample": False, "max_gen_toks": 9}
+    found: dict[str, object] = {}
+    exec((tmp_path / "kpod_csqa_test_judge.py").read_text(encoding="utf-8"), found)
+    judged = [found["process_results"](row, [text]) for text in ("The answer is (A).", "The answer is B.", "Hm.")]
+    assert judged == [{"acc": 1.0}, {"acc": 0.0}, {"acc": 0.0}]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm-eval")
+def test_lm_eval_comes_to_the_same_accuracy(tmp_path: Path) -> None:
+    """SmolLM2 as it is on word problems that it sometimes answers."""
+    words = ["--data.tests", '["word_problems:test"]', "--data.test_limit", "24", "--runs", str(tmp_path / "runs")]
+    words += ["--student", "smollm2-135m", "--evaluation.max_new_tokens", "48", "--data.prompt.chat", "false"]
+    write_tiny_data(tmp_path)
+    recipe(tmp_path, tmp_path)
+    file = str(tmp_path / "recipe-given.yaml")
+    assert main(["export-task", file, "--output", str(tmp_path / "tasks"), *words]) == 0
+    from kpod.lm.models import smollm2_folder
+
+    student = str(smollm2_folder())
+    assert main(["evaluate", file, "--checkpoint", student, *words]) == 0
+    (summary,) = (tmp_path / "runs").rglob("summary.json")
+    ours = json.loads(summary.read_text(encoding="utf-8"))["accuracy"]
+    command = ["-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={student},dtype=float32"]
+    command += ["--include_path", str(tmp_path / "tasks"), "--tasks", "kpod_word_problems_test"]
+    command += ["--output_path", str(tmp_path / "out"), "--device", "cpu", "--batch_size", "8"]
+    subprocess.run([sys.executable, *command], check=True)
+    (results,) = (tmp_path / "out").rglob("results*.json")
+    theirs = json.loads(results.read_text(encoding="utf-8"))["results"]["kpod_word_problems_test"]["acc,none"]
+    assert theirs == pytest.approx(ours, abs=1e-9)
