@@ -34,7 +34,7 @@ def kind_of(text: str, span: tuple[int, int], fillers: list[tuple[int, int]]) ->
 def keypoint_auc(folder: Path) -> dict[str, float]:
     """AUC of each kind's weights against the fillers', mean weights, and counts."""
     tokens, _ = artifacts.load_tokens(folder / "tokens")
-    weights = artifacts.load_weights(folder / "weights").loss
+    weights = artifacts.load_by_rationale(folder / "weights" / artifacts.WEIGHTS)
     texts = {row["id"]: row["rationale"] for row in artifacts.read_jsonl(folder / "rationales.jsonl")}
     by_kind: dict[str, list[float]] = defaultdict(list)
     for rationale in tokens:

@@ -143,7 +143,8 @@ def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:
     pipeline = _pipeline(recipe)
     _print_dropped(pipeline)
     num = sum(len(weights) for weights in pipeline.weights.loss.values())
-    print(f"{num} weights of {len(pipeline.tokens)} rationales: {pipeline.folder.path / 'weights'}")
+    where = pipeline.folder.path / "weights" if pipeline.method.learns else f"{pipeline.recipe.method} learns none"
+    print(f"{num} weights of {len(pipeline.tokens)} rationales: {where}")
 
 
 def _apply(options: argparse.Namespace) -> int:
