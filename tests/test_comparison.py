@@ -14,6 +14,7 @@ from kpod.comparison import Grid, compare, tabulate
 from kpod.errors import ConfigError, KpodError
 from kpod.evaluation.accuracy import summarise
 from kpod.pipeline import Pipeline
+from kpod.recipe import load_recipe
 from kpod.report.comparisons import ComparedMethod
 from tiny_runs import recipe, write_tiny_data
 
@@ -144,6 +145,15 @@ def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) 
     assert comparison.is_finished(Pipeline(grid.runs["good"][0]))
     assert "do not fit" not in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
     assert "plan: already done" in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
+
+
+def test_swept_values_make_run_names_that_can_be_read_back(data: Path, tmp_path: Path) -> None:
+    found = recipe(data, tmp_path)
+    grid = Grid.of({"embeddings=/a/glove.txt": found, "lr=1e-5": found}, (7,), tmp_path)
+    assert [run.name for run in grid.recipes] == ["embeddings-a-glove.txt-seed7", "lr-1e-5-seed7"]
+    assert [load_recipe(None, ["--name", run.name]).name for run in grid.recipes] == [run.name for run in grid.recipes]
+    with pytest.raises(ConfigError, match="told apart"):
+        Grid.of({"a=b": found, "a/b": found}, (0,), tmp_path)
 
 
 def test_a_student_that_is_not_there_is_told_before_any_run(grid: Grid) -> None:

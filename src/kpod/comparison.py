@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -34,6 +35,7 @@ from kpod.training.export import read_record
 from kpod.training.metrics import METRICS, VALIDATION, read_metrics, read_updates
 
 LOG = "compare.log"
+RUN_NAME_LENGTH = 64
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class Grid:
             name: [
                 replace(
                     recipe,
-                    name=f"{name}-seed{seed}",
+                    name=_run_name(f"{name}-seed{seed}"),
                     runs=str(folder),
                     seed=seed,
                     evaluation=replace(recipe.evaluation, before=False),  # the same for all, and not compared
@@ -76,6 +78,8 @@ class Grid:
             ]
             for name, recipe in variants.items()
         }
+        names = [recipe.name for recipes in runs.values() for recipe in recipes]
+        require(len(set(names)) == len(names), "variants", names, "told apart by their letters and digits")
         return cls(folder, runs, base)
 
     def with_matched_tokens(self, name: str) -> "Grid":
@@ -93,13 +97,17 @@ class Grid:
             wanted = sum(line["trained_tokens"] for line in _trained(Pipeline(other)))
             steps = min(int(np.searchsorted(np.cumsum(tokens), wanted)) + 1, len(tokens))
             training = replace(base.training, arguments={**base.training.arguments, "max_steps": steps})
-            matched.append(replace(base, name=f"{self.base}-tokens-of-{other.name}", training=training))
+            matched.append(replace(base, name=_run_name(f"{self.base}-tokens-of-{other.name}"), training=training))
         return replace(self, runs={**self.runs, f"{self.base}, tokens of {name}": matched})
 
     @property
     def recipes(self) -> list[Recipe]:
         """Every run's recipe, seed by seed, so that whole rows of the tables are there early."""
         return [recipe for of_seed in zip(*self.runs.values(), strict=True) for recipe in of_seed]
+
+
+def _run_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-RUN_NAME_LENGTH:].lstrip(".")
 
 
 def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
@@ -113,13 +121,13 @@ def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
     Raises:
         KpodError: If a run failed, once all others are done; the same call goes on from there.
     """
-    open_runs = [recipe for recipe in grid.recipes if not is_finished(Pipeline(recipe))]
-    log.info("%d runs, %d of them finished before", len(grid.recipes), len(grid.recipes) - len(open_runs))
+    unfinished = [pipeline for pipeline in map(Pipeline, grid.recipes) if not is_finished(pipeline)]
+    log.info("%d runs, %d of them finished before", len(grid.recipes), len(grid.recipes) - len(unfinished))
     # Shared phases first and once: two runs at a time would both learn the same weights.
-    unplanned = [recipe for recipe in open_runs if not _is_planned(Pipeline(recipe))]
+    unplanned = [p.recipe for p in unfinished if not p.folder.has("plan", p.keys["plan"])]
     seeds = {r.seed: [other for other in unplanned if other.seed == r.seed] for r in unplanned}
     _in_processes(_prepare, {f"schedules of seed {seed}": recipes for seed, recipes in seeds.items()}, jobs)
-    _in_processes(_distil, {recipe.name: [recipe] for recipe in open_runs}, jobs)
+    _in_processes(_distil, {pipeline.recipe.name: [pipeline.recipe] for pipeline in unfinished}, jobs)
     return compare(grid.with_matched_tokens(match_tokens), jobs) if match_tokens else write_tables(grid)
 
 
@@ -150,10 +158,6 @@ def is_finished(pipeline: Pipeline) -> bool:
     )
 
 
-def _is_planned(pipeline: Pipeline) -> bool:
-    return pipeline.folder.has("plan", pipeline.keys["plan"])
-
-
 def tabulate(grid: Grid) -> tuple[str, dict[str, object]]:
     """Tables and figures of a finished grid, from its saved predictions.
 
@@ -168,7 +172,7 @@ def tabulate(grid: Grid) -> tuple[str, dict[str, object]]:
         rows = list(_rows(correct, updates, grid.base))
         sections.append(comparison_markdown(test, rows, grid.base, correct[grid.base].shape[1]))
         facts[test] = [asdict(row) for row in rows]
-    curves = {recipe.name: _curve(Pipeline(recipe)) for recipe in grid.recipes}
+    curves = {p.recipe.name: _curve(p) for of_name in pipelines.values() for p in of_name}
     return "\n".join(sections), {"base": grid.base, "tests": facts, "curves": curves}
 
 
