@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kpod.errors import DataError, WeightingError
+from kpod.config import WeightingConfig
+from kpod.errors import ConfigError, DataError, WeightingError
 from kpod.lm.encoding import project_spans
 from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
@@ -211,6 +212,23 @@ def test_a_token_worth_exactly_its_price_weighs_one_half() -> None:
     generator.softness.fill_(0.1)
     generator.level.fill_(0.5 / 7 + 0.2)
     assert compute_weights(generator, [tiny_tokens(lm)])["q0"].tolist() == pytest.approx([0.8807971] * 7)
+
+
+def test_a_held_rate_centres_every_rationale_and_keeps_the_order_of_its_tokens() -> None:
+    lm = tiny_llama()
+    free, held = generator_of(lm), generator_of(lm)
+    nn.init.normal_(free.mlp[-1].weight)  # type: ignore[arg-type]
+    held.load_state_dict(free.state_dict())
+    held.kept_rate = 0.3
+    tokens = [tiny_tokens(lm, "short", steps=(3,)), tiny_tokens(lm, "long", steps=(4, 5))]
+    for before, after in zip(
+        compute_weights(free, tokens).values(), compute_weights(held, tokens).values(), strict=True
+    ):
+        assert np.array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
+        assert np.log(after / (1 - after)).mean() == pytest.approx(np.log(0.3 / 0.7), abs=1e-4)
+        assert np.ptp(before) > 0
+    with pytest.raises(ConfigError, match=r"weighting\.kept_rate is 1\.0; it must be between 0 and 1"):
+        WeightingConfig(kept_rate=1.0)
 
 
 def test_a_dearer_mask_loss_lowers_every_weight() -> None:

@@ -121,6 +121,7 @@ def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
     Raises:
         KpodError: If a run failed, once all others are done; the same call goes on from there.
     """
+    require(jobs > 0, "jobs", jobs, "at least 1")
     unfinished = [pipeline for pipeline in map(Pipeline, grid.recipes) if not is_finished(pipeline)]
     log.info("%d runs, %d of them finished before", len(grid.recipes), len(grid.recipes) - len(unfinished))
     # Shared phases first and once: two runs at a time would both learn the same weights.

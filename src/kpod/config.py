@@ -117,6 +117,9 @@ class WeightingConfig:
     without a warm-up."""
     mask_loss_weight: float = 0.5
     """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
+    kept_rate: float | None = None
+    """Where every rationale's weights are centred, whatever alpha says: only differences are learnt then, which long
+    rationales need, whose weights else all go to one end together. null: nowhere, as in the paper."""
     lora_rank: int = 16
     """Rank of the predictor's adapters."""
     warmup_updates: int = 100
@@ -143,6 +146,8 @@ class WeightingConfig:
         require_positive(self, "weighting", "mask_loss_weight", "temperature", "warmup_updates", "observations")
         require_positive(self, "weighting", "prefixes", "batch_size", "lora_rank")
         require(self.rationale_loss_weight >= 0, "weighting.rationale_loss_weight", self.rationale_loss_weight, ">= 0")
+        rate = self.kept_rate
+        require(rate is None or 0 < rate < 1, "weighting.kept_rate", rate, "between 0 and 1, or null")
         require(self.masks >= 2 and self.masks % 2 == 0, "weighting.masks", self.masks, "an even number, at least 2")
 
 

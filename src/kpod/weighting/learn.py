@@ -79,7 +79,7 @@ def learn_weights(
     backbone = cast("PreTrainedModel", lm.model)
     table = cast("Tensor", backbone.get_input_embeddings().weight).detach().clone()
     predictor = with_adapters(lm, config)
-    generator = WeightGenerator(table, config.mask_loss_weight).to(lm.device)
+    generator = WeightGenerator(table, config.mask_loss_weight, config.kept_rate).to(lm.device)
     nll: tuple[float, ...] = ()
     if config.estimator == "gumbel":
         facts = _descend(generator, predictor, tokens, config, rng)

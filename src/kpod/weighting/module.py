@@ -25,11 +25,15 @@ class WeightGenerator(nn.Module):
     Args:
         embeddings: The student's input embedding table, [vocabulary, features]; never trained.
         alpha: Weight of the mask loss L_m in Eq. 7.
+        kept_rate: Where every rationale's weights are centred, in (0, 1), whatever alpha says; None: nowhere.
     """
 
-    def __init__(self, embeddings: Float[Tensor, "vocabulary features"], alpha: float) -> None:
+    def __init__(
+        self, embeddings: Float[Tensor, "vocabulary features"], alpha: float, kept_rate: float | None = None
+    ) -> None:
         super().__init__()
         self.alpha = alpha
+        self.kept_rate = kept_rate
         table = embeddings.detach().bfloat16().float()  # rounded now, so that half the bytes save it exactly
         self.table = nn.Parameter(table, requires_grad=False)
         self.level = nn.Parameter(torch.zeros(()), requires_grad=False)
@@ -71,5 +75,9 @@ class WeightGenerator(nn.Module):
     ) -> Float[Tensor, "batch tokens"]:
         """Significance weights w_j in (0, 1): the probability that token j is kept."""
         effects = self.level + self.scale * self.scores(token_ids, real)
-        price = self.alpha / real.sum(dim=1, keepdim=True)
-        return torch.sigmoid((effects - price) / self.softness)
+        num = real.sum(dim=1, keepdim=True)
+        margins = (effects - self.alpha / num) / self.softness
+        if self.kept_rate is not None:
+            mean = torch.where(real, margins, 0).sum(dim=1, keepdim=True) / num
+            margins = margins - mean + math.log(self.kept_rate / (1 - self.kept_rate))
+        return torch.sigmoid(margins)

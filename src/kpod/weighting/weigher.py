@@ -59,7 +59,7 @@ class Weigher:
         save_file(state | {"table": state["table"].bfloat16()}, folder / PARAMETERS)
         self.layout.tokenizer.save_pretrained(folder)
         facts = {name: value for name, value in vars(self.layout).items() if name.endswith("_id")}
-        facts |= {"alpha": self.generator.alpha, "prompt": asdict(self.prompt)}
+        facts |= {"alpha": self.generator.alpha, "kept_rate": self.generator.kept_rate, "prompt": asdict(self.prompt)}
         write_text(folder / FACTS, json.dumps(facts, indent=2))
 
     @classmethod
@@ -72,9 +72,8 @@ class Weigher:
         if not (folder / FACTS).is_file():
             raise DataError(f"{folder} holds no weigher; kpod weigh writes one where it learns weights")
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        alpha, prompt = facts.pop("alpha"), PromptConfig(**facts.pop("prompt"))
-        state = load_file(folder / PARAMETERS)
-        generator = WeightGenerator(state["table"], alpha)
+        prompt, state = PromptConfig(**facts.pop("prompt")), load_file(folder / PARAMETERS)
+        generator = WeightGenerator(state["table"], facts.pop("alpha"), facts.pop("kept_rate"))
         generator.load_state_dict(state)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = AutoTokenizer.from_pretrained(folder)
