@@ -61,7 +61,7 @@ def main() -> None:
     found = {"weighting_s": seconds(lambda: learnt.append(learn_weights(lm, tokens, recipe.weighting, 0)))}
     found["applying_s"] = scale * seconds(lambda: compute_weights(learnt[0].generator, some))
     found["difficulties_s"] = scale * seconds(lambda: assess(student, some, uniform_weights(some)))
-    questions = [student.tokenizer.decode(t.ids("question")) for t in tokens]
+    questions = [str(student.tokenizer.decode(list(t.ids("question")))) for t in tokens]
     found["clusters_s"] = seconds(lambda: cluster(student, questions, ScheduleConfig(), 0))
     steps = [np.ones(t.num_steps) for t in tokens]
     ids = [t.id for t in tokens]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kpod.artifacts import write_jsonl
 from kpod.cli import main
 from kpod.evaluation.lm_eval import export_task
 from kpod.records import Question
@@ -33,9 +34,18 @@ def test_a_task_holds_prompts_and_options(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm-eval")
 def test_lm_eval_comes_to_the_same_accuracy(tmp_path: Path) -> None:
-    """SmolLM2 as it is on word problems that it sometimes answers."""
-    words = ["--data.tests", '["word_problems:test"]', "--data.test_limit", "24", "--runs", str(tmp_path / "runs")]
-    words += ["--student", "smollm2-135m", "--evaluation.max_new_tokens", "48", "--data.prompt.chat", "false"]
+    """SmolLM2 as it is, on sums after an example of how to answer; it knows some."""
+    sums = [(a, b) for a in (3, 12, 27, 48) for b in (2, 9, 35, 76)]
+    rows = [{"id": f"{a}+{b}", "question": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in sums]
+    write_jsonl(tmp_path / "sums.jsonl", rows)
+    words = ["--data.tests", json.dumps([str(tmp_path / "sums.jsonl")]), "--data.test_limit", "16"]
+    words += ["--runs", str(tmp_path / "runs"), "--student", "smollm2-135m", "--evaluation.max_new_tokens", "7"]
+    words += [
+        "--data.prompt.chat",
+        "false",
+        "--data.prompt.question",
+        "Q: What is 1 + 1?\nA: The answer is 2.\n\nQ: {question}\nA:",
+    ]
     write_tiny_data(tmp_path)
     recipe(tmp_path, tmp_path)
     file = str(tmp_path / "recipe-given.yaml")
@@ -46,10 +56,12 @@ def test_lm_eval_comes_to_the_same_accuracy(tmp_path: Path) -> None:
     assert main(["evaluate", file, "--checkpoint", student, *words]) == 0
     (summary,) = (tmp_path / "runs").rglob("summary.json")
     ours = json.loads(summary.read_text(encoding="utf-8"))["accuracy"]
+    assert ours > 0
     command = ["-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={student},dtype=float32"]
-    command += ["--include_path", str(tmp_path / "tasks"), "--tasks", "kpod_word_problems_test"]
+    (task,) = (path.stem for path in (tmp_path / "tasks").glob("*.yaml"))
+    command += ["--include_path", str(tmp_path / "tasks"), "--tasks", task]
     command += ["--output_path", str(tmp_path / "out"), "--device", "cpu", "--batch_size", "8"]
     subprocess.run([sys.executable, *command], check=True)
     (results,) = (tmp_path / "out").rglob("results*.json")
-    theirs = json.loads(results.read_text(encoding="utf-8"))["results"]["kpod_word_problems_test"]["acc,none"]
+    theirs = json.loads(results.read_text(encoding="utf-8"))["results"][task]["acc,none"]
     assert theirs == pytest.approx(ours, abs=1e-9)
