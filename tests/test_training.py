@@ -30,7 +30,7 @@ from kpod.errors import ConfigError, DataError, TrainingError
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, example_at
 from kpod.records import SEGMENTS, Schedule
-from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, train_student
+from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, student, train_student
 from kpod.training.arguments import check_model_arguments, training_arguments
 from kpod.training.batches import Collator, TokenBatchSampler
 from kpod.training.loss import keypoint_loss
@@ -780,3 +780,14 @@ def test_workers_get_the_collator_without_the_model():
     assert not list(collator.lm.model.parameters())
     loader = DataLoader([Example((), (1, 2, 3), 1, np.ones(2, np.float32))] * 2, batch_size=2, collate_fn=collator)
     assert next(iter(loader))["input_ids"].tolist() == [[1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(("precision", "attention"), [("bf16", "eager"), ("fp32", "sdpa")])
+def test_packing_takes_the_attention_that_is_installed_where_it_can_compute(
+    precision, attention, tmp_path, monkeypatch
+):
+    """`eager` stands for a flash attention, which knows no float32."""
+    monkeypatch.setattr(student, "FLASH_ATTENTION", {"flash_attention_9": lambda: False, "eager": lambda: True})
+    lm, config = tiny_llama(), dataclasses.replace(CONFIG, packing=True)
+    assert run(lm, tmp_path, config, precision=precision).updates == 6
+    assert lm.model.config._attn_implementation == attention
