@@ -73,7 +73,7 @@ class Weigher:
             raise DataError(f"{folder} holds no weigher; kpod weigh writes one where it learns weights")
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         prompt, state = PromptConfig(**facts.pop("prompt")), load_file(folder / PARAMETERS)
-        generator = WeightGenerator(state["table"], facts.pop("alpha"), facts.pop("kept_rate"))
+        generator = WeightGenerator(state["table"], facts.pop("alpha"), facts.pop("kept_rate", None))
         generator.load_state_dict(state)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = AutoTokenizer.from_pretrained(folder)
