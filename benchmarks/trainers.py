@@ -12,7 +12,7 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 from kpod.lm.models import LanguageModel
 from kpod.records import Schedule, TokenizedRationale
 from kpod.training import KeypointTrainer, StageDataset
-from kpod.training.student import FLASH_ATTENTION
+from kpod.training.student import flash_attention
 from kpod.weighting.given import uniform_weights
 
 ON_CARD = torch.cuda.is_available()
@@ -88,11 +88,6 @@ def ours(
     dataset = StageDataset(tokens, uniform_weights(tokens), schedule, encoder_decoder=False)
     config = TrainingArguments(**common, remove_unused_columns=False)
     return KeypointTrainer(lm.model, config, dataset, processing_class=lm.tokenizer, packing=packed)  # type: ignore[arg-type]
-
-
-def flash_attention() -> str | None:
-    """The flash attention that is installed here, by transformers' name."""
-    return next((name for name, is_available in FLASH_ATTENTION.items() if is_available()), None)
 
 
 def variants(given: dict[str, Given]) -> dict[str, Callable[..., Trainer]]:

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from trainers import ON_CARD, Given, arguments, flash_attention, variants
+from trainers import ON_CARD, Given, arguments, variants
 
 from kpod.config import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
 from kpod.data.datasets import load_rationales
@@ -43,6 +43,7 @@ from kpod.records import Schedule, TokenizedRationale
 from kpod.schedule.plan import make_schedule
 from kpod.steps import split_steps
 from kpod.teacher.recorded import filter_rationales
+from kpod.training.student import flash_attention
 from kpod.weighting.given import uniform_weights
 
 STUDENT = "smollm2-135m"

@@ -178,25 +178,21 @@ def _distill(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: AR
 
 
 def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
-    from kpod.evaluation.accuracy import by_steps
+    from kpod.data.datasets import load_questions
+    from kpod.evaluation.accuracy import by_steps, summarise
+    from kpod.evaluation.given import judge_file
     from kpod.report.tables import accuracy_markdown, steps_markdown
 
     if options.predictions:
-        from kpod.data.datasets import load_questions
-        from kpod.evaluation.accuracy import summarise
-        from kpod.evaluation.given import judge_file
-
         test = recipe.data.tests[0]
-        predictions = judge_file(options.predictions, load_questions(test, recipe.data))
-        print(accuracy_markdown([(None, summarise(test, predictions))]))
+        found = {test: judge_file(options.predictions, load_questions(test, recipe.data))}
+    else:
+        pipeline = _pipeline(recipe)
+        when = f"of-{Path(options.checkpoint).resolve().name}" if options.checkpoint else "after"
+        found = {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, options.checkpoint)}
+    print(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
+    for test, predictions in found.items():
         print(steps_markdown(test, by_steps(predictions)))
-        return
-    pipeline = _pipeline(recipe)
-    when = f"of-{Path(options.checkpoint).resolve().name}" if options.checkpoint else "after"
-    found = pipeline.evaluate(when, options.checkpoint)
-    print(accuracy_markdown([(None, accuracy) for accuracy in found.values()]))
-    for test in found:
-        print(steps_markdown(test, by_steps(pipeline.evaluation(when, test)[0])))
 
 
 def _export_task(recipe: "Recipe", options: argparse.Namespace) -> None:

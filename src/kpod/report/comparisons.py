@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from kpod.report.tables import visible
 
@@ -33,15 +34,12 @@ class ComparedMethod:
     @property
     def mean(self) -> float:
         """Mean accuracy over seeds."""
-        return sum(self.accuracies) / len(self.accuracies)
+        return fmean(self.accuracies)
 
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds; None for a single one."""
-        if len(self.accuracies) < 2:
-            return None
-        squares = sum((accuracy - self.mean) ** 2 for accuracy in self.accuracies)
-        return float((squares / (len(self.accuracies) - 1)) ** 0.5)
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, num_questions: int) -> str:
@@ -59,9 +57,8 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
         against = ["", "", ""]
         if row.difference is not None and row.difference_interval is not None and row.p_value is not None:
             against = [f"{100 * row.difference:+.1f}", _percent(row.difference_interval, "+"), f"{row.p_value:.3f}"]
-        tokens = sum(row.trained_tokens) / len(row.trained_tokens)
         cells = [visible(row.name), f"{100 * row.mean:.1f}", deviation, _percent(row.interval), *against]
-        cells += [f"{sum(row.updates) / len(row.updates):.0f}", f"{tokens:.0f}"]
+        cells += [f"{fmean(row.updates):.0f}", f"{fmean(row.trained_tokens):.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -46,6 +46,11 @@ FLASH_ATTENTION = {
 """Attention without padding, by transformers' name, and whether it is installed; none of them knows float32."""
 
 
+def flash_attention() -> str | None:
+    """The newest flash attention that is installed here, by transformers' name."""
+    return next((name for name, is_available in FLASH_ATTENTION.items() if is_available()), None)
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
     """What a training run did.
@@ -176,10 +181,8 @@ def _trainer(
 ) -> KeypointTrainer:
     model = cast("PreTrainedModel", lm.model)
     check_model_arguments(arguments, model.config.model_type)
-    if config.packing and (arguments.bf16 or arguments.fp16):
-        found = next((name for name, is_available in FLASH_ATTENTION.items() if is_available()), None)
-        if found:
-            model.set_attn_implementation(found)
+    if config.packing and (arguments.bf16 or arguments.fp16) and (found := flash_attention()):
+        model.set_attn_implementation(found)
     trainer = KeypointTrainer(
         _trainable(model, config, arguments.seed),
         arguments,
