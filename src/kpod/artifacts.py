@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kpod.errors import DataError
-from kpod.files import flush_to_disk, write_text
+from kpod.files import flush_to_disk, whole_lines, write_text
 from kpod.records import (
     Accuracy,
     Dropped,
@@ -251,9 +251,9 @@ class PartialEvaluation:
         """By question id; a torn last line, left by a kill, does not count and is cut off."""
         if not self.path.exists():
             return {}
-        whole = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
-        write_text(self.path, f"{whole}\n" if whole else "")
-        return {row["id"]: Prediction(**row) for row in read_jsonl(self.path)}
+        rows = [json.loads(line) for line in whole_lines(self.path)]
+        write_jsonl(self.path, rows)
+        return {row["id"]: Prediction(**row) for row in rows}
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         """Add a batch."""

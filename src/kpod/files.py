@@ -24,3 +24,9 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that grows line by line; a last one that a kill has torn does not count."""
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kpod.files import flush_to_disk, write_text
+from kpod.files import flush_to_disk, whole_lines, write_text
 
 METRICS = "metrics.jsonl"
 VALIDATION = "validation_accuracy"
@@ -83,6 +83,5 @@ def read_metrics(path: Path, last_step: int | None = None) -> list[dict[str, Any
     """The lines of a metrics file, up to an update or all; a torn last line, left by a kill, does not count."""
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
-    lines = [json.loads(line) for line in whole]
+    lines = [json.loads(line) for line in whole_lines(path)]
     return [line for line in lines if last_step is None or line["step"] <= last_step]
