@@ -34,7 +34,7 @@ from kpod.lm.models import load_model, merged
 from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.records import Rationale, Span, TokenizedRationale
 from kpod.steps import split_steps
-from kpod.teacher.recorded import filter_rationales
+from kpod.teacher.filters import filter_rationales
 from kpod.weighting.effects import compute_weights
 from kpod.weighting.given import digit_rule_weights
 from kpod.weighting.learn import learn_weights
@@ -74,7 +74,8 @@ class Sample:
 def sources() -> list[Rationale]:
     """Short GSM8K rationales whose answer is right."""
     data = DataConfig(train="gsm8k", root=os.environ["KPOD_DATA"])
-    kept, _ = filter_rationales(load_rationales(data, TeacherConfig("gemini-1.5-flash"))[0], "gold")
+    teacher = TeacherConfig("gemini-1.5-flash")
+    kept, _ = filter_rationales(load_rationales(data, teacher)[0], teacher)
     return [r for r in kept if len(r.text) <= 170 and len(r.question.question) <= 250]
 
 

@@ -42,7 +42,7 @@ from kpod.lm.models import LanguageModel, load_model
 from kpod.records import Schedule, TokenizedRationale
 from kpod.schedule.plan import make_schedule
 from kpod.steps import split_steps
-from kpod.teacher.recorded import filter_rationales
+from kpod.teacher.filters import filter_rationales
 from kpod.training.student import flash_attention
 from kpod.weighting.given import uniform_weights
 
@@ -53,7 +53,8 @@ STAGES = (0, 5, 10)
 def rationales(lm: LanguageModel, number: int) -> list[TokenizedRationale]:
     """The same rationales for all, in tokens."""
     data = DataConfig(train="gsm8k", root=os.environ["KPOD_DATA"])
-    kept, _ = filter_rationales(load_rationales(data, TeacherConfig("gemini-1.5-flash"))[0], "gold")
+    teacher = TeacherConfig("gemini-1.5-flash")
+    kept, _ = filter_rationales(load_rationales(data, teacher)[0], teacher)
     random.Random(0).shuffle(kept)
     encoded = [encode(lm, r, split_steps(r.text), PromptConfig(chat=False), 512) for r in kept[: 2 * number]]
     return [tokens for tokens in encoded if isinstance(tokens, TokenizedRationale)][:number]

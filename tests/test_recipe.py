@@ -79,7 +79,7 @@ def test_no_is_false_where_a_truth_value_is_wanted(recipe_of):
         ("schedule: {num_cluster: 8}", r"unknown key schedule\.num_cluster; did you mean schedule\.num_clusters\?"),
         ("num_clusters: 8", r"unknown key num_clusters; did you mean schedule\.num_clusters\?"),
         ("shedule: {}", r"unknown key shedule; did you mean schedule\?"),
-        ("teacher: {api_key: x}", r"unknown key teacher\.api_key; keys there: teacher\.rationales, teacher\.filter"),
+        ("teacher: {api_key: x}", r"unknown key teacher\.api_key; did you mean teacher\.ask"),
         ("training: {lora: {rnk: 8}}", r"unknown key training\.lora\.rnk; did you mean training\.lora\.rank\?"),
         ("training: {hub_token: x}", r"training\.hub_token: a secret does not belong"),
         ("training: {arguments: {warmup_steps: 1}}", "straight under training"),

@@ -2,8 +2,9 @@
 
 import pytest
 
+from kpod.config import TeacherConfig
 from kpod.records import Dropped, Question, Rationale
-from kpod.teacher.recorded import filter_rationales
+from kpod.teacher.filters import filter_rationales
 
 QUESTION = Question("q", "How many?", "1200")
 CHOICE = Question("c", "Which?", "B", {"A": "red", "B": "blue"})
@@ -31,18 +32,18 @@ def explained(id_: str, reached: str | None, text: str = "Hm.", question=QUESTIO
     ids=lambda value: value.id if isinstance(value, Rationale) else "",
 )
 def test_gold_keeps_what_reaches_the_gold_answer(rationale: Rationale, reason: str | None):
-    kept, dropped = filter_rationales([rationale], "gold")
+    kept, dropped = filter_rationales([rationale], TeacherConfig(filter="gold", max_similarity=None))
     assert kept == ([] if reason else [rationale])
     assert dropped == ([Dropped(rationale.id, reason)] if reason else [])
 
 
 def test_none_keeps_everything():
     rationales = [explained("a", "7"), explained("b", None, "Nobody can say.")]
-    assert filter_rationales(rationales, "none") == (rationales, [])
+    assert filter_rationales(rationales, TeacherConfig(filter="none", max_similarity=None)) == (rationales, [])
 
 
 def test_the_order_is_kept():
     rationales = [explained(str(i), answer) for i, answer in enumerate(["1200", "7", "1200", None, "1200"])]
-    kept, dropped = filter_rationales(rationales, "gold")
+    kept, dropped = filter_rationales(rationales, TeacherConfig(filter="gold", max_similarity=None))
     assert [rationale.id for rationale in kept] == ["0", "2", "4"]
     assert [item.id for item in dropped] == ["1", "3"]

@@ -3,6 +3,7 @@
 KpodError
  |- ConfigError      a recipe or a command line is wrong (exit code 2)
  |- DataError        an input file or a record in it is wrong (exit code 2)
+ |- TeacherError     a teacher cannot be asked, or left requests unanswered
  |- ScheduleError    no schedule can be made from these difficulties
  |- WeightingError   mask learning failed: no answer tokens, or the weights collapsed
  |- TrainingError    the student's training failed: NaN loss, a torn checkpoint
@@ -22,6 +23,10 @@ class ConfigError(KpodError):
 
 class DataError(KpodError):
     """An input file, or one record of it, is wrong."""
+
+
+class TeacherError(KpodError):
+    """A teacher cannot be asked, or left requests unanswered; what it has answered is kept."""
 
 
 class ScheduleError(KpodError):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kpod import artifacts
 from kpod.artifacts import RunFolder
 from kpod.config import Recipe, ScheduleConfig
-from kpod.data.datasets import load_questions, load_rationales
+from kpod.data.datasets import load_questions
 from kpod.difficulty import assess
 from kpod.errors import DataError, require
 from kpod.evaluation.accuracy import summarise
@@ -32,7 +32,7 @@ from kpod.methods import METHODS, ByRationale, Method, ToWeigh, cluster
 from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.steps import split_steps
-from kpod.teacher.recorded import filter_rationales
+from kpod.teacher.gathering import gather
 from kpod.training import TrainingSummary, check_arguments, train_student
 from kpod.weighting import weigh_rationales, weights_in_data
 
@@ -92,14 +92,12 @@ class Pipeline:
     @cached_property
     def sources(self) -> tuple[list[Rationale], list[Dropped]]:
         """The rationales to train on and those dropped; read anew each time, so that changed data is noticed."""
-        read, empty = load_rationales(self.recipe.data, self.recipe.teacher)
-        kept, dropped = filter_rationales(read, self.recipe.teacher.filter)
-        if not kept:
-            raise DataError(f"no rationale of {len(read)} reaches its gold answer; see teacher.filter")
+        with first_process_first():  # which asks the teacher, where one is asked
+            gathered = gather(self.recipe.data, self.recipe.teacher, Path(self.recipe.runs))
         if is_first_process():
             write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
-            artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, kept))
-        return kept, [*empty, *dropped]
+            artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, gathered.kept))
+        return gathered.kept, gathered.dropped
 
     @cached_property
     def encoded(self) -> tuple[list[TokenizedRationale], list[Dropped]]:

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import cast
 
 from tqdm import tqdm
 
 from kpod.config import EvaluationConfig, PromptConfig
 from kpod.errors import DataError
 from kpod.evaluation.accuracy import judge, majority
-from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled
+from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.encoding import prompt_ids
 from kpod.lm.models import LanguageModel
 from kpod.records import Prediction, Question
@@ -94,7 +93,7 @@ def _tell_what_batching_changed(
     changed = []
     for prompt, prediction in answered:
         (alone,) = continue_greedily(lm, [prompt], config.max_new_tokens)
-        if _text(lm, alone) != prediction.text:
+        if decode(lm, alone.token_ids) != prediction.text:
             changed.append(prediction.id)
     if changed:
         log.warning(
@@ -119,10 +118,4 @@ def _check_room(lm: LanguageModel, question: Question, num_prompt: int, max_new_
 
 
 def _judged(lm: LanguageModel, question: Question, written: Continuation) -> Prediction:
-    return judge(question, _text(lm, written), written.finished)
-
-
-def _text(lm: LanguageModel, written: Continuation) -> str:
-    ids = list(written.token_ids)
-    text = lm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return cast("str", text).strip()
+    return judge(question, decode(lm, written.token_ids), written.finished)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
@@ -51,8 +51,9 @@ def continue_sampled(
     number: int,
     temperature: float,
     seed: int,
+    top_p: float = 1.0,
 ) -> list[list[Continuation]]:
-    """Several continuations of each prompt, drawn from the whole distribution at a temperature.
+    """Several continuations of each prompt, drawn at a temperature.
 
     Args:
         lm: As for `continue_greedily`, and so `prompts` and `max_new_tokens`.
@@ -61,6 +62,7 @@ def continue_sampled(
         number: Texts per prompt.
         temperature: Above 0; 1 draws from the model's own probabilities.
         seed: Decides the draws of this batch; other random numbers are left as they are.
+        top_p: Draw from the likeliest tokens that have so much of the probability together; 1 from all.
     """
     with torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -71,10 +73,16 @@ def continue_sampled(
             do_sample=True,
             temperature=temperature,
             top_k=0,
-            top_p=1.0,
+            top_p=top_p,
             num_return_sequences=number,
         )
     return [drawn[start : start + number] for start in range(0, len(drawn), number)]
+
+
+def decode(lm: LanguageModel, token_ids: Sequence[int]) -> str:
+    """The text of tokens, without special ones and outer whitespace."""
+    text = lm.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return cast("str", text).strip()
 
 
 def _continue(

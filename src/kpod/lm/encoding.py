@@ -4,7 +4,7 @@ Segments and steps are found by character offsets of one tokenisation, never by 
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -37,6 +37,23 @@ def prompt_ids(layout: TextLayout, question: Question, prompt: PromptConfig) -> 
     text = prompt_text(layout.tokenizer, question, prompt)
     ids = layout.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return (*_start_ids(layout.tokenizer, prompt), *ids, *([layout.end_id] if layout.encoder_decoder else []))
+
+
+def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Messages as a chat model reads them before it answers; without a chat template, their texts one below the other.
+
+    Args:
+        layout: The tokenizer and its special ids.
+        messages: Each with `role` and `content`.
+    """
+    tokenizer = layout.tokenizer
+    if tokenizer.chat_template:
+        conversation = [dict(message) for message in messages]
+        text = cast("str", tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False))
+        start: tuple[int, ...] = ()
+    else:
+        text, start = "\n\n".join(message["content"] for message in messages), start_ids(tokenizer)
+    return [*start, *tokenizer(text, add_special_tokens=False, verbose=False).input_ids]
 
 
 def encode(

@@ -1,0 +1,194 @@
+"""Ask a teacher for what has not been answered yet, and make rationales of what has."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from kpod.config import AskConfig
+from kpod.data.answers import extract_answer, same_answer
+from kpod.errors import TeacherError
+from kpod.records import Dropped, Question, Rationale
+from kpod.teacher.attempts import Attempt
+from kpod.teacher.closing import strip_closing
+from kpod.teacher.requests import Request, requests_for
+from kpod.teacher.store import Store, read_store
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Whoever answers requests."""
+
+    def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
+        """Make one or more attempts at every request, in any order, and hand each to `keep` at once.
+
+        A request that no attempt settles stays open and is asked again by the next run.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking.
+
+    Attributes:
+        requests: All that are wanted, question by question, the hinted ones last.
+        attempts: Key -> the attempt that counts; of every request.
+        questions: Id -> question.
+    """
+
+    requests: tuple[Request, ...]
+    attempts: Mapping[str, Attempt]
+    questions: Mapping[str, Question]
+
+
+def ask_teacher(questions: Sequence[Question], ask: AskConfig, store: Path, *, retry_failed: bool = False) -> Asked:
+    """Have every question explained `ask.samples` times; what the store holds is not asked again.
+
+    Args:
+        questions: Each under an id of its own.
+        ask: Who is asked, and how.
+        store: The file that keeps every attempt.
+        retry_failed: Ask again where an answer was of no use (cut off, filtered, refused, or a refused request).
+
+    Raises:
+        TeacherError: If the teacher cannot be asked, or leaves requests open; what it has answered is in the store.
+    """
+    requests = requests_for(questions, ask)
+    attempts = _settle(requests, ask, store, retry_failed)
+    if ask.hint:
+        missed = missed_questions(questions, requests, attempts)
+        hinted = requests_for(missed, ask, hinted=True)
+        attempts |= _settle(hinted, ask, store, retry_failed)
+        requests += hinted
+    return Asked(tuple(requests), attempts, {question.id: question for question in questions})
+
+
+def open_requests(requests: Sequence[Request], store: Path, *, retry_failed: bool = False) -> list[Request]:
+    """Those that no attempt in the store has settled, each key once."""
+    attempts = read_store(store)
+    wanted = {request.key: request for request in requests}
+    return [r for key, r in wanted.items() if not _is_done(attempts.get(key), retry_failed)]
+
+
+def _is_done(attempt: Attempt | None, retry_failed: bool) -> bool:
+    return attempt is not None and (attempt.answered if retry_failed else attempt.settled)
+
+
+def _settle(requests: Sequence[Request], ask: AskConfig, path: Path, retry_failed: bool) -> dict[str, Attempt]:
+    if open_requests(requests, path, retry_failed=retry_failed):
+        with Store(path) as store:  # look again: another run may have asked until the lock was free
+            if missing := open_requests(requests, path, retry_failed=retry_failed):
+                log.info("asking %s for %d of %d answers", ask.model, len(missing), len(requests))
+                teacher_of(ask, path).ask(missing, store.append)
+    attempts = read_store(path)
+    left = [request for request in requests if not _is_done(attempts.get(request.key), retry_failed=False)]
+    if left:
+        last = attempts.get(left[0].key)
+        why = f", the first of them: {last.outcome}, {last.detail}" if last else ""
+        raise TeacherError(
+            f"{len(left)} of {len(requests)} answers are missing{why}; what was answered is kept in {path}: run again"
+        )
+    return {request.key: attempts[request.key] for request in requests}
+
+
+def teacher_of(ask: AskConfig, store: Path) -> Teacher:
+    """The teacher that a recipe names.
+
+    Raises:
+        ConfigError: If its key, file or model is missing.
+    """
+    if ask.backend == "local":  # each is imported when it is used: this one takes seconds
+        from kpod.teacher.local import LocalModel
+
+        return LocalModel(ask)
+    if ask.backend == "replay":
+        from kpod.teacher.replay import Replay
+
+        return Replay(ask)
+    if ask.backend == "batch":
+        from kpod.teacher.batch import BatchApi
+
+        return BatchApi(ask, store)
+    from kpod.teacher.endpoint import Endpoint
+
+    return Endpoint(ask)
+
+
+def missed_questions(
+    questions: Sequence[Question], requests: Sequence[Request], attempts: Mapping[str, Attempt]
+) -> list[Question]:
+    """The questions that no whole answer gets right."""
+    by_id = {question.id: question for question in questions}
+    right = {r.question_id for r in requests if reaches_gold(attempts[r.key], by_id[r.question_id])}
+    return [question for question in questions if question.id not in right]
+
+
+def reaches_gold(attempt: Attempt, question: Question) -> bool:
+    """Whether an attempt is a whole text whose answer is the gold one."""
+    reached = extract_answer(attempt.text, question.choices) if attempt.answered else None
+    return same_answer(reached, question.answer, question.choices)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A rationale, and where it comes from.
+
+    Attributes:
+        rationale: Without the closing clause.
+        key: The request's; the store has the whole text under it, and its log-probabilities.
+        start: Where the rationale begins in that text.
+    """
+
+    rationale: Rationale
+    key: str
+    start: int
+
+
+def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dropped]]:
+    """Rationales of all whole answers, and the others with a reason.
+
+    An answer that came from another model than the rest, which gateways may fall back to, is dropped as such, unless
+    its name holds the asked one.
+
+    Args:
+        asked: What the teacher said.
+        ask: How it was asked; `reasoning` picks thoughts or text as the rationale.
+    """
+    usual = _usual_model(asked.attempts.values())
+    found: list[Explained] = []
+    dropped: list[Dropped] = []
+    for request in asked.requests:
+        attempt, question = asked.attempts[request.key], asked.questions[request.question_id]
+        id_ = _rationale_id(request, ask.samples)
+        if not attempt.answered:
+            dropped.append(Dropped(id_, attempt.outcome))
+        elif attempt.model not in (None, usual) and ask.model.casefold() not in str(attempt.model).casefold():
+            dropped.append(Dropped(id_, f"answered by {attempt.model}"))
+        elif not (text := _reasoning(attempt, ask)):
+            dropped.append(Dropped(id_, "nothing but an answer"))
+        else:
+            answer = extract_answer(attempt.text, question.choices)
+            source = f"{ask.model} (hinted)" if request.hinted else ask.model
+            start = 0 if ask.reasoning == "rationale" else attempt.text.index(text)
+            found.append(Explained(Rationale(id_, question, text, source, answer), request.key, start))
+    return found, dropped
+
+
+def _reasoning(attempt: Attempt, ask: AskConfig) -> str:
+    return strip_closing(attempt.reasoning if ask.reasoning == "rationale" else attempt.text)
+
+
+def _usual_model(attempts: Iterable[Attempt]) -> str | None:
+    names = Counter(attempt.model for attempt in attempts if attempt.answered)
+    return names.most_common(1)[0][0] if names else None
+
+
+def _rationale_id(request: Request, samples: int) -> str:
+    """The question's id, with /k where it has several requests; hinted ones are numbered on."""
+    if samples == 1 and not request.hinted:
+        return request.question_id
+    return f"{request.question_id}/{request.sample + samples * request.hinted}"

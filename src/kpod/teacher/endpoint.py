@@ -1,0 +1,247 @@
+"""Any OpenAI-compatible endpoint: many requests under way, failures waited out, and what was answered kept at once."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import openai
+from openai import AsyncOpenAI
+from tqdm import tqdm
+
+from kpod.config import AskConfig
+from kpod.errors import ConfigError, TeacherError
+from kpod.teacher.attempts import Attempt, Outcome
+from kpod.teacher.replies import attempt_of
+from kpod.teacher.requests import Request, chat_arguments
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds before the first repetition, doubled each time, and at most."""
+LONGEST_RETRY_AFTER = 900.0
+"""Seconds that an endpoint may ask to wait; a run is stopped instead of sleeping longer."""
+BAD_REQUESTS = 5
+"""So many refused requests before any other answer stop the run: all would be."""
+NO_MONEY = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_balance_exhausted"}
+)
+
+
+def api_key(ask: AskConfig) -> str:
+    """The key from the environment; a placeholder for servers of one's own, which want none.
+
+    Raises:
+        ConfigError: If it is missing and the endpoint is OpenAI's.
+    """
+    key = os.environ.get(ask.api_key_variable, "").strip()
+    if not key and ask.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
+        raise ConfigError(
+            f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds no API key; set it, "
+            "or name a server of your own under teacher.ask.base_url"
+        )
+    return key or "none"
+
+
+class Endpoint:
+    """A server that is asked for one completion per request.
+
+    Args:
+        ask: The server and how it is asked.
+
+    Raises:
+        ConfigError: As `api_key`.
+    """
+
+    def __init__(self, ask: AskConfig) -> None:
+        self.ask_config = ask
+        self._key = api_key(ask)
+
+    def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
+        """Ask for every request; each attempt is handed to `keep` as soon as it is made.
+
+        Ctrl-C and SIGTERM let the requests that are under way finish, which are paid for; a second one does not.
+
+        Raises:
+            TeacherError: If going on is of no use: the key or the model is refused, the account is empty, the endpoint
+                cannot be reached or asks for too long a pause, or the budget of repetitions is spent.
+        """
+        stopped = asyncio.run(_Session(self.ask_config, self._key, len(requests), keep).run(requests))
+        if stopped is not None:
+            raise stopped
+
+
+class _Session:
+    """One run against an endpoint; lives and dies with an event loop, as its client must."""
+
+    def __init__(self, ask: AskConfig, key: str, number: int, keep: Callable[[Attempt], None]) -> None:
+        self.config = ask
+        self.key = key
+        self.keep = keep
+        self.repeats_left = ask.retry_budget if ask.retry_budget is not None else max(100, number)
+        self.resume_at = 0.0
+        self.refused_first = 0
+        self.stopped: BaseException | None = None
+        self.stopping = asyncio.Event()
+        self.client = AsyncOpenAI(api_key=key, base_url=ask.base_url, max_retries=0, timeout=ask.timeout)
+
+    async def run(self, requests: Sequence[Request]) -> BaseException | None:
+        """Settle the requests; returns what stopped it, if anything did."""
+        waiting = iter(requests)
+        with tqdm(total=len(requests), desc="teacher", unit=" requests") as progress, self._finishing_on_signals():
+            async with self.client:
+                workers = range(min(self.config.concurrency, len(requests)))
+                await asyncio.gather(*(self._work(waiting, progress) for _ in workers))
+        return self.stopped
+
+    def _stop(self, reason: BaseException) -> None:
+        """Take no further request; those under way finish."""
+        self.stopped = self.stopped or reason
+        self.stopping.set()
+
+    async def _rest(self, seconds: float) -> None:
+        """Pause, unless the run is stopped."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), max(0.0, seconds))
+
+    async def _work(self, waiting: Iterator[Request], progress: "tqdm[Any]") -> None:
+        """Take requests, one after the other, until there is none or the run is stopped."""
+        for request in waiting:
+            if self.stopped is None:
+                try:
+                    await self._settle(request)
+                except Exception as error:  # raised again once the others have finished
+                    self._stop(error)
+            if self.stopped is not None:
+                return
+            progress.update()
+
+    async def _settle(self, request: Request) -> None:
+        """Ask until there is an answer, or no repetition is left."""
+        for repetition in range(self.config.retries + 1):
+            await self._rest(self.resume_at - time.monotonic())
+            attempt, retry_after = await self._ask_once(request)
+            await asyncio.to_thread(self.keep, attempt)
+            self._stop_if_useless(attempt)
+            if attempt.settled or self.stopped is not None:
+                return
+            if repetition == self.config.retries:
+                break
+            self._spend_repetition(attempt)
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**repetition) * random.uniform(0.75, 1.25)
+            if retry_after is not None:
+                self._wait_for_all(retry_after)
+                pause = retry_after
+            await self._rest(pause)
+        if attempt.outcome == "no connection":
+            raise TeacherError(f"the endpoint cannot be reached: {attempt.detail}; start it and run again")
+        log.warning("question %r, sample %d: given up: %s", request.question_id, request.sample, attempt.detail)
+
+    async def _ask_once(self, request: Request) -> tuple[Attempt, float | None]:
+        """One attempt, and the pause that the endpoint asks for."""
+        start = time.monotonic()
+
+        def failed(outcome: Outcome, detail: object) -> Attempt:
+            text = self._scrubbed(str(detail))[:500]
+            return Attempt(request.key, outcome, seconds=round(time.monotonic() - start, 3), detail=text)
+
+        try:
+            async with asyncio.timeout(self.config.timeout):  # httpx's own limits never end a slow trickle
+                arguments = chat_arguments(request, self.config)
+                answer = await self.client.chat.completions.with_raw_response.create(**arguments)
+                body = json.loads(answer.text)
+        except (TimeoutError, openai.APITimeoutError):
+            return failed("timeout", f"no whole answer within {self.config.timeout:g} s"), None
+        except openai.APIConnectionError as error:
+            refused = "connect" in type(error.__cause__).__name__.lower()
+            return failed("no connection" if refused else "connection lost", error.__cause__ or error), None
+        except openai.APIStatusError as error:
+            return failed(self._outcome_of(error), _message(error)), _retry_after(error)
+        except ValueError as error:  # a page of a proxy, or a body that breaks off
+            return failed("no completion", f"the answer is no JSON: {error}"), None
+        return attempt_of(request.key, body, time.monotonic() - start), None
+
+    def _outcome_of(self, error: openai.APIStatusError) -> Outcome:
+        """What a status means; raises TeacherError where every other request would fare alike."""
+        refused = isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError)
+        if refused or error.code in NO_MONEY or error.type in NO_MONEY:
+            raise TeacherError(f"the endpoint refuses the teacher: {self._scrubbed(_message(error))}") from None
+        if error.status_code == 429:
+            return "rate limited"
+        return "server error" if error.status_code >= 500 or error.status_code in (408, 409) else "bad request"
+
+    def _stop_if_useless(self, attempt: Attempt) -> None:
+        """Count requests refused before anything else was said: where the first few all are, every one would be."""
+        if attempt.outcome != "bad request":
+            self.refused_first = -1 if attempt.settled else self.refused_first
+        elif self.refused_first >= 0:
+            self.refused_first += 1
+            if self.refused_first >= BAD_REQUESTS:
+                raise TeacherError(f"the endpoint refused the first {BAD_REQUESTS} requests: {attempt.detail}")
+
+    def _spend_repetition(self, attempt: Attempt) -> None:
+        self.repeats_left -= 1
+        if self.repeats_left < 0:
+            raise TeacherError(
+                "too many requests had to be repeated (teacher.ask.retry_budget), the last one after: "
+                f"{attempt.outcome}, {attempt.detail}; what was answered is kept, run again to go on"
+            )
+
+    def _wait_for_all(self, seconds: float) -> None:
+        if seconds > LONGEST_RETRY_AFTER:
+            raise TeacherError(f"the endpoint asks to wait {seconds:.0f} s; run again then")
+        self.resume_at = max(self.resume_at, time.monotonic() + seconds)
+
+    def _scrubbed(self, text: str) -> str:
+        return text.replace(self.key, "***") if self.key != "none" else text
+
+    @contextlib.contextmanager
+    def _finishing_on_signals(self) -> Iterator[None]:
+        """While active, the first signal lets what is under way finish; the second does what it always did."""
+        loop = asyncio.get_running_loop()
+
+        def stop(number: signal.Signals) -> None:
+            log.warning("stopping: waiting for the requests under way, which are paid for; once more to drop them")
+            self._stop(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+            restore()
+
+        def restore() -> None:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop, number)
+        except (NotImplementedError, RuntimeError, ValueError):  # not the main thread: signals are not ours
+            yield
+            return
+        try:
+            yield
+        finally:
+            restore()
+
+
+def _message(error: openai.APIStatusError) -> str:
+    body = error.body
+    inner = body.get("message") if isinstance(body, dict) else None
+    return f"{error.status_code}: {inner if isinstance(inner, str) else error.message}"
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds to wait, as the endpoint says: as milliseconds, seconds, or a date."""
+    headers = error.response.headers
+    told = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(told))
+    with contextlib.suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+    return None

@@ -1,0 +1,69 @@
+"""Algorithm 1, line 1: the rationales to train on, recorded or asked for, and why others are not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kpod.config import AskConfig, DataConfig, TeacherConfig
+from kpod.data.datasets import load_rationales, training_questions
+from kpod.errors import DataError
+from kpod.records import Dropped, Rationale
+from kpod.teacher.asking import Asked, Explained, ask_teacher, explanations
+from kpod.teacher.filters import filter_rationales
+
+STORE = "teacher.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The rationales of a recipe.
+
+    Attributes:
+        kept: What is trained on.
+        dropped: What is not, with reasons.
+        asked: What the teacher said, and `found` what rationales that made; None where nobody was asked.
+        found: All rationales before the filter, with their places in the store.
+    """
+
+    kept: list[Rationale]
+    dropped: list[Dropped]
+    asked: Asked | None = None
+    found: Sequence[Explained] = ()
+
+
+def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed: bool = False) -> Gathered:
+    """Load the recorded rationales, or ask the teacher, and filter.
+
+    Args:
+        data: The questions, and rationales beside them.
+        teacher: Whose rationales, and which of them.
+        runs: The folder of all runs, which share what a teacher has answered.
+        retry_failed: As `ask_teacher`.
+
+    Raises:
+        DataError: If a source is wrong, or no rationale is left.
+        TeacherError: If the teacher cannot be asked, or leaves requests open.
+    """
+    if teacher.ask is None:
+        read, fallen = load_rationales(data, teacher)
+        gathered = Gathered(*_filtered(read, fallen, teacher))
+    else:
+        store = store_of(teacher.ask, runs)
+        asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed)
+        found, fallen = explanations(asked, teacher.ask)
+        gathered = Gathered(*_filtered([e.rationale for e in found], fallen, teacher), asked, tuple(found))
+    if not gathered.kept:
+        raise DataError(f"no rationale of {len(gathered.dropped)} reaches its gold answer; see teacher.filter")
+    return gathered
+
+
+def store_of(ask: AskConfig, runs: Path) -> Path:
+    """The file that keeps every attempt."""
+    return Path(ask.store) if ask.store else runs / STORE
+
+
+def _filtered(
+    read: Sequence[Rationale], fallen: Sequence[Dropped], teacher: TeacherConfig
+) -> tuple[list[Rationale], list[Dropped]]:
+    kept, dropped = filter_rationales(read, teacher)
+    return kept, [*fallen, *dropped]

@@ -1,0 +1,131 @@
+"""What a teacher is asked: a question's messages and a sample number make a request, with a key of its own."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from kpod.config import AskConfig, PromptConfig, TeacherPromptConfig
+from kpod.data.prompts import completion, question_text
+from kpod.data.reader import read_rationales
+from kpod.errors import ConfigError
+from kpod.records import Question
+
+Message = Mapping[str, str]
+"""`role` and `content`."""
+
+_CLOSING = PromptConfig(closing="Therefore, the answer is {answer}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer that is wanted.
+
+    Attributes:
+        key: A hash of model, sampling parameters, messages and sample number: whoever asks the same has the same key.
+        question_id: What it is about.
+        sample: Its number among the question's requests, from 0.
+        hinted: Whether the teacher is told the gold answer.
+        messages: What the teacher reads.
+    """
+
+    key: str
+    question_id: str
+    sample: int
+    hinted: bool
+    messages: tuple[Message, ...]
+
+    @property
+    def seed(self) -> int:
+        """Another for every request, the same on every day; 31 bits."""
+        return int(self.key[:8], 16) >> 1
+
+
+def requests_for(questions: Sequence[Question], ask: AskConfig, *, hinted: bool = False) -> list[Request]:
+    """`ask.samples` requests for every question, question by question.
+
+    Args:
+        questions: Each under an id of its own.
+        ask: Who is asked, and how.
+        hinted: Tell the teacher the gold answer (`ask.prompt.hint`).
+
+    Raises:
+        ConfigError: If a template cannot be filled.
+        DataError: If the file of solved examples is wrong.
+    """
+    prompter = _Prompter(ask.prompt)
+    made = []
+    for question in questions:
+        messages = prompter.messages(question, hinted)
+        made += [
+            Request(_key(ask, messages, sample), question.id, sample, hinted, messages) for sample in range(ask.samples)
+        ]
+    return made
+
+
+def chat_arguments(request: Request, ask: AskConfig) -> dict[str, Any]:
+    """The request in the words of an OpenAI-compatible endpoint; never with `n`, which many servers ignore."""
+    arguments: dict[str, Any] = {
+        "model": ask.model,
+        "messages": [dict(message) for message in request.messages],
+        "temperature": ask.temperature,
+        "top_p": ask.top_p,
+        ask.length_parameter: ask.max_tokens,
+        "seed": request.seed,
+    }
+    if ask.stop:
+        arguments["stop"] = list(ask.stop)
+    if ask.logprobs is not None:
+        arguments |= {"logprobs": True, "top_logprobs": ask.logprobs}
+    return arguments
+
+
+def _key(ask: AskConfig, messages: Sequence[Message], sample: int) -> str:
+    how = [ask.temperature, ask.top_p, ask.max_tokens, list(ask.stop), ask.logprobs]
+    text = json.dumps([ask.model, how, messages, sample], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _Prompter:
+    """Fills the templates: the sandbox lets a template neither change anything nor reach outside its variables."""
+
+    def __init__(self, prompt: TeacherPromptConfig) -> None:
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        self.templates: dict[str, Template] = {}
+        for name in ("template", "hint"):
+            try:
+                self.templates[name] = environment.from_string(getattr(prompt, name))
+            except TemplateError as error:
+                raise ConfigError(f"teacher.ask.prompt.{name} is no template: {error}") from error
+        self.before: list[Message] = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        if prompt.examples:
+            rationales, _ = read_rationales(Path(prompt.examples))
+            for solved in rationales:
+                written = completion(solved.text, solved.question.answer, _CLOSING).text
+                self.before += [
+                    {"role": "user", "content": self._filled("template", solved.question)},
+                    {"role": "assistant", "content": written},
+                ]
+
+    def messages(self, question: Question, hinted: bool) -> tuple[Message, ...]:
+        name = "hint" if hinted else "template"
+        return (*self.before, {"role": "user", "content": self._filled(name, question)})
+
+    def _filled(self, name: str, question: Question) -> str:
+        choices = dict(question.choices or {})
+        values: dict[str, Any] = {
+            "question": question_text(question),
+            "choices": choices,
+            "letters": ", ".join(choices),
+        }
+        if name == "hint":
+            values["answer"] = question.answer
+        try:
+            return self.templates[name].render(values).strip()
+        except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise ConfigError(f"teacher.ask.prompt.{name} fails at question {question.id!r}: {error}") from error
