@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.datasets import DATASETS, load_questions, load_rationales, training_questions
 from kpod.data.hub import Part, plain_number
+from kpod.data.splits import paper_splits, question_key
 from kpod.errors import DataError
 from kpod.records import Dropped, Question
 
@@ -211,7 +214,11 @@ HUB_ROWS: dict[tuple[str, str | None, str], list[dict[str, Any]]] = {
         }
     ],
     ("openai/gsm8k", "main", "test"): [{"question": f"{i}?", "answer": f"{i}.\n#### {i}"} for i in range(1319)],
+    ("ChilleD/SVAMP", None, "test"): [
+        {"ID": f"chal-{i}", "Body": f"{i} and {i}", "Question": "?", "Answer": f"{2 * i}.0"} for i in (1, 2)
+    ],
     ("ChilleD/SVAMP", None, "train"): [
+        {"ID": "chal-3", "Body": "3 and 3", "Question": "?", "Answer": "6.0"},
         {
             "ID": "chal-777",
             "Body": "There are 290 bananas in 2 groups",
@@ -220,7 +227,7 @@ HUB_ROWS: dict[tuple[str, str | None, str], list[dict[str, Any]]] = {
             "Answer": "145.0",
             "Type": "Common-Division",
             "question_concat": "There are 290 bananas in 2 groups How big is each group?",
-        }
+        },
     ],
     ("EleutherAI/asdiv", None, "validation"): [
         {
@@ -230,7 +237,11 @@ HUB_ROWS: dict[tuple[str, str | None, str], list[dict[str, Any]]] = {
             "answer": answer,
             "formula": "f",
         }
-        for i, answer in enumerate(["9 (apples)", "6th", "3; 4", "red", "1,250.50 (dollars)", "-2 (degrees)"])
+        for i, answer in enumerate(["9 (apples)", "6th", "3; 4", "red", "1,250.50 (dollars)", "-2 (degrees)", "7", "8"])
+    ],
+    ("tau/commonsense_qa", None, "train"): [
+        {"id": f"{id_}{id_}", "question": f"{id_}?", "choices": {"label": ["A"], "text": ["x"]}, "answerKey": "A"}
+        for id_ in "abc"
     ],
     ("tau/commonsense_qa", None, "validation"): [
         {
@@ -256,12 +267,28 @@ HUB_ROWS: dict[tuple[str, str | None, str], list[dict[str, Any]]] = {
 }
 
 
+LISTS: dict[str, dict[str, list[str]]] = {
+    "gsm8k": {
+        name: [question_key(f"{i}?") for i in rows] for name, rows in (("mcc-test", (7, 3)), ("mcc-validation", (5,)))
+    },
+    "svamp": {"validation": ["chal-3", "chal-1"], "test": ["chal-2"]},
+    "asdiv": {split: [question_key(f"ann has {i} apples how many")] for split, i in (("validation", 6), ("test", 7))},
+    "csqa": {"validation": ["bb"]},
+}
+"""The paper's lists, were its data sets those of HUB_ROWS."""
+
+
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def whole_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(path: str, name: str | None, *, split: str) -> datasets.Dataset:
-        return datasets.Dataset.from_list(HUB_ROWS[path, name, split])
+        return datasets.Dataset.from_list([row for part in split.split("+") for row in HUB_ROWS[path, name, part]])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+
+@pytest.fixture
+def hub(whole_hub: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kpod.data.hub.paper_splits", LISTS.__getitem__)
 
 
 def test_gsm8k_from_the_hub(hub):
@@ -270,7 +297,7 @@ def test_gsm8k_from_the_hub(hub):
     assert (kept[0].text, kept[0].source, dropped) == ("It is 2400/2 = 1200.\nSo $1200", "human", [])
 
 
-def test_the_official_test_rows_of_gsm8k_are_divided_as_in_the_paper(hub):
+def test_the_official_test_rows_of_gsm8k_are_divided_in_file_order(hub):
     test = ids(load_questions("gsm8k", DataConfig()))
     assert (len(test), test[0]) == (659, "gsm8k-test-00660")
     assert DATASETS["gsm8k"].splits["validation"] == Part("test", 0, 660)
@@ -287,13 +314,40 @@ def test_the_sets_out_of_distribution_from_the_hub(hub):
     assert [(q.id, q.answer) for q in found["strategyqa"]] == [("strategyqa-s1", "yes"), ("strategyqa-s2", "no")]
 
 
+def test_mcc_kd_divides_the_official_test_rows_of_gsm8k_in_another_order(hub):
+    assert ids(load_questions("gsm8k:mcc-test", DataConfig())) == ["gsm8k-test-00007", "gsm8k-test-00003"]
+    assert ids(load_questions("gsm8k:mcc-validation", DataConfig())) == ["gsm8k-test-00005"]
+
+
+def test_the_offline_layout_serves_mcc_kd_s_division_from_the_files_of_the_plain_one(root: Path, monkeypatch):
+    write(root / "gsm8k" / "validation.jsonl", rows("vw"))
+    lists = {"mcc-test": [question_key("x?"), question_key("v?")], "mcc-validation": [question_key("u?")]}
+    monkeypatch.setattr("kpod.data.hub.paper_splits", {"gsm8k": lists}.__getitem__)
+    assert ids(load_questions("gsm8k:mcc-test", DataConfig())) == ["x", "v"]
+    assert ids(load_questions("gsm8k:official", DataConfig())) == ["v", "w", "x", "y", "z"]
+    with pytest.raises(DataError, match=r"gsm8k \(validation, test\): 1 of the 1 rows"):
+        load_questions("gsm8k:mcc-validation", DataConfig())
+    write(root / "gsm8k" / "mcc-validation.jsonl", rows("u"))
+    assert ids(load_questions("gsm8k:mcc-validation", DataConfig())) == ["u"]
+    (root / "gsm8k" / "validation.jsonl").unlink()
+    with pytest.raises(DataError, match=r"gsm8k/validation\.jsonl: no such file"):
+        load_questions("gsm8k:official", DataConfig())
+
+
 def test_svamp_from_the_hub(hub):
     question = Question("svamp-chal-777", "There are 290 bananas in 2 groups How big is each group?", "145")
     assert training_questions(DataConfig(train="svamp")) == [question]
 
 
+def test_svamp_s_paper_splits_take_from_the_whole_hub_set_in_the_list_s_order(hub):
+    assert ids(load_questions("svamp:validation", DataConfig())) == ["svamp-chal-3", "svamp-chal-1"]
+    assert ids(load_questions("svamp", DataConfig())) == ["svamp-chal-2"]
+    assert ids(load_questions("svamp:official", DataConfig())) == ["svamp-chal-1", "svamp-chal-2"]
+    assert ids(load_questions("svamp:official-train", DataConfig())) == ["svamp-chal-3", "svamp-chal-777"]
+
+
 def test_asdiv_from_the_hub_keeps_answers_of_one_number(hub):
-    questions = sorted(training_questions(DataConfig(train="asdiv")), key=lambda question: question.id)
+    questions = training_questions(DataConfig(train="asdiv"))
     assert [(question.id, question.answer) for question in questions] == [
         ("asdiv-validation-00000", "9"),
         ("asdiv-validation-00001", "6"),
@@ -303,9 +357,44 @@ def test_asdiv_from_the_hub_keeps_answers_of_one_number(hub):
     assert questions[0].question == "Ann has 0 apples. How many?"
 
 
+def test_asdiv_s_listed_questions_are_found_whatever_their_case_spaces_and_punctuation(hub):
+    assert ids(load_questions("asdiv:validation", DataConfig())) == ["asdiv-validation-00006"]
+    assert ids(load_questions("asdiv", DataConfig())) == ["asdiv-validation-00007"]
+
+
 def test_commonsense_qa_from_the_hub_leaves_out_rows_without_an_answer(hub):
     question = Question("csqa-075e", "Where is it red?", "A", {"A": "barn", "B": "sky"})
     assert load_questions("commonsense_qa", DataConfig()) == [question]
+
+
+def test_commonsense_qa_s_validation_rows_are_no_training_rows(hub):
+    assert ids(training_questions(DataConfig(train="commonsense_qa"))) == ["csqa-aa", "csqa-cc"]
+    assert ids(load_questions("commonsense_qa:validation", DataConfig())) == ["csqa-bb"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("svamp:train", r"ChilleD/SVAMP \(train\+test\): 299 of the 300 rows that the paper's splits list are missing"),
+        ("svamp:test", r"ChilleD/SVAMP \(train\+test\): 149 of the 150 rows .*set KPOD_DATA"),
+        ("asdiv", r"EleutherAI/asdiv \(validation\): 314 of the 314 rows .* \(\w{12}, \w{12}, \w{12}, \.\.\.\)"),
+        ("commonsense_qa:train", r"tau/commonsense_qa \(train\): 1221 of the 1221 rows"),
+        ("gsm8k:mcc-test", r"openai/gsm8k \(test\): 659 of the 659 rows"),
+    ],
+)
+def test_a_hub_set_that_lacks_listed_rows_is_refused(whole_hub, name: str, message: str):
+    with pytest.raises(DataError, match=message):
+        load_questions(name, DataConfig())
+
+
+def test_a_doubled_question_is_listed_once_and_never_left_in_the_others(hub, monkeypatch: pytest.MonkeyPatch):
+    doubled = HUB_ROWS["EleutherAI/asdiv", None, "validation"]
+    monkeypatch.setitem(HUB_ROWS, ("EleutherAI/asdiv", None, "validation"), [*doubled, doubled[7], doubled[0]])
+    assert ids(load_questions("asdiv", DataConfig())) == ["asdiv-validation-00007"]
+    assert ids(training_questions(DataConfig(train="asdiv")))[-2:] == [
+        "asdiv-validation-00005",
+        "asdiv-validation-00009",
+    ]
 
 
 def test_any_hub_data_set_with_the_recipe_s_columns(hub):
@@ -336,6 +425,7 @@ def test_a_set_without_rationales_on_the_hub_asks_for_a_teacher(hub):
 
 def test_a_changed_schema_on_the_hub_is_named(hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(HUB_ROWS, ("ChilleD/SVAMP", None, "train"), [{"ID": "chal-1", "text": "?"}])
+    monkeypatch.setitem(HUB_ROWS, ("ChilleD/SVAMP", None, "test"), [])
     with pytest.raises(DataError, match="ChilleD/SVAMP has no column 'Body' any more; its columns are ID, text"):
         training_questions(DataConfig(train="svamp"))
     monkeypatch.setitem(HUB_ROWS, ("openai/gsm8k", "main", "train"), [{"question": "?", "answer": "4"}])
@@ -362,6 +452,89 @@ def test_every_built_in_set_has_the_paper_s_splits():
         assert {"train", "validation", "test"} <= set(DATASETS[name].splits)
     for name in ("multiarith", "aqua", "strategyqa"):
         assert "test" in DATASETS[name].splits
+
+
+def test_the_paper_s_lists_have_its_sizes_and_no_row_twice():
+    sizes = {
+        folder: {split: len(keys) for split, keys in paper_splits(folder).items()}
+        for folder in ("gsm8k", "asdiv", "svamp", "csqa", "aqua")
+    }
+    assert sizes == {
+        "gsm8k": {"mcc-validation": 660, "mcc-test": 659},
+        "asdiv": {"validation": 313, "test": 314},
+        "svamp": {"validation": 150, "test": 150},
+        "csqa": {"validation": 1221},
+        "aqua": {},
+    }
+    for folder in sizes:
+        keys = [*chain.from_iterable(paper_splits(folder).values())]
+        assert len(set(keys)) == len(keys)
+
+
+HUB_SCHEMAS = {
+    "gsm8k": lambda row: {"question": row["question"], "answer": f"#### {row['answer']}"},
+    "svamp": lambda row: {
+        "ID": row["id"].removeprefix("svamp-"),
+        **dict(zip(("Body", "Question"), row["question"].split(" ", 1), strict=True)),
+        "Answer": f"{row['answer']}",
+    },
+    "asdiv": lambda row: {
+        **dict(zip(("body", "question"), row["question"].split(" ", 1), strict=True)),
+        "answer": f"{row['answer']} (pens)",
+    },
+    "commonsense_qa": lambda row: {
+        "id": row["id"].removeprefix("csqa-"),
+        "question": row["question"],
+        "choices": {"label": [*row["choices"]], "text": [*row["choices"].values()]},
+        "answerKey": row["answer"],
+    },
+}
+"""Of each of the paper's sets, what the Hub makes of a row of the offline layout."""
+
+
+@pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")
+@pytest.mark.parametrize("name", HUB_SCHEMAS)
+def test_the_hub_s_rows_are_divided_into_the_paper_s_files(name: str, monkeypatch: pytest.MonkeyPatch):
+    """A Hub set with the offline rows, in a random order where files, not the official order, say who goes where."""
+    parts = {
+        split: load_questions(f"{name}:{split}", DataConfig(root=PUBLIC)) for split in ("train", "validation", "test")
+    }
+    raw = {split: [HUB_SCHEMAS[name](vars_of(question)) for question in part] for split, part in parts.items()}
+    everything = [*chain.from_iterable(raw.values())]
+    random.Random(0).shuffle(everything)
+    served = {
+        "gsm8k": {"train": raw["train"], "test": raw["validation"] + raw["test"]},
+        "svamp": {"train": everything[:500], "test": everything[500:]},
+        "asdiv": {"validation": everything},
+        "commonsense_qa": {"train": raw["validation"] + raw["train"], "validation": raw["test"]},
+    }[name]
+    spec = DATASETS[name]
+    for split, content in served.items():
+        monkeypatch.setitem(HUB_ROWS, (spec.hub, spec.config, split), content)
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda path, config, split: chain(*(HUB_ROWS[path, config, s] for s in split.split("+"))),
+    )
+    for split, part in parts.items():
+        found = load_questions(f"{name}:{split}", DataConfig())
+        assert sorted(q.question for q in found) == sorted(q.question for q in part)
+        if split != "train":
+            assert [(q.question, q.answer, q.choices) for q in found] == [
+                (q.question, q.answer, q.choices) for q in part
+            ]
+            assert name == "asdiv" or ids(found) == ids(part)
+
+
+def vars_of(question: Question) -> dict[str, Any]:
+    return {name: getattr(question, name) for name in ("id", "question", "answer", "choices")}
+
+
+@pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")
+def test_mcc_kd_s_division_of_gsm8k_is_that_of_its_index_list():
+    listed = json.loads((Path(PUBLIC) / "gsm8k" / "mcc_kd_split.json").read_text())
+    for split in ("validation", "test"):
+        assert ids(load_questions(f"gsm8k:mcc-{split}", DataConfig(root=PUBLIC))) == listed[split]
 
 
 @pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")

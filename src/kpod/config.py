@@ -413,6 +413,9 @@ class EvaluationConfig:
     temperature: float = 0.7
     self_check: int = 0
     """Ask so many questions again, alone: texts that batching has changed are told."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the student when it is evaluated. vllm: causal students on a GPU, with the extra kpod-distill[vllm]; it
+    batches by itself, so a large batch_size suits it."""
 
     def __post_init__(self) -> None:
         require_positive(self, "evaluation", "batch_size", "max_new_tokens", "samples", "temperature")

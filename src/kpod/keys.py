@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import kpod
 from kpod.artifacts import key_of, question_row, rationale_row
-from kpod.config import Recipe
+from kpod.config import EvaluationConfig, Recipe
 from kpod.lm.models import model_identity
 from kpod.methods import LEARNING, METHODS, Weigh
 from kpod.records import Question, Rationale
@@ -48,5 +48,7 @@ def phase_keys(recipe: Recipe, rationales: Sequence[Rationale], validation: Sequ
 def evaluation_key(recipe: Recipe, model: str, questions: Sequence[Question]) -> str:
     """What the answers of a model, by name or folder, to a set of questions are made from."""
     settings = asdict(replace(recipe.evaluation, before=True))
+    if recipe.evaluation.engine == EvaluationConfig.engine:
+        del settings["engine"]  # evaluations from before there was a choice stay done
     rows = [question_row(q) for q in questions]
     return key_of(model_identity(model), rows, asdict(recipe.data.prompt), settings, recipe.precision)

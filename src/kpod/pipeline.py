@@ -25,10 +25,11 @@ from kpod.evaluation.generation import answer_questions
 from kpod.files import write_text
 from kpod.keys import evaluation_key, phase_keys
 from kpod.lm.encoding import encode
+from kpod.lm.engines import ENGINES, Engine, require_engine
 from kpod.lm.models import LanguageModel, load_model
 from kpod.lm.processes import first_process_first, is_first_process
 from kpod.merging import merge_shortest
-from kpod.methods import METHODS, ByRationale, Method, ToWeigh, cluster
+from kpod.methods import METHODS, ByRationale, ToWeigh, cluster
 from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.steps import split_steps
@@ -76,12 +77,12 @@ class Pipeline:
     def __init__(self, recipe: Recipe) -> None:
         require(recipe.method in METHODS, "method", recipe.method, f"one of {', '.join(METHODS)}")
         check_arguments(recipe.training)
-        self.recipe = recipe
-        self.method: Method = METHODS[recipe.method]
+        self.recipe, self.method = recipe, METHODS[recipe.method]
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
 
     def run(self) -> RunResult:
         """Every phase in order; see `run`."""
+        require_engine(self.recipe.evaluation.engine)
         before = self.evaluate("before") if self.recipe.evaluation.before else {}
         summary = self.distil()
         accuracies = tuple((before.get(name), after) for name, after in self.evaluate("after").items())
@@ -219,7 +220,7 @@ class Pipeline:
         config, data = self.recipe.training.validation, self.recipe.data
         return load_questions(config.questions, replace(data, test_limit=config.limit)) if config else []
 
-    def _answer(self, lm: LanguageModel, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
+    def _answer(self, lm: Engine, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
         return answer_questions(lm, questions, self.recipe.data.prompt, self.recipe.evaluation, *kept)
 
     def _set_aside_another_student(self) -> None:
@@ -229,9 +230,8 @@ class Pipeline:
         if previous == self.keys["student"]:
             return
         if folder.is_dir() and previous:
-            log.warning(
-                "the recipe or its data changed: %s is kept as %s", folder, self.folder.set_aside("student", previous)
-            )
+            kept = self.folder.set_aside("student", previous)
+            log.warning("the recipe or its data changed: %s is kept as %s", folder, kept)
         write_text(mark, self.keys["student"])
         write_text(folder / "recipe.yaml", dump_recipe(self.recipe))
 
@@ -245,10 +245,10 @@ class Pipeline:
             checkpoint: A model folder or name; by default the student that `when` stands for.
         """
         name = checkpoint or (self.recipe.student if when == "before" else str(self.folder.path / "student"))
-        loaded = cache(lambda: load_model(name, self.recipe.precision))
+        loaded = cache(lambda: ENGINES[self.recipe.evaluation.engine](name, self.recipe.precision))
         return {test: self._evaluate_on(test, when, name, loaded) for test in self.recipe.data.tests}
 
-    def _evaluate_on(self, test: str, when: str, name: str, loaded: Callable[[], LanguageModel]) -> Accuracy:
+    def _evaluate_on(self, test: str, when: str, name: str, loaded: Callable[[], Engine]) -> Accuracy:
         questions, phase = load_questions(test, self.recipe.data), artifacts.evaluation_phase(when, test)
         key = evaluation_key(self.recipe, name, questions)
         partial = artifacts.PartialEvaluation.of(self.folder, phase, key)

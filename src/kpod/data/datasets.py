@@ -7,7 +7,7 @@ A name is resolved in this order:
 | `hub:NAME[:split]` | a Hub data set, columns as in `data.columns` |
 | `word_problems[:split]` | made by the package |
 | `FILE.jsonl`, `.csv`, `.parquet` | a file, from the current folder; columns as in `data.columns` |
-| a key of DATASETS `[:split]` | `<root>/<folder>/<split>.jsonl` if there is a root, else the Hub |
+| a key of DATASETS `[:split]` | `<root>/<folder>/<split>.jsonl` with a root, else the Hub in the paper's splits |
 | any other `[:split]` | a folder of the root |
 
 The root is `data.root`, else the variable KPOD_DATA. Files below it have the default columns. Without `:split`,
@@ -15,95 +15,18 @@ training data come from the split train and tests from the split test.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
-from kpod.data.hub import (
-    DatasetSpec,
-    Part,
-    aqua_row,
-    asdiv_row,
-    commonsense_qa_row,
-    gsm8k_row,
-    multiarith_row,
-    named_rows,
-    spec_rows,
-    strategyqa_row,
-    svamp_row,
-)
+from kpod.data.hub import DATASETS, named_rows, spec_rows, taken
 from kpod.data.reader import EMPTY, Entry, read_entries
 from kpod.data.rows import SUFFIXES, rows_of
 from kpod.data.word_problems import SIZES, make_word_problems
 from kpod.data.word_problems import SOURCE as WORD_PROBLEMS
 from kpod.errors import DataError
 from kpod.records import Dropped, Question, Rationale
-
-DATASETS: Mapping[str, DatasetSpec] = {
-    "gsm8k": DatasetSpec(
-        hub="openai/gsm8k",
-        config="main",
-        folder="gsm8k",
-        splits={
-            "train": Part("train"),
-            "validation": Part("test", stop=660),
-            "test": Part("test", start=660),
-            "official": Part("test"),
-        },
-        convert=gsm8k_row,
-    ),
-    "svamp": DatasetSpec(
-        hub="ChilleD/SVAMP",
-        folder="svamp",
-        splits={
-            "train": Part("train"),
-            "validation": Part("test", stop=150),
-            "test": Part("test", start=150),
-            "official": Part("test"),
-        },
-        convert=svamp_row,
-    ),
-    "asdiv": DatasetSpec(
-        hub="EleutherAI/asdiv",
-        folder="asdiv",
-        splits={
-            "train": Part("validation", stop=1462),
-            "validation": Part("validation", start=1462, stop=1775),
-            "test": Part("validation", start=1775),
-        },
-        convert=asdiv_row,
-        shuffled=True,
-    ),
-    "commonsense_qa": DatasetSpec(
-        hub="tau/commonsense_qa",
-        folder="csqa",
-        splits={"train": Part("train", stop=8520), "validation": Part("train", start=8520), "test": Part("validation")},
-        convert=commonsense_qa_row,
-    ),
-    "multiarith": DatasetSpec(
-        hub="ChilleD/MultiArith",
-        folder="multiarith",
-        splits={"train": Part("train"), "test": Part("test")},
-        convert=multiarith_row,
-    ),
-    "aqua": DatasetSpec(
-        hub="deepmind/aqua_rat",
-        config="raw",
-        folder="aqua",
-        splits={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
-        convert=aqua_row,
-    ),
-    "strategyqa": DatasetSpec(
-        hub="ChilleD/StrategyQA",
-        folder="strategyqa",
-        splits={"train": Part("train"), "test": Part("test")},
-        convert=strategyqa_row,
-    ),
-}
-"""Built-in data sets. The Hub splits of the paper's four have its sizes but are divided in file order (ASDiv: in a
-fixed random order), because which rows the paper took is known to the offline layout alone; `official` is the whole
-test part, where the paper divides it. The last three are there to test on, out of distribution."""
 
 
 def load_questions(name: str, config: DataConfig) -> list[Question]:
@@ -163,14 +86,24 @@ def _entries(name: str, split: str, config: DataConfig, explained: bool) -> list
     root = _root(config)
     if root is None and base in DATASETS:
         return read_entries(spec_rows(DATASETS[base], split), name, ColumnsConfig(), explained)
-    path = _split_file(root, base, split)
-    return read_entries(rows_of(path), str(path), ColumnsConfig(), explained)
+    return _offline(root, base, split, explained)
 
 
 def _made(split: str) -> list[Entry]:
     if split not in SIZES:
         raise DataError(f"{WORD_PROBLEMS} has no split {split!r}; choose one of {', '.join(SIZES)}")
     return [Entry(line, made.id, made.question, made) for line, made in enumerate(make_word_problems(split), start=1)]
+
+
+def _offline(root: Path | None, base: str, split: str, explained: bool) -> list[Entry]:
+    """A split of the offline layout: its own file, or what it takes from other splits' files."""
+    part = DATASETS[base].splits.get(split) if base in DATASETS else None
+    if root is None or part is None or not part.files or (_folder(root, base) / f"{split}.jsonl").is_file():
+        path = _split_file(root, base, split)
+        return read_entries(rows_of(path), str(path), ColumnsConfig(), explained)
+    entries = [entry for file in part.files for entry in _offline(root, base, file, explained)]
+    keyed = [(DATASETS[base].key(entry.question.id, entry.question.question), entry) for entry in entries]
+    return taken(DATASETS[base], split, keyed, f"{_folder(root, base)} ({', '.join(part.files)})")
 
 
 def _split_file(root: Path | None, base: str, split: str) -> Path:

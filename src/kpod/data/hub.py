@@ -1,30 +1,36 @@
 """What the built-in data sets look like on the Hub, and how a row there becomes a row of ours."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from kpod.data.rows import Row
+from kpod.data.splits import divided, paper_splits, question_key
 from kpod.errors import DataError
 
 HubRow: TypeAlias = Mapping[str, Any]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A split of ours as a range of a Hub split's rows.
+    """A split of ours as some of the rows of a Hub split.
 
     Attributes:
-        split: The Hub's name for the split.
+        split: The Hub's name for the split; `train+test` for the rows of both.
         start: First row.
         stop: After the last row; None for all that follow.
+        by_list: Take the rows that the paper's lists name for our split, or where they have none for it, the rows that
+            they name for no split.
+        files: Splits of the offline layout that together hold the rows, where it has no file for this one.
     """
 
     split: str
     start: int = 0
     stop: int | None = None
+    by_list: bool = False
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class DatasetSpec:
         convert: A Hub row -> a row with our columns, or None to leave it out. A row without an id is numbered within
             its Hub split, as `gsm8k-train-00012`.
         config: The Hub's name for the configuration, or None for the only one.
-        shuffled: Put the rows in a fixed random order before dividing them, where the Hub has one split alone.
+        by_id: Whether the source's rows have ids, by which the paper's lists name them.
     """
 
     hub: str
@@ -46,14 +52,18 @@ class DatasetSpec:
     splits: Mapping[str, Part]
     convert: Callable[[HubRow], HubRow | None]
     config: str | None = None
-    shuffled: bool = False
+    by_id: bool = False
+
+    def key(self, id_: str, question: str) -> str:
+        """What the paper's lists call a row: its id in the source, or its question's key where the source has none."""
+        return id_.removeprefix(f"{self.folder}-") if self.by_id else question_key(question)
 
 
 def spec_rows(spec: DatasetSpec, split: str) -> list[Row]:
     """Download one of our splits of a built-in data set.
 
     Raises:
-        DataError: If there is no such split, or the Hub cannot be reached.
+        DataError: If there is no such split, the Hub cannot be reached, or it lacks a row that the paper's lists name.
     """
     part = spec.splits.get(split)
     if part is None:
@@ -66,9 +76,26 @@ def spec_rows(spec: DatasetSpec, split: str) -> list[Row]:
             raise DataError(f"{spec.hub} has no column {error} any more; its columns are {', '.join(raw)}") from None
         if values is not None:
             rows.append(Row(index + 1, {"id": f"{spec.folder}-{part.split}-{index:05d}", **values}))
-    if spec.shuffled:
-        Random(0).shuffle(rows)
-    return rows[part.start : part.stop]
+    keyed = [(spec.key(row.values["id"], row.values["question"]), row) for row in rows]
+    return taken(spec, split, keyed, f"{spec.hub} ({part.split})")
+
+
+def taken(spec: DatasetSpec, split: str, rows: Sequence[tuple[str, _T]], where: str) -> list[_T]:
+    """Those of a data set's rows that one of our splits holds.
+
+    Args:
+        spec: The data set.
+        split: One of `spec.splits`.
+        rows: All that the split takes from, each with its key.
+        where: What they come from, for errors.
+
+    Raises:
+        DataError: If a row that the paper's lists name is missing.
+    """
+    part = spec.splits[split]
+    if part.by_list:
+        return divided(rows, paper_splits(spec.folder), split, where)
+    return [row for _, row in rows[part.start : part.stop]]
 
 
 def named_rows(name: str, split: str) -> list[Row]:
@@ -166,3 +193,70 @@ def plain_number(text: str) -> str:
     """
     number = text.strip().replace(",", "")
     return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+OFFICIAL_TEST = ("validation", "test")
+DATASETS: Mapping[str, DatasetSpec] = {
+    "gsm8k": DatasetSpec(
+        hub="openai/gsm8k",
+        config="main",
+        folder="gsm8k",
+        splits={
+            "train": Part("train"),
+            "validation": Part("test", stop=660),
+            "test": Part("test", start=660),
+            "mcc-validation": Part("test", by_list=True, files=OFFICIAL_TEST),
+            "mcc-test": Part("test", by_list=True, files=OFFICIAL_TEST),
+            "official": Part("test", files=OFFICIAL_TEST),
+        },
+        convert=gsm8k_row,
+    ),
+    "svamp": DatasetSpec(
+        hub="ChilleD/SVAMP",
+        folder="svamp",
+        splits={split: Part("train+test", by_list=True) for split in ("train", "validation", "test")}
+        | {"official-train": Part("train"), "official": Part("test")},
+        convert=svamp_row,
+        by_id=True,
+    ),
+    "asdiv": DatasetSpec(
+        hub="EleutherAI/asdiv",
+        folder="asdiv",
+        splits={split: Part("validation", by_list=True) for split in ("train", "validation", "test")},
+        convert=asdiv_row,
+    ),
+    "commonsense_qa": DatasetSpec(
+        hub="tau/commonsense_qa",
+        folder="csqa",
+        splits={
+            "train": Part("train", by_list=True),
+            "validation": Part("train", by_list=True),
+            "test": Part("validation"),
+        },
+        convert=commonsense_qa_row,
+        by_id=True,
+    ),
+    "multiarith": DatasetSpec(
+        hub="ChilleD/MultiArith",
+        folder="multiarith",
+        splits={"train": Part("train"), "test": Part("test")},
+        convert=multiarith_row,
+    ),
+    "aqua": DatasetSpec(
+        hub="deepmind/aqua_rat",
+        config="raw",
+        folder="aqua",
+        splits={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
+        convert=aqua_row,
+    ),
+    "strategyqa": DatasetSpec(
+        hub="ChilleD/StrategyQA",
+        folder="strategyqa",
+        splits={"train": Part("train"), "test": Part("test")},
+        convert=strategyqa_row,
+    ),
+}
+"""Built-in data sets. The paper's four are divided as in its table 4, row by row as in MCC-KD's files (GSM8K's `mcc-`
+splits; its plain ones divide the official test part in file order, in the same sizes). `official` is a whole test part,
+where the paper divides it; SVAMP's stands in its Hub's own division and holds rows of the paper's train split. The last
+three are there to test on, out of distribution."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from tqdm import tqdm
@@ -11,14 +12,15 @@ from kpod.errors import DataError
 from kpod.evaluation.accuracy import judge, majority
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.encoding import prompt_ids
-from kpod.lm.models import LanguageModel
+from kpod.lm.engines import Engine, VllmModel
+from kpod.lm.layout import TextLayout
 from kpod.records import Prediction, Question
 
 log = logging.getLogger(__name__)
 
 
 def answer_questions(
-    lm: LanguageModel,
+    lm: Engine,
     questions: Sequence[Question],
     prompt: PromptConfig,
     config: EvaluationConfig,
@@ -32,7 +34,7 @@ def answer_questions(
     size changes no text in exact arithmetic; rounding may turn a near tie between two tokens, mostly in bf16.
 
     Args:
-        lm: The student.
+        lm: The student, and with it what runs it.
         questions: The test questions.
         prompt: The words around them.
         config: Batch size, the length at which a text is broken off, and how many texts are drawn per question.
@@ -69,30 +71,35 @@ def answer_questions(
 
 
 def _answer_batch(
-    lm: LanguageModel,
+    lm: Engine,
     questions: Sequence[Question],
     prompts: Sequence[Sequence[int]],
     config: EvaluationConfig,
     seed: int,
 ) -> list[Prediction]:
     if config.samples == 1:
-        written = continue_greedily(lm, prompts, config.max_new_tokens)
+        written = _greedily(lm, prompts, config.max_new_tokens)
         return [_judged(lm, question, text) for question, text in zip(questions, written, strict=True)]
-    drawn = continue_sampled(
-        lm, prompts, config.max_new_tokens, number=config.samples, temperature=config.temperature, seed=seed
-    )
+    draw = lm.continue_prompts if isinstance(lm, VllmModel) else partial(continue_sampled, lm)
+    drawn = draw(prompts, config.max_new_tokens, number=config.samples, temperature=config.temperature, seed=seed)
     return [
         majority([_judged(lm, question, text) for text in texts], question)
         for question, texts in zip(questions, drawn, strict=True)
     ]
 
 
+def _greedily(lm: Engine, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Continuation]:
+    if isinstance(lm, VllmModel):
+        return [texts[0] for texts in lm.continue_prompts(prompts, max_new_tokens)]
+    return continue_greedily(lm, prompts, max_new_tokens)
+
+
 def _tell_what_batching_changed(
-    lm: LanguageModel, answered: Sequence[tuple[Sequence[int], Prediction]], config: EvaluationConfig
+    lm: Engine, answered: Sequence[tuple[Sequence[int], Prediction]], config: EvaluationConfig
 ) -> None:
     changed = []
     for prompt, prediction in answered:
-        (alone,) = continue_greedily(lm, [prompt], config.max_new_tokens)
+        (alone,) = _greedily(lm, [prompt], config.max_new_tokens)
         if decode(lm, alone.token_ids) != prediction.text:
             changed.append(prediction.id)
     if changed:
@@ -107,7 +114,7 @@ def _tell_what_batching_changed(
         log.info("self-check: alone and in batches the same %d texts", len(answered))
 
 
-def _check_room(lm: LanguageModel, question: Question, num_prompt: int, max_new_tokens: int) -> None:
+def _check_room(lm: TextLayout, question: Question, num_prompt: int, max_new_tokens: int) -> None:
     """Raise DataError unless prompt and text fit the context; an encoder and its decoder have one each."""
     needed = max(num_prompt, max_new_tokens) if lm.encoder_decoder else num_prompt + max_new_tokens
     if lm.context is not None and needed > lm.context:
@@ -117,5 +124,5 @@ def _check_room(lm: LanguageModel, question: Question, num_prompt: int, max_new_
         )
 
 
-def _judged(lm: LanguageModel, question: Question, written: Continuation) -> Prediction:
+def _judged(lm: TextLayout, question: Question, written: Continuation) -> Prediction:
     return judge(question, decode(lm, written.token_ids), written.finished)

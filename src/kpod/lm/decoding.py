@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
+from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel, evaluating
 
 
@@ -79,7 +80,7 @@ def continue_sampled(
     return [drawn[start : start + number] for start in range(0, len(drawn), number)]
 
 
-def decode(lm: LanguageModel, token_ids: Sequence[int]) -> str:
+def decode(lm: TextLayout, token_ids: Sequence[int]) -> str:
     """The text of tokens, without special ones and outer whitespace."""
     text = lm.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return cast("str", text).strip()
@@ -89,7 +90,7 @@ def _continue(
     lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, **how: Any
 ) -> list[Continuation]:
     model: Any = lm.model.get_base_model() if isinstance(lm.model, PeftModel) else lm.model
-    ends = _end_ids(lm, model)
+    ends = end_ids(lm, model.generation_config)
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
         num_beams=1,
         max_new_tokens=max_new_tokens,
@@ -102,7 +103,7 @@ def _continue(
     with evaluating(model), _only_settings(model, settings):
         rows = model.generate(input_ids, attention_mask=attention_mask, generation_config=settings)
     num_read = 1 if lm.encoder_decoder else input_ids.shape[1]
-    return [_until_end(row, ends) for row in rows[:, num_read:].tolist()]
+    return [until_end(row, ends) for row in rows[:, num_read:].tolist()]
 
 
 def _padded(prompts: Sequence[Sequence[int]], lm: LanguageModel) -> tuple[Tensor, Tensor]:
@@ -114,10 +115,10 @@ def _padded(prompts: Sequence[Sequence[int]], lm: LanguageModel) -> tuple[Tensor
     return ids.to(lm.device), mask.to(lm.device)
 
 
-def _end_ids(lm: LanguageModel, model: PreTrainedModel) -> frozenset[int]:
+def end_ids(layout: TextLayout, settings: GenerationConfig | None) -> frozenset[int]:
     """The tokenizer's end token and those of the model's settings: chat models have one per turn and one per text."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    return frozenset([lm.end_id, *(own if isinstance(own, list) else [] if own is None else [own])])
+    own = getattr(settings, "eos_token_id", None)
+    return frozenset([layout.end_id, *(own if isinstance(own, list) else [] if own is None else [own])])
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def _only_settings(model: PreTrainedModel, settings: GenerationConfig) -> Iterat
         model.generation_config = own
 
 
-def _until_end(ids: Sequence[int], ends: frozenset[int]) -> Continuation:
+def until_end(ids: Sequence[int], ends: frozenset[int]) -> Continuation:
     """Cut at the first end token; what follows it is padding."""
     for position, token in enumerate(ids):
         if token in ends:

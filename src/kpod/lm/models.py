@@ -78,8 +78,7 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
     Raises:
         ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
     """
-    folder = str(smollm2_folder()) if name == SMOLLM2 else name
-    config = _config(folder)
+    folder, config = model_folder(name), model_config(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -139,9 +138,23 @@ def smollm2_folder() -> Path:
     return folder
 
 
-def _config(name: str) -> PreTrainedConfig:
+def model_folder(name: str) -> str:
+    """What from_pretrained loads under a recipe's name for a model.
+
+    Raises:
+        ConfigError: As `smollm2_folder`.
+    """
+    return str(smollm2_folder()) if name == SMOLLM2 else name
+
+
+def model_config(name: str) -> PreTrainedConfig:
+    """A model's config, by a recipe's name for it.
+
+    Raises:
+        ConfigError: If nothing of that name can be loaded.
+    """
     try:
-        return cast("PreTrainedConfig", AutoConfig.from_pretrained(name))
+        return cast("PreTrainedConfig", AutoConfig.from_pretrained(model_folder(name)))
     except (OSError, ValueError) as error:
         raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
 
@@ -151,9 +164,9 @@ def model_identity(name: str) -> str:
 
     Of a large file only the size and both ends are read: fine-tuning changes every tensor.
     """
-    folder = smollm2_folder() if name == SMOLLM2 else Path(name)
+    folder = Path(model_folder(name))
     if not folder.is_dir():
-        return f"{name}@{getattr(_config(name), '_commit_hash', None)}"
+        return f"{name}@{getattr(model_config(name), '_commit_hash', None)}"
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.suffix in IDENTITY_SUFFIXES):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())

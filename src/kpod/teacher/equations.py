@@ -24,7 +24,7 @@ _PLAIN = {
     "\\div": "/",
     "\\%": "%",
 }
-_TOUCHES = re.compile(r"[\w.)\]}%^\\]\Z|\d\s?:\s?\Z|(?:\d\s+and|\b(?:of|times|by|over))\s\Z")
+_TOUCHES = re.compile(r"[\w.)\]}%^\\]\Z|\d\s?:\s?\Z|\b(?:of|times|by|over)\s\Z")
 _TOUCHED = re.compile(r"[^\s.,;:!?\"'”’)\]}|*_\\$]|\s?:\s?\d")
 LONGEST = 60
 """Tokens of an expression; longer ones are not checked."""
@@ -86,7 +86,8 @@ def _runs(text: str) -> Iterator[list[_Token]]:
         run = run[1:] if bullet else run
         equals = [position for position, token in enumerate(run) if token.kind == "equals"]
         before, after = text[max(0, start - 12) : start], text[stop : stop + 3]
-        if not bullet and (run[0].kind in ("sign", "times", "percent") or _TOUCHES.search(before)):
+        mixed = [token.text for token in run[1:2]] == ["/"] and before.endswith("and ")  # 2 and 1/3
+        if not bullet and (run[0].kind in ("sign", "times", "percent") or mixed or _TOUCHES.search(before)):
             run = run[equals[0] + 1 :]
         elif run[0].kind == "equals":
             run = run[1:]
