@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before the first repetition, doubled each time, and at most."""
+LONGEST_CONNECTING = 20.0
+"""Seconds until a server that does not even take the call counts as out of reach."""
 LONGEST_RETRY_AFTER = 900.0
 """Seconds that an endpoint may ask to wait; a run is stopped instead of sleeping longer."""
 BAD_REQUESTS = 5
@@ -33,15 +37,22 @@ BAD_REQUESTS = 5
 NO_MONEY = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_balance_exhausted"}
 )
+SHORTEST_SECRET = 16
+"""Letters of the key from which it is also taken out of answers; servers of one's own are given words like EMPTY."""
 
 
 def api_key(ask: AskConfig) -> str:
     """The key from the environment; a placeholder for servers of one's own, which want none.
 
     Raises:
-        ConfigError: If it is missing and the endpoint is OpenAI's.
+        ConfigError: If it is missing and the endpoint is OpenAI's, or cannot be sent.
     """
     key = os.environ.get(ask.api_key_variable, "").strip()
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ConfigError(
+            f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds what no API key can "
+            "hold, such as a blank or a letter outside ASCII; copy the key again"
+        )
     if not key and ask.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
         raise ConfigError(
             f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds no API key; set it, "
@@ -57,12 +68,15 @@ class Endpoint:
         ask: The server and how it is asked.
 
     Raises:
-        ConfigError: As `api_key`.
+        ConfigError: As `api_key`; or if the server's URL is none.
     """
 
     def __init__(self, ask: AskConfig) -> None:
         self.ask_config = ask
         self._key = api_key(ask)
+        url = ask.base_url or os.environ.get("OPENAI_BASE_URL")
+        if url and not url.startswith(("http://", "https://")):
+            raise ConfigError("teacher.ask.base_url (or OPENAI_BASE_URL) must begin with http:// or https://")
 
     def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
         """Ask for every request; each attempt is handed to `keep` as soon as it is made.
@@ -73,7 +87,17 @@ class Endpoint:
             TeacherError: If going on is of no use: the key or the model is refused, the account is empty, the endpoint
                 cannot be reached or asks for too long a pause, or the budget of repetitions is spent.
         """
-        stopped = asyncio.run(_Session(self.ask_config, self._key, len(requests), keep).run(requests))
+
+        def run() -> BaseException | None:
+            return asyncio.run(_Session(self.ask_config, self._key, len(requests), keep).run(requests))
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            stopped = run()
+        else:  # a notebook has a loop of its own in this thread
+            with ThreadPoolExecutor(1) as thread:
+                stopped = thread.submit(run).result()
         if stopped is not None:
             raise stopped
 
@@ -87,10 +111,11 @@ class _Session:
         self.keep = keep
         self.repeats_left = ask.retry_budget if ask.retry_budget is not None else max(100, number)
         self.resume_at = 0.0
-        self.refused_first = 0
+        self.refused_first: list[Attempt] | None = []
         self.stopped: BaseException | None = None
         self.stopping = asyncio.Event()
-        self.client = AsyncOpenAI(api_key=key, base_url=ask.base_url, max_retries=0, timeout=ask.timeout)
+        timeout = openai.Timeout(ask.timeout, connect=min(ask.timeout, LONGEST_CONNECTING))
+        self.client = AsyncOpenAI(api_key=key, base_url=ask.base_url, max_retries=0, timeout=timeout)
 
     async def run(self, requests: Sequence[Request]) -> BaseException | None:
         """Settle the requests; returns what stopped it, if anything did."""
@@ -99,6 +124,8 @@ class _Session:
             async with self.client:
                 workers = range(min(self.config.concurrency, len(requests)))
                 await asyncio.gather(*(self._work(waiting, progress) for _ in workers))
+                if self.stopped is None:
+                    await self._keep_refused()
         return self.stopped
 
     def _stop(self, reason: BaseException) -> None:
@@ -124,22 +151,23 @@ class _Session:
             progress.update()
 
     async def _settle(self, request: Request) -> None:
-        """Ask until there is an answer, or no repetition is left."""
+        """Ask until there is an answer, no repetition is left, or the run is stopped."""
         for repetition in range(self.config.retries + 1):
-            await self._rest(self.resume_at - time.monotonic())
-            attempt, retry_after = await self._ask_once(request)
-            await asyncio.to_thread(self.keep, attempt)
-            self._stop_if_useless(attempt)
-            if attempt.settled or self.stopped is not None:
+            while self.stopped is None and (pause := self.resume_at - time.monotonic()) > 0:
+                await self._rest(pause)
+            if self.stopped is not None:  # perhaps during the pause: what is not under way is not begun
                 return
-            if repetition == self.config.retries:
-                break
-            self._spend_repetition(attempt)
+            attempt, retry_after = await self._ask_once(request)
+            await self._keep(attempt)
+            if attempt.settled:
+                return
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**repetition) * random.uniform(0.75, 1.25)
             if retry_after is not None:
                 self._wait_for_all(retry_after)
-                pause = retry_after
-            await self._rest(pause)
+                pause = max(pause, retry_after)
+            if repetition < self.config.retries:
+                self._spend_repetition(attempt)
+                await self._rest(pause)
         if attempt.outcome == "no connection":
             raise TeacherError(f"the endpoint cannot be reached: {attempt.detail}; start it and run again")
         log.warning("question %r, sample %d: given up: %s", request.question_id, request.sample, attempt.detail)
@@ -156,35 +184,48 @@ class _Session:
             async with asyncio.timeout(self.config.timeout):  # httpx's own limits never end a slow trickle
                 arguments = chat_arguments(request, self.config)
                 answer = await self.client.chat.completions.with_raw_response.create(**arguments)
-                body = json.loads(answer.text)
-        except (TimeoutError, openai.APITimeoutError):
+                text = answer.text if len(self.key) < SHORTEST_SECRET else self._scrubbed(answer.text)
+                body = json.loads(text)
+        except TimeoutError:
             return failed("timeout", f"no whole answer within {self.config.timeout:g} s"), None
         except openai.APIConnectionError as error:
-            refused = "connect" in type(error.__cause__).__name__.lower()
-            return failed("no connection" if refused else "connection lost", error.__cause__ or error), None
+            cause = error.__cause__ or error
+            name = type(cause).__name__
+            late: Outcome = "timeout" if isinstance(error, openai.APITimeoutError) else "connection lost"
+            return failed("no connection" if name.startswith("Connect") else late, str(cause) or name), None
         except openai.APIStatusError as error:
             return failed(self._outcome_of(error), _message(error)), _retry_after(error)
-        except ValueError as error:  # a page of a proxy, or a body that breaks off
+        except (ValueError, RecursionError) as error:  # a page of a proxy, or a body that breaks off
             return failed("no completion", f"the answer is no JSON: {error}"), None
         return attempt_of(request.key, body, time.monotonic() - start), None
 
     def _outcome_of(self, error: openai.APIStatusError) -> Outcome:
         """What a status means; raises TeacherError where every other request would fare alike."""
         refused = isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError)
-        if refused or error.code in NO_MONEY or error.type in NO_MONEY:
+        if refused or error.status_code == 402 or error.code in NO_MONEY or error.type in NO_MONEY:
             raise TeacherError(f"the endpoint refuses the teacher: {self._scrubbed(_message(error))}") from None
         if error.status_code == 429:
             return "rate limited"
         return "server error" if error.status_code >= 500 or error.status_code in (408, 409) else "bad request"
 
-    def _stop_if_useless(self, attempt: Attempt) -> None:
-        """Count requests refused before anything else was said: where the first few all are, every one would be."""
-        if attempt.outcome != "bad request":
-            self.refused_first = -1 if attempt.settled else self.refused_first
-        elif self.refused_first >= 0:
-            self.refused_first += 1
-            if self.refused_first >= BAD_REQUESTS:
+    async def _keep(self, attempt: Attempt) -> None:
+        """Hand an attempt on; refused requests only once another answer shows that not every one is refused.
+
+        Where all are, what is wrong stands in the recipe, and the requests are asked again when it is mended.
+        """
+        if attempt.outcome == "bad request" and self.refused_first is not None:
+            self.refused_first.append(attempt)
+            if len(self.refused_first) >= BAD_REQUESTS:
                 raise TeacherError(f"the endpoint refused the first {BAD_REQUESTS} requests: {attempt.detail}")
+            return
+        if attempt.settled:
+            await self._keep_refused()
+        await asyncio.to_thread(self.keep, attempt)
+
+    async def _keep_refused(self) -> None:
+        held, self.refused_first = self.refused_first or (), None
+        for attempt in held:
+            await asyncio.to_thread(self.keep, attempt)
 
     def _spend_repetition(self, attempt: Attempt) -> None:
         self.repeats_left -= 1
@@ -206,6 +247,7 @@ class _Session:
     def _finishing_on_signals(self) -> Iterator[None]:
         """While active, the first signal lets what is under way finish; the second does what it always did."""
         loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def stop(number: signal.Signals) -> None:
             log.warning("stopping: waiting for the requests under way, which are paid for; once more to drop them")
@@ -213,11 +255,12 @@ class _Session:
             restore()
 
         def restore() -> None:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in before:
                 loop.add_signal_handler(number, stop, number)
         except (NotImplementedError, RuntimeError, ValueError):  # not the main thread: signals are not ours
             yield
@@ -238,10 +281,10 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
     """Seconds to wait, as the endpoint says: as milliseconds, seconds, or a date."""
     headers = error.response.headers
     told = headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(told))
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with contextlib.suppress(ValueError):
+            seconds = float(headers.get(name, "")) / unit
+            return None if math.isnan(seconds) else max(0.0, seconds)
     with contextlib.suppress(ValueError):
         return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
     return None

@@ -55,7 +55,7 @@ class Store:
         path: Made where it is missing.
 
     Raises:
-        TeacherError: If another process writes to it.
+        TeacherError: If another process writes to it, or its folder knows no locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,10 +67,11 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise TeacherError(
-                f"{path}: another process is asking the teacher; wait for it, or name another teacher.ask.store"
-            ) from error
-        self._file = path.open("ab")
+            why = "another process is asking the teacher; wait for it, or"
+            if not isinstance(error, BlockingIOError):
+                why = f"its folder cannot be locked ({error});"
+            raise TeacherError(f"{path}: {why} name another teacher.ask.store") from error
+        self._file = path.open("ab", buffering=0)  # what fails to be written must not be written later
         self._cut_torn_line()
 
     def __enter__(self) -> "Store":
@@ -83,11 +84,21 @@ class Store:
         self._lock.close()
 
     def append(self, attempt: Attempt) -> None:
-        """Add an attempt; it is on the disk when this returns. Threads may call it side by side."""
+        """Add an attempt; it is on the disk when this returns. Threads may call it side by side.
+
+        Raises:
+            OSError: If it cannot be written, as on a full disk; the file is then as it was.
+        """
         line = json.dumps(attempt.row()) + "\n"  # in ASCII: a teacher may write half a surrogate pair
         with self._writing:
-            self._file.write(line.encode())
-            self._file.flush()
+            whole = self._file.seek(0, os.SEEK_END)
+            try:
+                left = memoryview(line.encode())
+                while left:
+                    left = left[self._file.write(left) :]
+            except OSError:
+                self._file.truncate(whole)
+                raise
             os.fsync(self._file.fileno())
 
     def _cut_torn_line(self) -> None:
