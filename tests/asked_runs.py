@@ -20,6 +20,7 @@ from kpod.teacher import endpoint
 from kpod.teacher.asking import ask_teacher
 
 CONCURRENCY, TIMEOUT = 16, float(os.environ.get("ASKED_RUNS_TIMEOUT", "2"))
+MODEL = os.environ.get("ASKED_RUNS_MODEL", "teacher")
 TORN = b'{"key": "0123", "outcome": "answ'
 
 
@@ -28,13 +29,14 @@ def questions(number: int) -> list[Question]:
 
 
 def ask_of(url: str, **changes: object) -> AskConfig:
-    values = {"model": "teacher", "base_url": url, "concurrency": 8, "timeout": 20.0, "max_tokens": 8, **changes}
+    values = {"model": "teacher", "base_url": url, "concurrency": 8, "timeout": 20.0, "max_tokens": 16, **changes}
     return AskConfig(**values)
 
 
 def ask(url: str, store: Path, number: int) -> None:
     endpoint.FIRST_PAUSE = 0.01
-    ask_teacher(questions(number), ask_of(url, timeout=TIMEOUT, concurrency=CONCURRENCY, retries=12), store)
+    how = ask_of(url, model=MODEL, timeout=TIMEOUT, concurrency=CONCURRENCY, retries=12)
+    ask_teacher(questions(number), how, store)
 
 
 def num_lines(store: Path) -> int:

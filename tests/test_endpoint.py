@@ -21,6 +21,7 @@ from faulty_proxy import (
     OUTCOMES,
     PASSING_FAULTS,
     ROW_FAULTS,
+    Fault,
     FaultyProxy,
     Plan,
     canned,
@@ -266,24 +267,57 @@ def test_with_a_third_of_the_requests_spoilt_none_is_lost_and_none_bought_twice(
             assert proxy.deliveries[request.seed] == 1
 
 
-def asking_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def asking_process(*arguments: object, patience: float = 250, **environment: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, str(TESTS / "asked_runs.py"), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": paths, **environment},
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=patience,
         check=False,
     )
 
 
-def check_killed_run(upstream: str, folder: Path, number: int, kills: int, **changes: object) -> None:
-    store, plan = folder / "store.jsonl", spoiling(0.3, MIX, seed=1)
-    with proxied(upstream, plan, **changes) as (url, proxy):
-        done = asking_process("killed", url, store, number, kills)
+def check_killed_run(
+    upstream: str,
+    folder: Path,
+    *,
+    model: str = "teacher",
+    number: int = 200,
+    kills: int = 5,
+    faults: Sequence[Fault] = MIX,
+    timeout: float = TIMEOUT,
+    patience: float = 250,
+    finish: bool = False,
+) -> None:
+    """Ask through a proxy that spoils 30 % of the requests, in processes that are killed; nothing is lost or repeated.
+
+    Args:
+        upstream: Who answers.
+        folder: For the store.
+        model: Its name.
+        number: Of questions.
+        kills: So often.
+        faults: What goes wrong.
+        timeout: For an answer.
+        patience: For everything.
+        finish: As the proxy's.
+    """
+    store, plan = folder / "store.jsonl", spoiling(0.3, faults, seed=1)
+    with proxied(upstream, plan, finish=finish) as (url, proxy):
+        done = asking_process(
+            "killed",
+            url,
+            store,
+            number,
+            kills,
+            patience=patience,
+            ASKED_RUNS_TIMEOUT=str(timeout),
+            ASKED_RUNS_MODEL=model,
+        )
     assert done.returncode == 0, done.stderr
-    requests = requests_for(questions(number), ask_of("http://x"))
+    requests = requests_for(questions(number), ask_of("http://x", model=model))
     seeds = {request.key: request.seed for request in requests}
     attempts = read_store(store)
     assert set(attempts) == set(seeds)
@@ -306,16 +340,17 @@ def check_killed_run(upstream: str, folder: Path, number: int, kills: int, **cha
 def test_a_run_that_is_killed_five_times_asks_nothing_again_that_it_kept(tmp_path, upstream):
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
-    check_killed_run(upstream, tmp_path, 200, 5)
+    check_killed_run(upstream, tmp_path)
 
 
-def interrupted(proxy: FaultyProxy, after: int, *signals: signal.Signals) -> threading.Thread:
-    """Send this process signals when the proxy has seen so many requests."""
+def interrupted(proxy: FaultyProxy, after: int, *signals: signal.Signals, wait: float = 0.0) -> threading.Thread:
+    """Send this process signals when the proxy has seen so many requests, and some seconds later."""
 
     def send() -> None:
         give_up = time.monotonic() + 60
         while len(proxy.seen) < after and time.monotonic() < give_up:
             time.sleep(0.01)
+        time.sleep(wait)
         for number in signals:
             os.kill(os.getpid(), number)
             time.sleep(0.2)
@@ -325,10 +360,19 @@ def interrupted(proxy: FaultyProxy, after: int, *signals: signal.Signals) -> thr
     return thread
 
 
+@pytest.fixture
+def own_handler():
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize(
     ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["SIGINT", "SIGTERM"]
 )
-def test_a_signal_lets_the_requests_under_way_finish_and_begins_none(tmp_path, slow_upstream, number, raised):
+def test_a_signal_lets_the_requests_under_way_finish_and_begins_none(
+    tmp_path, slow_upstream, number, raised, own_handler
+):
     store = tmp_path / "store.jsonl"
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with proxied(slow_upstream, once()) as (url, proxy):
@@ -347,7 +391,7 @@ def test_a_signal_lets_the_requests_under_way_finish_and_begins_none(tmp_path, s
 def test_a_signal_in_a_pause_begins_no_request(tmp_path, upstream, monkeypatch):
     monkeypatch.setattr(endpoint, "FIRST_PAUSE", 30.0)
     with proxied(upstream, once("500")) as (url, proxy):
-        thread, start = interrupted(proxy, 3, signal.SIGINT), time.monotonic()
+        thread, start = interrupted(proxy, 3, signal.SIGINT, wait=0.7), time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             ask_teacher(questions(9), ask_of(url, concurrency=3), tmp_path / "store.jsonl")
         thread.join()
