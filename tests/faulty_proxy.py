@@ -121,11 +121,15 @@ def serving(answer: Callable[[Call], Awaitable[None]]) -> Iterator[str]:
     """A server on loopback in a thread of its own, while the block runs; its URL, ending in /v1."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
 
+    held: set[asyncio.Task[None] | None] = set()  # asyncio forgets the task of a client that is gone
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.add(task := asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while not writer.is_closing() and (message := await read_message(reader)):
                 await answer(Call(message[1], message[2], reader, writer))
         writer.close()
+        held.discard(task)
 
     async def serve() -> None:
         stop = asyncio.Event()

@@ -21,6 +21,7 @@ from faulty_proxy import (
     OUTCOMES,
     PASSING_FAULTS,
     ROW_FAULTS,
+    Call,
     Fault,
     FaultyProxy,
     Plan,
@@ -32,6 +33,7 @@ from faulty_proxy import (
 )
 from kpod.config import AskConfig
 from kpod.errors import ConfigError, DataError, TeacherError
+from kpod.records import Question
 from kpod.teacher import endpoint
 from kpod.teacher.asking import ask_teacher, explanations
 from kpod.teacher.attempts import Attempt
@@ -525,5 +527,25 @@ def test_no_key_is_an_error_before_openai_and_none_before_a_server_of_ones_own(m
     with pytest.raises(ConfigError, match=r"OPENAI_API_KEY .* holds no API key"):
         endpoint.Endpoint(AskConfig(model="m"))
     endpoint.Endpoint(ask_of("http://127.0.0.1:1/v1"))
-    with pytest.raises(ConfigError, match="must begin with http"):
-        endpoint.Endpoint(ask_of("localhost:8000/v1"))
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "http://", "http://127.0.0.1:99999/v1", "http://[bad/v1"])
+def test_a_url_that_is_none_is_named_before_anything_is_asked(url):
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.base_url"):
+        endpoint.Endpoint(ask_of(url))
+
+
+def test_half_a_surrogate_pair_is_told_by_its_question():
+    with pytest.raises(DataError, match="question 'broken' cannot be sent"):
+        requests_for([Question("broken", "How many \ud83d?", "1")], ask_of("http://x"))
+
+
+def test_an_answer_that_is_nested_too_deeply_is_no_completion(tmp_path):
+    bodies = [b"[" * 200_000, b'{"choices": ' + b"9" * 5000 + b"}", b"null", b"\xff\xfe"]
+
+    async def answer(call: Call) -> None:
+        await (call.send(200, bodies.pop()) if bodies else canned()(call))
+
+    with serving(answer) as url:
+        ask_teacher(questions(1), ask_of(url), tmp_path / "store.jsonl")
+    assert outcomes(tmp_path / "store.jsonl") == [["no completion"] * 4 + ["answered"]]

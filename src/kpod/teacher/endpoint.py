@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 from openai import AsyncOpenAI
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from kpod.config import AskConfig
 from kpod.errors import ConfigError, TeacherError
 from kpod.teacher.attempts import Attempt, Outcome
+from kpod.teacher.failures import ends_run, outcome_of, retry_after, told
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request, chat_arguments
 
@@ -34,9 +34,6 @@ LONGEST_RETRY_AFTER = 900.0
 """Seconds that an endpoint may ask to wait; a run is stopped instead of sleeping longer."""
 BAD_REQUESTS = 5
 """So many refused requests before any other answer stop the run: all would be."""
-NO_MONEY = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_balance_exhausted"}
-)
 SHORTEST_SECRET = 16
 """Letters of the key from which it is also taken out of answers; servers of one's own are given words like EMPTY."""
 
@@ -75,8 +72,10 @@ class Endpoint:
         self.ask_config = ask
         self._key = api_key(ask)
         url = ask.base_url or os.environ.get("OPENAI_BASE_URL")
-        if url and not url.startswith(("http://", "https://")):
-            raise ConfigError("teacher.ask.base_url (or OPENAI_BASE_URL) must begin with http:// or https://")
+        if url and not _is_url(url):
+            raise ConfigError(
+                "teacher.ask.base_url (or OPENAI_BASE_URL) must be a URL such as http://127.0.0.1:8000/v1"
+            )
 
     def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
         """Ask for every request; each attempt is handed to `keep` as soon as it is made.
@@ -100,6 +99,14 @@ class Endpoint:
                 stopped = thread.submit(run).result()
         if stopped is not None:
             raise stopped
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port above 65535, half an IPv6 address
+        return False
 
 
 class _Session:
@@ -157,14 +164,14 @@ class _Session:
                 await self._rest(pause)
             if self.stopped is not None:  # perhaps during the pause: what is not under way is not begun
                 return
-            attempt, retry_after = await self._ask_once(request)
+            attempt, wanted = await self._ask_once(request)
             await self._keep(attempt)
             if attempt.settled:
                 return
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**repetition) * random.uniform(0.75, 1.25)
-            if retry_after is not None:
-                self._wait_for_all(retry_after)
-                pause = max(pause, retry_after)
+            if wanted is not None:
+                self._wait_for_all(wanted)
+                pause = max(pause, wanted)
             if repetition < self.config.retries:
                 self._spend_repetition(attempt)
                 await self._rest(pause)
@@ -184,8 +191,6 @@ class _Session:
             async with asyncio.timeout(self.config.timeout):  # httpx's own limits never end a slow trickle
                 arguments = chat_arguments(request, self.config)
                 answer = await self.client.chat.completions.with_raw_response.create(**arguments)
-                text = answer.text if len(self.key) < SHORTEST_SECRET else self._scrubbed(answer.text)
-                body = json.loads(text)
         except TimeoutError:
             return failed("timeout", f"no whole answer within {self.config.timeout:g} s"), None
         except openai.APIConnectionError as error:
@@ -194,19 +199,19 @@ class _Session:
             late: Outcome = "timeout" if isinstance(error, openai.APITimeoutError) else "connection lost"
             return failed("no connection" if name.startswith("Connect") else late, str(cause) or name), None
         except openai.APIStatusError as error:
-            return failed(self._outcome_of(error), _message(error)), _retry_after(error)
+            return failed(self._outcome_of(error), told(error)), retry_after(error)
+        try:
+            text = answer.text if len(self.key) < SHORTEST_SECRET else self._scrubbed(answer.text)
+            body = json.loads(text)
         except (ValueError, RecursionError) as error:  # a page of a proxy, or a body that breaks off
             return failed("no completion", f"the answer is no JSON: {error}"), None
         return attempt_of(request.key, body, time.monotonic() - start), None
 
     def _outcome_of(self, error: openai.APIStatusError) -> Outcome:
         """What a status means; raises TeacherError where every other request would fare alike."""
-        refused = isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError)
-        if refused or error.status_code == 402 or error.code in NO_MONEY or error.type in NO_MONEY:
-            raise TeacherError(f"the endpoint refuses the teacher: {self._scrubbed(_message(error))}") from None
-        if error.status_code == 429:
-            return "rate limited"
-        return "server error" if error.status_code >= 500 or error.status_code in (408, 409) else "bad request"
+        if ends_run(error):
+            raise TeacherError(f"the endpoint refuses the teacher: {self._scrubbed(told(error))}") from None
+        return outcome_of(error)
 
     async def _keep(self, attempt: Attempt) -> None:
         """Hand an attempt on; refused requests only once another answer shows that not every one is refused.
@@ -269,22 +274,3 @@ class _Session:
             yield
         finally:
             restore()
-
-
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body
-    inner = body.get("message") if isinstance(body, dict) else None
-    return f"{error.status_code}: {inner if isinstance(inner, str) else error.message}"
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds to wait, as the endpoint says: as milliseconds, seconds, or a date."""
-    headers = error.response.headers
-    told = headers.get("retry-after", "")
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        with contextlib.suppress(ValueError):
-            seconds = float(headers.get(name, "")) / unit
-            return None if math.isnan(seconds) else max(0.0, seconds)
-    with contextlib.suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
-    return None

@@ -13,7 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from kpod.config import AskConfig, PromptConfig, TeacherPromptConfig
 from kpod.data.prompts import completion, question_text
 from kpod.data.reader import read_rationales
-from kpod.errors import ConfigError
+from kpod.errors import ConfigError, DataError
 from kpod.records import Question
 
 Message = Mapping[str, str]
@@ -56,15 +56,17 @@ def requests_for(questions: Sequence[Question], ask: AskConfig, *, hinted: bool 
 
     Raises:
         ConfigError: If a template cannot be filled.
-        DataError: If the file of solved examples is wrong.
+        DataError: If the file of solved examples is wrong, or a question cannot be written in UTF-8.
     """
     prompter = _Prompter(ask.prompt)
     made = []
     for question in questions:
         messages = prompter.messages(question, hinted)
-        made += [
-            Request(_key(ask, messages, sample), question.id, sample, hinted, messages) for sample in range(ask.samples)
-        ]
+        try:
+            keys = [_key(ask, messages, sample) for sample in range(ask.samples)]
+        except UnicodeEncodeError as error:
+            raise DataError(f"question {question.id!r} cannot be sent: {error}") from error
+        made += [Request(key, question.id, sample, hinted, messages) for sample, key in enumerate(keys)]
     return made
 
 
