@@ -355,7 +355,7 @@ def interrupted(proxy: FaultyProxy, after: int, *signals: signal.Signals, wait: 
         time.sleep(wait)
         for number in signals:
             os.kill(os.getpid(), number)
-            time.sleep(0.2)
+            time.sleep(1.0)  # on a busy machine two at once are one
 
     thread = threading.Thread(target=send)
     thread.start()

@@ -252,12 +252,17 @@ class _Session:
     def _finishing_on_signals(self) -> Iterator[None]:
         """While active, the first signal lets what is under way finish; the second does what it always did."""
         loop = asyncio.get_running_loop()
+        heard: list[signal.Signals] = []
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def stop(number: signal.Signals) -> None:
+            heard.append(number)
+            if len(heard) > 1:  # the loop hears of every signal; a handler may sleep as long as the loop does
+                restore()
+                signal.raise_signal(number)
+                return
             log.warning("stopping: waiting for the requests under way, which are paid for; once more to drop them")
             self._stop(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
-            restore()
 
         def restore() -> None:
             for number, handler in before.items():
