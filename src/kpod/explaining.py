@@ -84,7 +84,7 @@ def _report(gathered: Gathered, recipe: Recipe) -> RationaleReport:
     if gathered.asked is not None:
         keys = {request.key for request in gathered.asked.requests if request.hinted}
         hinted = {id_ for id_, place in gathered.places.items() if place.key in keys}
-    judged = [r for r in gathered.found if r.id not in hinted and not _takes_gold(r)]
+    judged = [r for r in gathered.found if r.id not in hinted and r.source not in TRUSTED_SOURCES]
     right = sum(same_answer(reached_answer(r), r.question.answer, r.question.choices) for r in judged)
     return RationaleReport(
         num_found=len(gathered.found),
@@ -98,11 +98,6 @@ def _report(gathered: Gathered, recipe: Recipe) -> RationaleReport:
         steps=histogram(len(split_steps(r.text, recipe.data.step_rule)) for r in gathered.kept),
         asking=_asking(gathered, recipe),
     )
-
-
-def _takes_gold(rationale: Rationale) -> bool:
-    """Whether a rationale was written to the gold answer, which then judges nobody."""
-    return rationale.teacher_answer is None and rationale.source in TRUSTED_SOURCES
 
 
 def _asking(gathered: Gathered, recipe: Recipe) -> Asking | None:

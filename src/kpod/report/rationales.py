@@ -55,7 +55,8 @@ class RationaleReport:
         num_kept: After it.
         dropped: Reason -> how many.
         num_questions: That have a kept rationale.
-        num_judged: Rationales, not hinted ones, whose answer is compared with gold; one that states none is wrong.
+        num_judged: Rationales whose answer is compared with gold, where one that states none is wrong: neither hinted
+            ones nor those that people wrote.
         num_right: Of these.
         interval: Wilson 95 % interval of their share; None where none is judged.
         words: Histogram of the kept rationales' words.
