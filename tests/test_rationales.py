@@ -128,7 +128,7 @@ def test_a_dry_run_asks_nothing_and_rests_on_earlier_answers_where_there_are_any
 
     record(here / "runs" / "teacher.jsonl", {"apples": SAID["apples"]})
     recipe = load_recipe(None, ["--data.train", *COMMAND[1:]])
-    ask = replace(recipe.teacher.ask, concurrency=4, prices=PricesConfig(2, 8))
+    ask = replace(recipe.teacher.ask, concurrency=4, prices=PricesConfig(2.0, 8.0))
     found = estimate_recipe(replace(recipe, teacher=replace(recipe.teacher, ask=ask)))
     assert (found.num_requests, found.num_open, found.num_measured) == (6, 4, 2)
     assert found.completion_tokens == 4 * 10
