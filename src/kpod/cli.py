@@ -178,7 +178,7 @@ def _print_comparison(
         print(write_tables(grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid))
     else:
         print(compare(grid, options.jobs, options.match_tokens))
-    print(f"tables and figures: {grid.folder / 'comparison.md'}, comparison.json")
+    print(f"tables and figures: {grid.folder / 'comparison.md'}, .json and .html")
 
 
 def _report(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
