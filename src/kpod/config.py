@@ -174,6 +174,7 @@ class AskConfig:
         require(bool(self.model.strip()), "teacher.ask.model", self.model, "the teacher's name")
         require(self.temperature >= 0, "teacher.ask.temperature", self.temperature, "at least 0")
         require(self.top_p <= 1, "teacher.ask.top_p", self.top_p, "at most 1")
+        require(all(self.stop), "teacher.ask.stop", self.stop, "texts that are not empty")
         require(self.retries >= 0, "teacher.ask.retries", self.retries, "at least 0")
         require(self.logprobs is None or 0 <= self.logprobs <= 20, "teacher.ask.logprobs", self.logprobs, "0 to 20")
         require("@" not in (self.base_url or ""), "teacher.ask.base_url", "a URL with an @", "without user or password")
