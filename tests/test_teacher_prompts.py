@@ -35,12 +35,13 @@ def test_the_default_asks_for_steps_and_an_answer_sentence():
     assert request.messages == (
         {
             "role": "user",
-            "content": "What is 3 + 4?\n\nLet's think step by step. End with the sentence: Therefore, the answer is X.",
+            "content": "What is 3 + 4?\n\nLet's think step by step. "
+            'End with the words "Therefore, the answer is" and your answer.',
         },
     )
     assert asked(CHOICE) == (
         "Which is red?\nOptions:\n(A) blood\n(B) grass\n\nLet's think step by step. "
-        "End with the sentence: Therefore, the answer is one of the letters A, B."
+        'End with the words "Therefore, the answer is" and your answer, one of the letters A, B.'
     )
 
 
