@@ -145,8 +145,8 @@ def _asking_lines(asking: Asking) -> list[str]:
         tokens += f", and those of {asking.num_uncounted} texts without a count"
     return [
         f"teacher: {asking.model}; answered: {served or 'nobody'}",
-        f"requests: {asking.num_requests} wanted, {asking.num_attempts} sent "
-        f"({asking.num_attempts - asking.num_requests:+d}); answered {asking.outcomes.get('answered', 0)}"
+        f"requests: {asking.num_requests} wanted, {asking.num_attempts} sent, "
+        f"{asking.num_attempts - asking.num_requests} of them repeated; answered {asking.outcomes.get('answered', 0)}"
         + (f"; {failures}" if failures else ""),
         f"{tokens}; {_time(asking.seconds)} of answering",
         f"cost: {'unknown without teacher.ask.prices' if asking.cost is None else f'{asking.cost:.2f}'}",
