@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
 LADDER = [
     {"__main__"},
     {"cli"},
-    {"reporting", "inspection", "annotation", "planning", "comparison", "exporting"},
+    {"command_line"},
+    {"reporting", "inspection", "annotation", "planning", "comparison", "exporting", "explaining"},
     {"pipeline"},
     {"keys"},
     {"methods", "artifacts"},

@@ -15,7 +15,7 @@ from kpod.errors import ConfigError, KpodError
 from kpod.evaluation.accuracy import summarise
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
-from kpod.report.comparisons import ComparedMethod
+from kpod.report.comparisons import ComparedMethod, comparison_markdown, render_comparison
 from tiny_runs import recipe, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -86,18 +86,31 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
             save_evaluation(
                 found.folder.path / evaluation_phase("after", test), predictions, summarise(test, predictions)
             )
-    tables, facts = tabulate(moved)
-    base, kpod = facts["tests"][test]
-    assert base["accuracies"] == (0.0, 0.5)
-    assert kpod["accuracies"] == (0.5, 1.0)
-    assert (base["difference"], kpod["difference"]) == (None, 0.5)
-    assert kpod["p_value"] == 0.5  # two questions, both better: two of four signs are as extreme
+    rows, num_questions = tabulate(moved)[test]
+    tables, (base, kpod) = comparison_markdown(test, rows, "scotd", num_questions), rows
+    assert base.accuracies == (0.0, 0.5)
+    assert kpod.accuracies == (0.5, 1.0)
+    assert (base.difference, kpod.difference) == (None, 0.5)
+    assert kpod.p_value == 0.5  # two questions, both better: two of four signs are as extreme
     assert "| kpod | 75.0 | 35.4 |" in tables
     assert "| scotd | 25.0 | 35.4 |" in tables
     lines = read_jsonl(moved.folder / "kpod-seed0" / "student" / "metrics.jsonl")
-    assert kpod["trained_tokens"][0] == sum(line["trained_tokens"] for line in lines)
-    assert kpod["updates"] == base["updates"]
-    assert kpod["trained_tokens"] < base["trained_tokens"]
+    assert kpod.trained_tokens[0] == sum(line["trained_tokens"] for line in lines)
+    assert kpod.updates == base.updates
+    assert kpod.trained_tokens < base.trained_tokens
+
+
+def test_the_page_draws_each_method_by_steps_and_by_tokens() -> None:
+    row = ComparedMethod("<b>", (0.5, 0.25), (0.2, 0.6), None, None, None, (4, 6), (1000, 3000))
+    page = render_comparison("x", {"t": [row]}, {"<b>": [(2, 100, 0.25), (4, 300, 0.5)], "unwatched": []})
+    assert page.count("<svg") == 2
+    assert 'aria-label="Validation accuracy by trained tokens"' in page
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "<td>5</td>" in page
+    assert "2,000" in page
+    assert "unwatched" not in page
+    assert "<svg" not in render_comparison("x", {"t": [row]}, {"unwatched": []})
 
 
 def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,14 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import kpod
+from kpod.command_line import command_parser, words
 from kpod.errors import ConfigError, DataError, KpodError, TrainingInterruptedError
 from kpod.recipe import load_recipe
 
@@ -19,15 +20,17 @@ if TYPE_CHECKING:  # the work's imports take seconds; a wrong command or recipe 
     from kpod.config import Recipe
     from kpod.pipeline import Pipeline
 
+QUESTION_FILES = {".jsonl", ".csv", ".parquet"}
 Verb = Callable[["Recipe", argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
+    parser = command_parser()
     options, overrides = parser.parse_known_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2"):  # a line per request
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         alone = _check if options.verb == "check" else _apply if getattr(options, "apply", None) else None
         if alone:  # without a recipe, and so without overrides
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"unexpected argument {overrides[0]!r}")
             return alone(options)
         options.overrides = overrides
-        VERBS[options.verb](load_recipe(_recipe_file(options.recipe), overrides), options)
+        VERBS[options.verb](_recipe(options), options)
     except KpodError as error:
         if options.traceback:
             raise
@@ -51,76 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "kpod",
-        description="Keypoint-based progressive chain-of-thought distillation.",
-        epilog="Any recipe key can be set behind a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"kpod {kpod.__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def add(name: str, does: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=does, description=does, allow_abbrev=False)
-        verb.add_argument("--traceback", action="store_true", help="show where an error came from")
-        return verb
-
-    def add_recipe(name: str, does: str) -> argparse.ArgumentParser:
-        verb = add(name, does)
-        verb.add_argument("recipe", type=Path, help="a recipe file, or a run folder")
-        return verb
-
-    add_recipe("run", "every phase in order, skipping what is done, and the report")
-    weigh = add("weigh", "rationales -> the significance weight of every rationale token")
-    what = weigh.add_mutually_exclusive_group(required=True)
-    what.add_argument("recipe", type=Path, nargs="?", help="a recipe file, or a run folder")
-    what.add_argument("--apply", type=Path, metavar="RUN", help="weigh new rationales by what this run has learnt")
-    weigh.add_argument("--input", type=Path, help="with --apply: a rationale file")
-    weigh.add_argument("--output", type=Path, help="with --apply: a JSONL file; goes on where it was stopped")
-    plan = add_recipe("plan", "weights -> step difficulties, clusters and the schedule")
-    plan.add_argument(
-        "--what-if", action="append", default=[], metavar="KEY=VALUE", help="compare with another schedule, untrained"
-    )
-    add_recipe("distill", "schedule -> the student")
-    evaluate = add_recipe("evaluate", "student and questions -> predictions and accuracy")
-    whose = evaluate.add_mutually_exclusive_group()
-    whose.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
-    whose.add_argument("--predictions", type=Path, help="a file of texts from elsewhere, for the first test set")
-    export = add_recipe("export-task", "test sets -> tasks of lm-evaluation-harness, judged by kpod")
-    export.add_argument("--output", type=Path, required=True, help="a folder for YAML, rows and judge")
-    compare = add_recipe("compare", "methods and seeds of one recipe -> tables with intervals, from runs side by side")
-    compare.add_argument("--methods", type=_words, required=True, metavar="A,B", help="rows of METHODS")
-    sweep = add_recipe("sweep", "values of one recipe key -> the same tables")
-    sweep.add_argument("values", metavar="KEY=V1,V2", help="such as schedule.initial_fraction=0.1,0.3,0.5")
-    for grid in (compare, sweep):
-        grid.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2")
-        grid.add_argument("--base", help="what the others are compared with; by default the first")
-        grid.add_argument(
-            "--match-tokens", metavar="NAME", help="the base once more, with as many trained tokens as this"
-        )
-        what = grid.add_mutually_exclusive_group()
-        what.add_argument("--jobs", type=int, default=1, help="runs at a time")
-        what.add_argument("--tables", action="store_true", help="run nothing; tables of the saved predictions")
-    add_recipe("report", "a run folder -> one HTML page")
-    inspect = add_recipe("inspect", "one example as the student sees it at a stage, token by token")
-    inspect.add_argument("--id", required=True, help="the rationale's id")
-    which = inspect.add_mutually_exclusive_group()
-    which.add_argument("--stage", type=int, help="a stage of the schedule")
-    which.add_argument("--given", type=int, help="a number of given steps")
-    check = add("check", "a data or rationale file: everything that is wrong with it, by line and id")
-    check.add_argument("file", type=Path)
-    for column in ("id", "question", "answer", "rationale", "choices"):
-        check.add_argument(f"--{column}", default=column, help=f"name of the {column} column")
-    return parser
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in _words(text)]
+def _recipe(options: argparse.Namespace) -> "Recipe":
+    """The recipe that a command names; of a file of questions to explain, the default one on these questions."""
+    if options.verb == "rationales" and options.recipe.suffix in QUESTION_FILES:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", options.recipe.stem)
+        return load_recipe(None, ["--data.train", str(options.recipe), "--name", name, *options.overrides])
+    return load_recipe(_recipe_file(options.recipe), options.overrides)
 
 
 def _recipe_file(path: Path) -> Path:
@@ -135,6 +74,18 @@ def _run(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
     folder = pipeline.run().folder
     _print_report(pipeline)
     print(f"student: {folder / 'student'}")
+
+
+def _rationales(recipe: "Recipe", options: argparse.Namespace) -> None:
+    from kpod.explaining import estimate_recipe, explain
+    from kpod.report.rationales import estimate_markdown, rationales_markdown
+
+    if options.dry_run:
+        print(estimate_markdown(**asdict(estimate_recipe(recipe, options.retry_failed))))
+        return
+    output = options.output or Path(recipe.runs) / recipe.name / "rationales.jsonl"
+    print(rationales_markdown(explain(recipe, output, options.retry_failed)))
+    print(f"rationales: {output}; what was dropped, and the report, beside it")
 
 
 def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:
@@ -162,8 +113,8 @@ def _apply(options: argparse.Namespace) -> int:
 def _plan(recipe: "Recipe", options: argparse.Namespace) -> None:
     changed = None
     if options.what_if:
-        words = [*options.overrides, *(f"--{change}" for change in options.what_if)]
-        changed = load_recipe(_recipe_file(options.recipe), words)
+        overrides = [*options.overrides, *(f"--{change}" for change in options.what_if)]
+        changed = load_recipe(_recipe_file(options.recipe), overrides)
     from kpod.planning import write_plan
 
     tables, page = write_plan(_pipeline(recipe), changed, ", ".join(options.what_if))
@@ -212,7 +163,7 @@ def _sweep(recipe: "Recipe", options: argparse.Namespace) -> None:
     key, _, values = options.values.partition("=")
     file, last = _recipe_file(options.recipe), key.rpartition(".")[2]
     variants = {
-        f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in _words(values)
+        f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in words(values)
     }
     _print_comparison(variants, recipe, options, f"sweep-{last}")
 
@@ -227,7 +178,7 @@ def _print_comparison(
         print(write_tables(grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid))
     else:
         print(compare(grid, options.jobs, options.match_tokens))
-    print(f"tables and figures: {grid.folder / 'comparison.md'}, comparison.json")
+    print(f"tables and figures: {grid.folder / 'comparison.md'}, .json and .html")
 
 
 def _report(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
@@ -281,6 +232,7 @@ def _check(options: argparse.Namespace) -> int:
 
 VERBS: dict[str, Verb] = {
     "run": _run,
+    "rationales": _rationales,
     "weigh": _weigh,
     "plan": _plan,
     "distill": _distill,

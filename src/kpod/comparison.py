@@ -10,11 +10,12 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from kpod.evaluation.pairing import holm, paired_difference
 from kpod.files import write_text
 from kpod.keys import evaluation_key
 from kpod.pipeline import Pipeline
-from kpod.report.comparisons import ComparedMethod, comparison_markdown
+from kpod.report.comparisons import ComparedMethod, comparison_markdown, render_comparison
 from kpod.training.export import read_record
 from kpod.training.metrics import METRICS, VALIDATION, read_metrics, read_updates
 
@@ -133,14 +134,21 @@ def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
 
 
 def write_tables(grid: Grid) -> str:
-    """Write comparison.md and comparison.json from what the runs have saved, and return the tables.
+    """Write comparison.md, .json and .html from what the runs have saved, and return the tables.
 
     Raises:
         DataError: As `tabulate`.
     """
-    tables, facts = tabulate(grid)
+    tests, curves = tabulate(grid), {name: _mean_curve(map(Pipeline, recipes)) for name, recipes in grid.runs.items()}
+    tables = "\n".join(
+        comparison_markdown(test, rows, grid.base, num_questions) for test, (rows, num_questions) in tests.items()
+    )
+    rows_of = {test: rows for test, (rows, _) in tests.items()}
+    of_runs = {recipe.name: _curve(Pipeline(recipe)) for recipes in grid.runs.values() for recipe in recipes}
+    facts = {"base": grid.base, "tests": {test: [asdict(row) for row in rows] for test, rows in rows_of.items()}}
     write_text(grid.folder / "comparison.md", tables)
-    write_text(grid.folder / "comparison.json", json.dumps(facts, indent=1))
+    write_text(grid.folder / "comparison.json", json.dumps(facts | {"curves": of_runs}, indent=1))
+    write_text(grid.folder / "comparison.html", render_comparison(grid.folder.name, rows_of, curves))
     return tables
 
 
@@ -159,22 +167,19 @@ def is_finished(pipeline: Pipeline) -> bool:
     )
 
 
-def tabulate(grid: Grid) -> tuple[str, dict[str, object]]:
-    """Tables and figures of a finished grid, from its saved predictions.
+def tabulate(grid: Grid) -> dict[str, tuple[list[ComparedMethod], int]]:
+    """Of each test set of a finished grid the methods, from saved predictions, and the number of questions.
 
     Raises:
         DataError: If a run was not evaluated, or two were asked different questions.
     """
     pipelines = {name: [Pipeline(recipe) for recipe in recipes] for name, recipes in grid.runs.items()}
     updates = {name: [_updates(p) for p in of_name] for name, of_name in pipelines.items()}
-    sections, facts = [], {}
+    tables = {}
     for test in grid.recipes[0].data.tests:
         correct = {name: _correct(of_name, test) for name, of_name in pipelines.items()}
-        rows = list(_rows(correct, updates, grid.base))
-        sections.append(comparison_markdown(test, rows, grid.base, correct[grid.base].shape[1]))
-        facts[test] = [asdict(row) for row in rows]
-    curves = {p.recipe.name: _curve(p) for of_name in pipelines.values() for p in of_name}
-    return "\n".join(sections), {"base": grid.base, "tests": facts, "curves": curves}
+        tables[test] = list(_rows(correct, updates, grid.base)), correct[grid.base].shape[1]
+    return tables
 
 
 def _rows(
@@ -227,6 +232,13 @@ def _curve(pipeline: Pipeline) -> list[tuple[int, int, float]]:
         if VALIDATION in line:
             points.append((line["step"], tokens, line[VALIDATION]))
     return points
+
+
+def _mean_curve(pipelines: Iterable[Pipeline]) -> list[tuple[int, int, float]]:
+    """The mean over seeds of their validations, as far as all seeds have come."""
+    curves = [_curve(pipeline) for pipeline in pipelines]
+    means = [[fmean(values) for values in zip(*points, strict=True)] for points in zip(*curves, strict=False)]
+    return [(round(step), round(tokens), accuracy) for step, tokens, accuracy in means]
 
 
 def _in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:

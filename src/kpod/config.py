@@ -88,14 +88,14 @@ class TeacherPromptConfig:
     system: str | None = None
     """The system message; null: none."""
     template: str = (
-        "{{ question }}\n\nLet's think step by step. End with the sentence: Therefore, the answer is "
-        "{{ 'one of the letters ' ~ letters if choices else 'X' }}."
+        '{{ question }}\n\nLet\'s think step by step. End with the words "Therefore, the answer is" and your answer'
+        "{{ ', one of the letters ' ~ letters if choices }}."
     )
     """The user's message. The paper's own is "Q: {{ question }}\\nA: Let's think step by step.", after which many
     teachers state no answer that could be compared with gold."""
     hint: str = (
         "{{ question }}\n\nThe correct answer is {{ answer }}. Write the reasoning that leads to it, step by step, as "
-        "if you did not know it. End with the sentence: Therefore, the answer is {{ answer }}."
+        'if you did not know it. End with the words "Therefore, the answer is {{ answer }}."'
     )
     """The user's message where the teacher has missed a question and is told the answer."""
     examples: str | None = None
@@ -174,6 +174,7 @@ class AskConfig:
         require(bool(self.model.strip()), "teacher.ask.model", self.model, "the teacher's name")
         require(self.temperature >= 0, "teacher.ask.temperature", self.temperature, "at least 0")
         require(self.top_p <= 1, "teacher.ask.top_p", self.top_p, "at most 1")
+        require(all(self.stop), "teacher.ask.stop", self.stop, "texts that are not empty")
         require(self.retries >= 0, "teacher.ask.retries", self.retries, "at least 0")
         require(self.logprobs is None or 0 <= self.logprobs <= 20, "teacher.ask.logprobs", self.logprobs, "0 to 20")
         require("@" not in (self.base_url or ""), "teacher.ask.base_url", "a URL with an @", "without user or password")

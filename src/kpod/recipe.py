@@ -145,6 +145,9 @@ def _decode_config(cls: type[_Config], values: Any, prefix: str) -> _Config:
         decoded["arguments"] = {_check_argument(key): _from_word(value, key) for key, value in others.items()}
     elif others:
         raise _unknown(f"{prefix}{next(iter(others))}")
+    for needed in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if needed.default is needed.default_factory is dataclasses.MISSING and needed.name not in decoded:
+            raise ConfigError(f"{prefix}{needed.name} is missing; {prefix[:-1]} needs it")
     return cls(**decoded)
 
 

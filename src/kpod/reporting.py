@@ -71,7 +71,13 @@ def accuracies(pipeline: Pipeline) -> tuple[tuple[Accuracy | None, Accuracy], ..
 def provenance(pipeline: Pipeline) -> dict[str, str]:
     """Versions, seed and hashes: what must be equal for a number to be comparable."""
     versions = {package: version(package) for package in PACKAGES}
-    facts = {"student": pipeline.recipe.student, "seed": str(pipeline.recipe.seed), "python": platform.python_version()}
+    recipe, written_by = pipeline.recipe, Counter(rationale.source for rationale in pipeline.sources[0])
+    facts = {
+        "student": recipe.student,
+        "rationales by": ", ".join(f"{source} ({number})" for source, number in written_by.most_common()),
+        "seed": str(recipe.seed),
+        "python": platform.python_version(),
+    }
     return facts | versions | {f"hash of {phase}": key for phase, key in pipeline.keys.items()}
 
 

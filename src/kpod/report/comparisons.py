@@ -1,9 +1,10 @@
-"""Tables of a comparison, in the shape of the paper's: methods by test sets, over seeds."""
+"""Tables and curves of a comparison, in the shape of the paper's: methods by test sets, over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from kpod.report.page import environment
 from kpod.report.tables import visible
 
 
@@ -61,6 +62,42 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
         cells += [f"{fmean(row.updates):.0f}", f"{fmean(row.trained_tokens):.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def render_comparison(
+    title: str,
+    tests: Mapping[str, Sequence[ComparedMethod]],
+    curves: Mapping[str, Sequence[tuple[int, int, float]]],
+) -> str:
+    """A comparison as one HTML page, with no script and nothing to load: its tables, and its validation curves twice.
+
+    Args:
+        title: The page's.
+        tests: Test set -> its methods.
+        curves: Method -> optimiser steps, trained tokens and validation accuracy, mean over seeds; those without a
+            validation are left out.
+
+    Returns:
+        A whole HTML document, to be written as UTF-8.
+    """
+    drawn = {name: points for name, points in curves.items() if points}
+    numbered = {str(number): points for number, points in enumerate(drawn.values(), start=1)}
+    figures = []
+    if drawn:
+        from kpod.report.figures import curves_figure  # matplotlib takes a second
+
+        by_step = {
+            label: [(float(step), accuracy) for step, _, accuracy in points] for label, points in numbered.items()
+        }
+        by_token = {
+            label: [(float(tokens), accuracy) for _, tokens, accuracy in points] for label, points in numbered.items()
+        }
+        figures = [
+            curves_figure(by_step, "optimiser steps", "by-step"),
+            curves_figure(by_token, "trained tokens", "by-token"),
+        ]
+    template = environment().get_template("comparison.html.jinja")
+    return template.render(title=title, tests=tests, names=list(drawn), figures=figures)
 
 
 def _percent(interval: tuple[float, float], sign: str = "") -> str:

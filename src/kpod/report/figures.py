@@ -6,7 +6,7 @@ The same numbers give the same bytes. A figure holds no text of the user's, so n
 import re
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
-from itertools import groupby
+from itertools import cycle, groupby
 from typing import Any
 
 import matplotlib.style
@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from kpod.records import Schedule, StageRecord
@@ -24,7 +24,9 @@ MAX_SHOWN_STEPS = 7
 SMOOTHED_PART = 40
 
 # matplotlib writes these colours and `_svg` replaces them by the page's variables: one drawing for light and dark.
-COLOURS = {name: f"#0102{index:02x}" for index, name in enumerate(("muted", "line", "accent", "soft", "band"))}
+COLOURS = {
+    name: f"#0102{index:02x}" for index, name in enumerate(("muted", "line", "accent", "soft", "band", "good", "bad"))
+}
 SEQUENCE = {f"step-{index}": f"#0103{index:02x}" for index in range(MAX_SHOWN_STEPS + 1)}
 
 STYLE: Mapping[str, Any] = {
@@ -144,6 +146,32 @@ def loss_figure(loss_curve: Sequence[LossPoint]) -> Markup:
         axes.text(0, 1.09, "stage t", transform=axes.transAxes, ha="left", va="bottom")
 
     return _svg("loss", "Training loss by optimiser step, stage by stage", paint, width=9.6, height=3.4)
+
+
+LINES = [(colour, dash) for dash in ("-", "--", ":") for colour in ("accent", "good", "bad", "muted")]
+"""What tells curves from one another; beyond a dozen they repeat."""
+
+
+def curves_figure(curves: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, name: str) -> Markup:
+    """Accuracy on the validation questions against what training has spent.
+
+    Args:
+        curves: Numbers or short labels -> points of x and accuracy (0 to 1); none is empty.
+        xlabel: What x is.
+        name: What the figure's ids start with.
+    """
+
+    def paint(axes: Axes) -> None:
+        for (label, points), (colour, dash) in zip(curves.items(), cycle(LINES), strict=False):
+            x, accuracies = zip(*points, strict=True)
+            axes.plot(x, accuracies, dash, color=COLOURS[colour], lw=1.8, marker="o", ms=3, label=label)
+        axes.set(xlabel=xlabel, ylabel="accuracy")
+        axes.set_xlim(left=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_formatter(THOUSANDS)
+        _legend_above(axes, ncols=6, title=None)
+
+    return _svg(name, f"Validation accuracy by {xlabel}", paint)
 
 
 def running_mean(values: NDArray[np.floating[Any]], window: int) -> NDArray[np.float64]:

@@ -139,7 +139,7 @@ def render_html(report: Report) -> str:
         True
     """
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             report=report,
@@ -165,12 +165,12 @@ def render_schedules(title: str, schedules: Mapping[str, Schedule], num_steps: S
         (name, schedule, _schedule_figures(schedule, num_steps, f"-{number}"))
         for number, (name, schedule) in enumerate(schedules.items())
     ]
-    return _environment().get_template("plan.html.jinja").render(title=title, parts=parts, num_steps=num_steps)
+    return environment().get_template("plan.html.jinja").render(title=title, parts=parts, num_steps=num_steps)
 
 
 @cache
-def _environment() -> Environment:
-    """Of all templates: whatever they print is escaped, and a name they do not know is an error."""
+def environment() -> Environment:
+    """Of all pages' templates: whatever they print is escaped, and a name they do not know is an error."""
     environment = Environment(
         loader=PackageLoader("kpod", "report"),
         autoescape=True,

@@ -91,13 +91,18 @@ class Attempt:
         """What `row` gave.
 
         Raises:
-            KeyError, TypeError: If it is no attempt's row.
+            KeyError, TypeError, ValueError: If it is no attempt's row.
         """
         values = dict(row)
-        if values["outcome"] not in get_args(Outcome) or not isinstance(values["key"], str):
+        if values["outcome"] not in get_args(Outcome):
             raise TypeError(f"outcome {values['outcome']!r}")
+        for name in ("key", "text", "reasoning", "detail"):
+            if not isinstance(values.get(name, ""), str):
+                raise TypeError(f"{name} {values[name]!r}")
         if (logprobs := values.get("logprobs")) is not None:
             values["logprobs"] = tuple(
-                TokenLogprob((token["span"][0], token["span"][1]), token["logprob"], token["top"]) for token in logprobs
+                TokenLogprob((start, stop), token["logprob"], token["top"])
+                for token in logprobs
+                for start, stop in [token["span"]]
             )
         return cls(**values)

@@ -8,20 +8,23 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import openai
 from openai import OpenAI
+from openai.pagination import SyncCursorPage
+from openai.types import Batch, FileObject
 
 from kpod.config import AskConfig
 from kpod.errors import TeacherError
 from kpod.files import whole_lines, write_text
-from kpod.teacher.attempts import Attempt
+from kpod.teacher.attempts import Attempt, Outcome
 from kpod.teacher.endpoint import api_key
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request, chat_arguments
+from kpod.teacher.store import attempts_by_key
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +50,17 @@ class BatchApi:
         self.config = ask
         self._key = api_key(ask)
         self.client = OpenAI(api_key=self._key, base_url=ask.base_url, max_retries=ask.retries, timeout=ask.timeout)
+        self.store = store
         self.orders = store.with_name(f"{store.name}.batches.jsonl")
 
     def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
         """Fetch what earlier runs ordered, order what is missing, and wait for it.
 
+        A batch that answers one of the requests is read to its end: what it says of others, that another recipe ordered
+        for the same store, is paid for and kept too. The other batches are left to those who wait for them.
+
         Raises:
-            TeacherError: If the API refuses a file or a batch, or a batch ends as failed.
+            TeacherError: If the API refuses a file or a batch, sends something else, or a batch ends as failed.
         """
         wanted = {request.key: request for request in requests}
         with self.client:
@@ -64,11 +71,12 @@ class BatchApi:
                 for start in range(0, len(missing), REQUESTS_PER_BATCH):
                     part = missing[start : start + REQUESTS_PER_BATCH]
                     ordered[self._order(part)] = {request.key for request in part}
-                for number, (batch, keys) in enumerate(ordered.items(), start=1):
-                    log.info("batch %d of %d: %s, %d requests", number, len(ordered), batch, len(keys))
-                    self._fetch(batch, keys & wanted.keys(), keep)
-            except openai.OpenAIError as error:
-                raise TeacherError(f"the Batch API: {str(error).replace(self._key, '***')}") from None
+                concerned = {batch: keys for batch, keys in ordered.items() if keys & wanted.keys()}
+                for number, (batch, keys) in enumerate(concerned.items(), start=1):
+                    log.info("batch %d of %d: %s, %d requests", number, len(concerned), batch, len(keys))
+                    self._fetch(batch, keys, keep)
+            except (openai.OpenAIError, json.JSONDecodeError) as error:  # broken JSON reaches us as it is
+                raise TeacherError(f"the Batch API: {self._scrubbed(str(error))}; see {self.orders}") from None
 
     def _order(self, requests: Sequence[Request]) -> str:
         """Order a batch; returns its id. Its order is on the disk before it is sent."""
@@ -80,12 +88,16 @@ class BatchApi:
             for r in requests
         )
         file = self.client.files.create(file=("requests.jsonl", lines.encode()), purpose="batch")
+        if not isinstance(file, FileObject):
+            raise self._no_answer(file)
         batch = self.client.with_options(max_retries=0).batches.create(  # a repetition might order it twice
             input_file_id=file.id,
             endpoint=ENDPOINT,
             completion_window="24h",
             metadata={MARK: str(order["order"])},
         )
+        if not isinstance(batch, Batch):
+            raise self._no_answer(batch)
         self._write({"order": order["order"], "batch": batch.id})
         return batch.id
 
@@ -103,29 +115,30 @@ class BatchApi:
                 read.add(row["read"])
         lost = keys.keys() - batches.keys()
         if lost:  # killed between ordering and writing the batch's id down
-            for batch in self.client.batches.list():
+            for batch in self._batches():
                 order = (batch.metadata or {}).get(MARK)
                 if order in lost:
                     batches[order] = batch.id
                     self._write({"order": order, "batch": batch.id})
         yield from ((batch, keys[order]) for order, batch in batches.items() if batch not in read)
 
+    def _batches(self) -> SyncCursorPage[Batch]:
+        try:
+            return self.client.batches.list(limit=100)
+        except AttributeError:  # the client's own way of not understanding a proxy's page
+            raise self._no_answer("a list of batches that is none") from None
+
     def _fetch(self, batch_id: str, keys: set[str], keep: Callable[[Attempt], None]) -> None:
-        """Wait for a batch and keep what it says of these requests; those it says nothing of stay unanswered."""
-        while (batch := self.client.batches.retrieve(batch_id)).status not in ENDED:
-            counts = batch.request_counts
-            log.info(
-                "batch %s: %s, %s of %s", batch_id, batch.status, counts and counts.completed, counts and counts.total
-            )
-            time.sleep(self.config.poll_seconds)
+        """Wait for a batch and keep what it says of its requests; those it says nothing of stay unanswered."""
+        batch = self._ended(batch_id)
+        recorded = attempts_by_key(self.store)  # a run that was killed while it read the batch has kept some of it
         told: set[str] = set()
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for line in self.client.files.content(file_id).text.splitlines():
-                if line.strip():
-                    attempt = self._attempt(json.loads(line))
-                    if attempt.key in keys - told:
+            for attempt in self._attempts(file_id):
+                if attempt.key in keys - told:
+                    told.add(attempt.key)
+                    if attempt not in recorded.get(attempt.key, ()):
                         keep(attempt)
-                        told.add(attempt.key)
         self._write({"read": batch_id})
         if len(told) < len(keys):
             log.warning(
@@ -133,20 +146,61 @@ class BatchApi:
             )
         if batch.status == "failed" and not told:
             errors = "; ".join(e.message or "" for e in (batch.errors and batch.errors.data) or ())
-            raise TeacherError(f"batch {batch_id} failed: {errors or 'no reason was given'}")
+            raise TeacherError(f"batch {batch_id} failed: {self._scrubbed(errors) or 'no reason was given'}")
 
-    def _attempt(self, row: Any) -> Attempt:
+    def _ended(self, batch_id: str) -> Batch:
+        """Wait for the end of a batch."""
+        while True:
+            batch = self.client.batches.retrieve(batch_id)
+            if not isinstance(batch, Batch):
+                raise self._no_answer(batch)
+            if batch.status in ENDED:
+                return batch
+            done, total = (c := batch.request_counts) and c.completed, c and c.total
+            log.info("batch %s: %s, %s of %s", batch_id, batch.status, done, total)
+            time.sleep(self.config.poll_seconds)
+
+    def _attempts(self, file_id: str) -> Iterator[Attempt]:
+        """What an output or error file says; a line that is none is skipped, and its request stays unanswered."""
+        for line in self.client.files.content(file_id).content.split(b"\n"):  # JSON may hold other line ends in a text
+            try:
+                row = json.loads(line) if line.strip() else None
+            except ValueError:
+                log.warning("file %s of the Batch API: a line is no JSON", file_id)
+                continue
+            if isinstance(row, Mapping):
+                yield self._attempt(row)
+
+    def _attempt(self, row: Mapping[str, Any]) -> Attempt:
         """A line of an output or error file."""
-        key, response, error = str(row.get("custom_id")), row.get("response") or {}, row.get("error")
-        body = response.get("body")
-        if response.get("status_code") == 200:
+        key, response = str(row.get("custom_id")), _mapping(row.get("response"))
+        status, body = response.get("status_code"), response.get("body")
+        if status == 200:
             return attempt_of(key, body)
-        status = response.get("status_code") or 0
-        inner = error or (body or {}).get("error") or {}
-        detail = f"{status or ''} {inner.get('message') or inner.get('code') or 'no reason was given'}".strip()
-        return Attempt(key, "bad request" if 400 <= status < 500 and status != 429 else "server error", detail=detail)
+        error = row.get("error") or _mapping(body).get("error") or {}
+        told = error if isinstance(error, str) else _mapping(error).get("message") or _mapping(error).get("code")
+        detail = self._scrubbed(f"{status or ''} {told or 'no reason was given'}".strip())[:500]
+        return Attempt(key, _outcome_of(status), detail=detail)
+
+    def _scrubbed(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key != "none" else text
+
+    def _no_answer(self, given: object) -> TeacherError:
+        return TeacherError(f"the Batch API sent {self._scrubbed(str(given))[:200]!r}; see {self.orders}")
 
     def _write(self, row: dict[str, Any]) -> None:
         """Add a line to the orders; it is on the disk when this returns."""
         lines = whole_lines(self.orders) if self.orders.exists() else []
         write_text(self.orders, "".join(f"{line}\n" for line in [*lines, json.dumps(row)]))
+
+
+def _outcome_of(status: object) -> Outcome:
+    """What a failed line means; a refused key or model is mended elsewhere, so that its requests stay open."""
+    if status == 429:
+        return "rate limited"
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (401, 403, 404, 408, 409)
+    return "bad request" if refused else "server error"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

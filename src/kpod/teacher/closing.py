@@ -2,22 +2,32 @@
 
 import re
 
-from kpod.data.answers import ANCHOR
+from kpod.data.answers import ANCHOR, LONGEST_STATEMENT
+from kpod.records import Span
 from kpod.steps import split_steps
 
 _LEAD_IN = re.compile(
     r"(?:[\s,;:*_#$\\({\[-]|\b(?:so|therefore|thus|hence|and|then|finally|which means|this means|in conclusion|that|we"
-    r"|the|our|my|your|final|correct|right|best|get|have|conclude)\b)*\Z",
+    r"|the|our|my|your|final|correct|right|best|get|have|conclude|can|now|know|see|say|it follows)\b)*\Z",
     re.IGNORECASE,
 )
+_LONGEST_LEAD_IN = 200
+_SUPPOSED = re.compile(
+    r"\b(?:if|since|because|when|whether|unless|once|to (?:find|get|calculate|obtain|reach))\s+(?:\w+\s+){0,3}\Z",
+    re.IGNORECASE,
+)
+_REASONED = re.compile(r"\b(?:because|since)\s+\w|\d[\s)%]{0,3}[-+*/×÷−][\s($]{0,3}\d[^=\n]{0,80}=", re.IGNORECASE)
+_NOTHING_MORE = re.compile(r"[\s:*_$\\(\[]*\Z")
 _WORD = re.compile(r"\w")
+_EDGE = " \t\r\n,;:*_#$\\({[-"
 
 
 def strip_closing(text: str) -> str:
     """A rationale without the sentence, or the clause, at its end that states the answer.
 
     Only the last step is looked at, again and again: an answer that is stated before further reasoning stays where it
-    is. Empty where the text does nothing but state an answer.
+    is. So does one whose sentence is a step itself: "the answer is 3 + 4 = 7", "the answer is B because ...", "if the
+    answer is 7, then ...". Empty where the text does nothing but state an answer.
 
     Args:
         text: What a teacher wrote.
@@ -28,23 +38,48 @@ def strip_closing(text: str) -> str:
         >>> strip_closing("Since 3 + 4 = 7, the answer is 7."), strip_closing("#### 7")
         ('Since 3 + 4 = 7', '')
     """
-    text = text.strip()
-    while text:
-        start = split_steps(text)[-1][0]
-        stated = ANCHOR.search(text, start)
-        if stated is None:
-            return text
-        before = text[start : stated.start()]
-        reasoning = before[: _lead_in(before)].rstrip(" \t\r\n,;:*_#$\\({[-")
-        if stated["boxed"] and _WORD.search(reasoning):
-            return text  # "The total is \boxed{7}": the sentence is needed
-        text = (text[:start] + (reasoning if _WORD.search(reasoning) else "")).rstrip()
-        if _WORD.search(reasoning):
-            return text
+    text, longer = text.strip(), ""
+    while text and text != longer:  # a shorter text may be split into other steps
+        text, longer = _shortened(text), text
     return text
 
 
-def _lead_in(before: str) -> int:
-    """Where the words begin that only introduce the answer."""
-    match = _LEAD_IN.search(before)
-    return match.start() if match else len(before)
+def _shortened(text: str) -> str:
+    """The text without the statements that its last steps make."""
+    for start, stop in reversed(_steps(text)):
+        kept = _kept_of(text, start, stop)
+        if _WORD.search(text, start, kept):
+            return text[:kept].rstrip()
+    return ""
+
+
+def _steps(text: str) -> list[Span]:
+    """The steps of a text; "the answer is:" and the answer below it are one."""
+    steps = split_steps(text)
+    if len(steps) > 1 and steps[-1][1] - steps[-1][0] <= LONGEST_STATEMENT:
+        (start, middle), (_, stop) = steps[-2:]
+        if any(_NOTHING_MORE.match(text, match.end(), middle) for match in _last_statements(text, start, middle)):
+            return [*steps[:-2], (start, stop)]
+    return steps
+
+
+def _last_statements(text: str, start: int, stop: int) -> list[re.Match[str]]:
+    return list(ANCHOR.finditer(text, start, stop))[-1:]
+
+
+def _kept_of(text: str, start: int, stop: int) -> int:
+    """Where a step ends without the statements at its end."""
+    anchors = list(ANCHOR.finditer(text, start, stop))
+    for position, stated in reversed(list(enumerate(anchors))):
+        if stated["boxed"] and any(not earlier["boxed"] for earlier in anchors[max(0, position - 1) : position]):
+            continue  # "the answer is $\\boxed{7}$" is one statement
+        tail = max(start, stated.start() - _LONGEST_LEAD_IN)
+        before, limit = text[tail : stated.start()], min(stop, stated.end() + LONGEST_STATEMENT)
+        if _SUPPOSED.search(before) or _REASONED.search(text, stated.end(), limit):
+            return stop
+        lead_in = _LEAD_IN.search(before)
+        kept = tail + len(before[: lead_in.start() if lead_in else None].rstrip(_EDGE))
+        if stated["boxed"] and _WORD.search(text, start, kept):
+            return stop  # "The total is \\boxed{7}": the sentence is needed
+        stop = kept
+    return stop

@@ -84,7 +84,7 @@ def _gold(rationales: Sequence[Rationale]) -> list[Rationale | str]:
 
 def _reason_to_drop(rationale: Rationale) -> str | None:
     gold, choices = rationale.question.answer, rationale.question.choices
-    if rationale.teacher_answer is None and rationale.source in TRUSTED_SOURCES:
+    if _is_trusted(rationale):
         return None
     reached = reached_answer(rationale)
     if reached is None:
@@ -92,12 +92,16 @@ def _reason_to_drop(rationale: Rationale) -> str | None:
     return None if same_answer(reached, gold, choices) else "wrong answer"
 
 
+def _is_trusted(rationale: Rationale) -> bool:
+    return rationale.teacher_answer is None and rationale.source in TRUSTED_SOURCES
+
+
 def _vote(rationales: Sequence[Rationale]) -> list[Rationale | str]:
     """Keep what reaches the answer that more rationales of its question reach than any other."""
     votes: dict[str, Counter[str]] = {}
     answers = []
     for rationale in rationales:
-        reached = reached_answer(rationale)
+        reached = rationale.question.answer if _is_trusted(rationale) else reached_answer(rationale)
         choices = rationale.question.choices
         answer = None if reached is None else normalise_answer(reached, choices)
         answer = answer if choices is None or answer in choices else None

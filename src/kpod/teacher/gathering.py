@@ -1,7 +1,7 @@
 """Algorithm 1, line 1: the rationales to train on, recorded or asked for, and why others are not."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kpod.config import AskConfig, DataConfig, TeacherConfig
@@ -19,16 +19,18 @@ class Gathered:
     """The rationales of a recipe.
 
     Attributes:
+        found: All, before the filter.
         kept: What is trained on.
         dropped: What is not, with reasons.
-        asked: What the teacher said, and `found` what rationales that made; None where nobody was asked.
-        found: All rationales before the filter, with their places in the store.
+        asked: What the teacher said; None where nobody was asked.
+        places: Rationale id -> where it stands in the store; empty where nobody was asked.
     """
 
+    found: list[Rationale]
     kept: list[Rationale]
     dropped: list[Dropped]
     asked: Asked | None = None
-    found: Sequence[Explained] = ()
+    places: Mapping[str, Explained] = field(default_factory=dict)
 
 
 def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed: bool = False) -> Gathered:
@@ -45,13 +47,15 @@ def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed
         TeacherError: If the teacher cannot be asked, or leaves requests open.
     """
     if teacher.ask is None:
-        read, fallen = load_rationales(data, teacher)
-        gathered = Gathered(*_filtered(read, fallen, teacher))
+        found, fallen = load_rationales(data, teacher)
+        gathered = Gathered(found, *_filtered(found, fallen, teacher))
     else:
         store = store_of(teacher.ask, runs)
         asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed)
-        found, fallen = explanations(asked, teacher.ask)
-        gathered = Gathered(*_filtered([e.rationale for e in found], fallen, teacher), asked, tuple(found))
+        explained, fallen = explanations(asked, teacher.ask)
+        places = {place.rationale.id: place for place in explained}
+        found = [place.rationale for place in explained]
+        gathered = Gathered(found, *_filtered(found, fallen, teacher), asked, places)
     if not gathered.kept:
         raise DataError(f"no rationale of {len(gathered.dropped)} reaches its gold answer; see teacher.filter")
     return gathered

@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+from jinja2 import TemplateError
 from tqdm import tqdm
 
 from kpod.config import AskConfig
+from kpod.errors import ConfigError
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.encoding import chat_ids
 from kpod.lm.models import LanguageModel, load_model
@@ -21,8 +24,6 @@ class LocalModel:
     Args:
         ask: The model, and how it is sampled from.
 
-    Raises:
-        ConfigError: If the model cannot be loaded.
     """
 
     def __init__(self, ask: AskConfig) -> None:
@@ -31,10 +32,17 @@ class LocalModel:
     def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
         """Write a text for every request, requests of like length together; a batch is kept when it is written.
 
-        A prompt that leaves too little room in the model's context is a `bad request`. Texts of a batch are drawn
-        together, so that a run that was interrupted goes on with other draws.
+        A prompt that leaves too little room in the model's context is a `bad request`, and a model that writes nothing
+        has `refused`: it would do so again. Texts of a batch are drawn together, so that a run that was interrupted
+        goes on with other draws.
+
+        Raises:
+            ConfigError: If the model cannot be loaded, is none that continues a text, or its chat template refuses the
+                messages.
         """
-        lm = load_model(self.config.model, self.config.precision)
+        if not requests:
+            return
+        lm = self._loaded()
         by_length = sorted(requests, key=lambda r: -sum(len(message["content"]) for message in r.messages))
         size = self.config.batch_size
         batches = [by_length[start : start + size] for start in range(0, len(by_length), size)]
@@ -47,6 +55,15 @@ class LocalModel:
                 for attempt in self._write(lm, batch, prompts):
                     keep(attempt)
                 bar.update(len(batch))
+
+    def _loaded(self) -> LanguageModel:
+        try:
+            lm = load_model(self.config.model, self.config.precision)
+        except ConfigError as error:
+            raise ConfigError(f"teacher.ask.model: {error}") from error
+        if lm.encoder_decoder:
+            raise ConfigError(f"teacher.ask.model: {self.config.model!r} is an encoder-decoder; name a causal model")
+        return lm
 
     def _write(self, lm: LanguageModel, batch: Sequence[Request], prompts: Sequence[list[int]]) -> list[Attempt]:
         limit, start = self.config.max_tokens, time.monotonic()
@@ -78,11 +95,15 @@ class LocalModel:
             ],
             "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(written.token_ids)},
         }
-        return attempt_of(request.key, body, seconds)
+        attempt = attempt_of(request.key, body, seconds)
+        return replace(attempt, outcome="refused", detail="wrote nothing") if attempt.outcome == "empty" else attempt
 
 
 def _tokenise(lm: LanguageModel, batch: Sequence[Request]) -> list[list[int]]:
-    return [chat_ids(lm, request.messages) for request in batch]
+    try:
+        return [chat_ids(lm, request.messages) for request in batch]
+    except TemplateError as error:  # some templates know no system role
+        raise ConfigError(f"teacher.ask.prompt: the model's chat template refuses the messages: {error}") from error
 
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:

@@ -1,22 +1,37 @@
 """Read an endpoint's answer, which may be anything: a completion, a proxy's page, half a text, nothing."""
 
+import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kpod.records import Span
 from kpod.teacher.attempts import Attempt, Outcome, TokenLogprob
 
-_THOUGHT = re.compile(r"\A\s*(?:<think(?:ing)?>)?(?P<thought>.*)</think(?:ing)?>", re.DOTALL)
-_OPEN_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>")
+_CLOSE_THOUGHT = re.compile(r"</think(?:ing)?>")
+_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>")
 
 FAILED_FINISHES: Mapping[str, Outcome] = {
     "length": "truncated",
     "max_tokens": "truncated",
+    "model_length": "truncated",
+    "model_context_window_exceeded": "truncated",
     "content_filter": "filtered",
     "safety": "filtered",
+    "recitation": "filtered",
+    "sensitive": "filtered",
+    "refusal": "refused",
+    "error": "server error",
+    "abort": "server error",
+    "network_error": "server error",
+    "insufficient_system_resource": "server error",
 }
 """Reasons to stop that leave no whole text."""
+IMPOSSIBLE = -9999.0
+"""The least log-probability that is told."""
+_SHOW = reprlib.Repr()
+_SHOW.maxstring = _SHOW.maxother = 200
 
 
 def attempt_of(key: str, body: object, seconds: float = 0.0) -> Attempt:
@@ -41,27 +56,31 @@ def attempt_of(key: str, body: object, seconds: float = 0.0) -> Attempt:
     message = choice.get("message") if choice else None
     if not isinstance(body, Mapping) or choice is None or not isinstance(message, Mapping):
         return Attempt(key, "no completion", seconds=seconds, detail=_shown(body))
-    written, refusal, finish = _text(message.get("content")), _text(message.get("refusal")), choice.get("finish_reason")
+    written, refusal = _text(message.get("content")), _text(message.get("refusal"))
+    finish = _text(choice.get("finish_reason"))
     thought, text = _without_thought(written)
     told = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
-    outcome: Outcome = FAILED_FINISHES.get(str(finish).lower(), "answered")
+    told = told or _text(message.get("content"), "thinking")
+    # Gemini's endpoint names the filter behind a colon
+    outcome: Outcome = FAILED_FINISHES.get(finish.lower().partition(":")[0], "answered")
     if outcome == "answered" and refusal and not text.strip():
         outcome = "refused"
     elif outcome == "answered" and not text.strip():
         outcome = "empty"
     usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else {}
+    said = outcome in ("answered", "truncated")
     return Attempt(
         key,
         outcome,
-        text=text,
+        text=text if said else "",
         reasoning=told or thought,
-        finish_reason=None if finish is None else str(finish),
+        finish_reason=finish or None,
         model=_text(body.get("model")) or None,
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         seconds=round(seconds, 3),
         detail=refusal,
-        logprobs=_logprobs(choice.get("logprobs"), written, len(written) - len(text)),
+        logprobs=_logprobs(choice.get("logprobs"), written, len(written) - len(text)) if said else None,
     )
 
 
@@ -73,10 +92,12 @@ def _first_choice(body: object) -> Mapping[str, Any] | None:
 
 def _without_thought(written: str) -> tuple[str, str]:
     """What stands in a <think> block, which a template may have opened or a limit left open, and what follows it."""
-    closed = _THOUGHT.match(written)
-    if closed:
-        return closed["thought"].strip(), written[closed.end() :].lstrip()
-    return (_OPEN_THOUGHT.sub("", written).strip(), "") if _OPEN_THOUGHT.match(written) else ("", written)
+    closed = [*_CLOSE_THOUGHT.finditer(written)][-1:]
+    opened = _OPEN_THOUGHT.match(written, len(written) - len(written.lstrip()))
+    if not (closed or opened):
+        return "", written
+    stop, start = (closed[0].start(), closed[0].end()) if closed else (len(written), len(written))
+    return written[opened.end() if opened else 0 : stop].strip(), written[start:].lstrip()
 
 
 def _logprobs(given: object, written: str, offset: int) -> tuple[TokenLogprob, ...] | None:
@@ -88,21 +109,30 @@ def _logprobs(given: object, written: str, offset: int) -> tuple[TokenLogprob, .
         spans = _spans([_bytes(token) for token in tokens], written)
         read = [
             TokenLogprob(
-                (start - offset, stop - offset),
-                min(float(token["logprob"]), 0.0),
-                {str(other["token"]): float(other["logprob"]) for other in token.get("top_logprobs") or ()},
+                (max(start - offset, 0), stop - offset),
+                _logprob(token["logprob"]),
+                {str(other["token"]): _logprob(other["logprob"]) for other in token.get("top_logprobs") or ()},
             )
             for token, (start, stop) in zip(tokens, spans or (), strict=True)
-            if start >= offset
+            if start >= offset or stop > offset  # the last token of a thought may hold the text's first characters
         ]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     return tuple(read)
 
 
+def _logprob(value: Any) -> float:
+    """At most 0, and finite: some servers write -9999 for what is impossible, others null or -Infinity."""
+    number = IMPOSSIBLE if value is None else float(value)
+    if math.isnan(number):
+        raise ValueError("no log-probability")
+    return min(max(number, IMPOSSIBLE), 0.0)
+
+
 def _bytes(token: Mapping[str, Any]) -> bytes:
     """A token as bytes: tokens may be parts of a character, whose text is then no part of the whole text."""
-    return bytes(token["bytes"]) if token.get("bytes") is not None else str(token["token"]).encode()
+    raw = token.get("bytes")
+    return bytes(raw) if isinstance(raw, list) else str(token["token"]).encode()
 
 
 def _spans(tokens: Sequence[bytes], written: str) -> list[Span] | None:
@@ -125,8 +155,13 @@ def _spans(tokens: Sequence[bytes], written: str) -> list[Span] | None:
     return [*spans, *[(len(written), len(written))] * (len(tokens) - len(stops))]
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _text(value: object, kind: str = "text") -> str:
+    """A text, also one in parts (`[{"type": "text", "text": ...}]`), of which those of a kind are joined."""
+    if isinstance(value, str):
+        return value if kind == "text" else ""
+    parts = value if isinstance(value, list) else []
+    inner = [part.get(kind) for part in parts if isinstance(part, Mapping)]
+    return "".join(part if isinstance(part, str) else _text(part) for part in inner)
 
 
 def _count(usage: object, name: str) -> int | None:
@@ -135,4 +170,4 @@ def _count(usage: object, name: str) -> int | None:
 
 
 def _shown(body: object) -> str:
-    return f"the endpoint sent no completion but {str(body)[:200]!r}"
+    return f"the endpoint sent no completion but {_SHOW.repr(body)[:200]}"

@@ -88,13 +88,17 @@ def chat_arguments(request: Request, ask: AskConfig) -> dict[str, Any]:
 
 
 def _key(ask: AskConfig, messages: Sequence[Message], sample: int) -> str:
-    how = [ask.temperature, ask.top_p, ask.max_tokens, list(ask.stop), ask.logprobs]
+    how = [float(ask.temperature), float(ask.top_p), ask.max_tokens, list(ask.stop), ask.logprobs]
     text = json.dumps([ask.model, how, messages, sample], ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 class _Prompter:
-    """Fills the templates: the sandbox lets a template neither change anything nor reach outside its variables."""
+    """Fills the templates.
+
+    The sandbox lets a template neither change anything nor reach outside its variables, and a range in it is short. It
+    does not bound time or memory otherwise: a recipe's author can waste both.
+    """
 
     def __init__(self, prompt: TeacherPromptConfig) -> None:
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -102,11 +106,13 @@ class _Prompter:
         for name in ("template", "hint"):
             try:
                 self.templates[name] = environment.from_string(getattr(prompt, name))
-            except TemplateError as error:
+            except (TemplateError, RecursionError) as error:
                 raise ConfigError(f"teacher.ask.prompt.{name} is no template: {error}") from error
         self.before: list[Message] = [{"role": "system", "content": prompt.system}] if prompt.system else []
         if prompt.examples:
             rationales, _ = read_rationales(Path(prompt.examples))
+            if not rationales:
+                raise DataError(f"teacher.ask.prompt.examples: {prompt.examples} holds no rationale")
             for solved in rationales:
                 written = completion(solved.text, solved.question.answer, _CLOSING).text
                 self.before += [
@@ -128,6 +134,11 @@ class _Prompter:
         if name == "hint":
             values["answer"] = question.answer
         try:
-            return self.templates[name].render(values).strip()
-        except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise ConfigError(f"teacher.ask.prompt.{name} fails at question {question.id!r}: {error}") from error
+            filled = self.templates[name].render(values).strip()
+        except Exception as error:  # a template is a program, and may fail as one
+            raise ConfigError(
+                f"teacher.ask.prompt.{name} fails at question {question.id!r}: {error or type(error).__name__}"
+            ) from error
+        if not filled:
+            raise ConfigError(f"teacher.ask.prompt.{name} leaves nothing to ask at question {question.id!r}")
+        return filled

@@ -1,0 +1,103 @@
+"""What the filter leaves of every rationale file of KPOD_DATA, and why the rest goes.
+
+The rules are gold answers, arithmetic (check_equations) and near-duplicates (max_similarity 0.9), in this order.
+Beside it: how many equations can be checked in all of a file's rationales, and how many of them do not hold; `of gold`
+are those in rationales that reach the gold answer. Of the ten samples a question of SVAMP, also two as unlike as can be
+(per_question), and how alike such two are (Jaccard of word trigrams) beside two drawn at random.
+
+    KPOD_DATA=... python benchmarks/filters.py [--wrong N]
+
+--wrong N prints N wrong equations of each file, drawn at random, for reading.
+"""
+
+import argparse
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from kpod.config import TeacherConfig
+from kpod.data.reader import read_rationales
+from kpod.records import Rationale
+from kpod.teacher.equations import checked_equations
+from kpod.teacher.filters import filter_rationales
+from kpod.teacher.similarity import jaccard, ngrams
+
+RULES = TeacherConfig(filter="gold", check_equations=True, max_similarity=0.9)
+TWO = TeacherConfig(filter="gold", check_equations=True, max_similarity=0.9, per_question=2)
+SAMPLES = "svamp/train.gpt-3.5-turbo.samples.jsonl"
+REASONS = ("empty rationale", "unknown answer", "wrong answer", "wrong equation", "near-duplicate")
+
+
+def equations_of(rationales: Sequence[Rationale]) -> list[tuple[str, bool]]:
+    return [equation for rationale in rationales for equation in checked_equations(rationale.text)]
+
+
+def line_of(name: str, path: Path, num_shown: int) -> str:
+    """A file's row of the table."""
+    rationales, empty = read_rationales(path)
+    kept, dropped = filter_rationales(rationales, RULES)
+    reasons = Counter(item.reason for item in (*empty, *dropped))
+    gold, _ = filter_rationales(rationales, TeacherConfig(filter="gold", max_similarity=None))
+    checked, checked_gold = equations_of(rationales), equations_of(gold)
+    wrong = [shown for shown, holds in checked if not holds]
+    for shown in random.Random(0).sample(wrong, min(num_shown, len(wrong))):
+        print(f"{name}: {shown}", file=sys.stderr)
+    cells = [
+        name,
+        len(rationales) + len(empty),
+        len(kept),
+        *(reasons.pop(reason, 0) for reason in REASONS),
+        len(checked),
+        len(wrong),
+        sum(not holds for _, holds in checked_gold),
+    ]
+    assert not reasons, reasons
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def likeness(rationales: Sequence[Rationale], draw: random.Random | None = None) -> list[float]:
+    """Of each question with two rationales or more the likeness of two: the first, or drawn at random."""
+    by_question: dict[str, list[str]] = {}
+    for rationale in rationales:
+        by_question.setdefault(rationale.question.id, []).append(rationale.text)
+    pairs = [draw.sample(texts, 2) if draw else texts[:2] for texts in by_question.values() if len(texts) > 1]
+    return [jaccard(ngrams(one), ngrams(other)) for one, other in pairs]
+
+
+def diversity(path: Path, seed: int) -> str:
+    """How alike the two that are chosen are, beside two at random of those that they are chosen from."""
+    rationales, _ = read_rationales(path)
+    all_kept, (two, _) = filter_rationales(rationales, RULES)[0], filter_rationales(rationales, TWO)
+    chosen, drawn = likeness(two), [mean(likeness(all_kept, random.Random(seed + n))) for n in range(20)]
+    assert len(chosen) == len(likeness(all_kept))
+    return (
+        f"{SAMPLES}, per_question 2: {len(two)} of {len(all_kept)} kept, of {len(chosen)} questions two; mean Jaccard "
+        f"of the two {mean(chosen):.3f}, of two at random {mean(drawn):.3f} "
+        f"(20 draws, {min(drawn):.3f} to {max(drawn):.3f})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wrong", type=int, default=0, metavar="N", help="print so many wrong equations of each file")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    root = Path(os.environ.get("KPOD_DATA") or "/nonexistent")
+    if not root.is_dir():
+        print("this benchmark needs real rationales: set KPOD_DATA to their folder (docs/data.md)", file=sys.stderr)
+        sys.exit(2)
+    head = ("file", "rows", "kept", *REASONS, "equations", "wrong", "of gold")
+    print("| " + " | ".join(head) + " |")
+    print("|---" + "|---:" * (len(head) - 1) + "|")
+    for path in sorted(root.glob("*/*.*.jsonl")):
+        print(line_of(str(path.relative_to(root)), path, options.wrong), flush=True)
+    if (root / SAMPLES).is_file():
+        print(f"\n{diversity(root / SAMPLES, options.seed)}")
+
+
+if __name__ == "__main__":
+    main()
