@@ -535,9 +535,12 @@ def test_a_url_that_is_none_is_named_before_anything_is_asked(url):
         endpoint.Endpoint(ask_of(url))
 
 
-def test_half_a_surrogate_pair_is_told_by_its_question():
-    with pytest.raises(DataError, match="question 'broken' cannot be sent"):
-        requests_for([Question("broken", "How many \ud83d?", "1")], ask_of("http://x"))
+def test_half_a_surrogate_pair_cannot_be_sent_and_stops_no_other_question(tmp_path, upstream):
+    store = tmp_path / "store.jsonl"
+    with proxied(upstream, once()) as (url, proxy):
+        asked = ask_teacher([Question("broken", "How many \ud83d?", "1"), *questions(3)], ask_of(url), store)
+        assert [asked.attempts[r.key].outcome for r in asked.requests] == ["bad request", *["answered"] * 3]
+        assert len(proxy.seen) == 3
 
 
 def test_an_answer_that_is_nested_too_deeply_is_no_completion(tmp_path):

@@ -200,6 +200,8 @@ class _Session:
             return failed("no connection" if name.startswith("Connect") else late, str(cause) or name), None
         except openai.APIStatusError as error:
             return failed(self._outcome_of(error), told(error)), retry_after(error)
+        except UnicodeEncodeError as error:  # half a surrogate pair in the question
+            return failed("bad request", f"it cannot be sent: {error}"), None
         try:
             text = answer.text if len(self.key) < SHORTEST_SECRET else self._scrubbed(answer.text)
             body = json.loads(text)

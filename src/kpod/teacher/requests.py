@@ -56,17 +56,15 @@ def requests_for(questions: Sequence[Question], ask: AskConfig, *, hinted: bool 
 
     Raises:
         ConfigError: If a template cannot be filled.
-        DataError: If the file of solved examples is wrong, or a question cannot be written in UTF-8.
+        DataError: If the file of solved examples is wrong.
     """
     prompter = _Prompter(ask.prompt)
     made = []
     for question in questions:
         messages = prompter.messages(question, hinted)
-        try:
-            keys = [_key(ask, messages, sample) for sample in range(ask.samples)]
-        except UnicodeEncodeError as error:
-            raise DataError(f"question {question.id!r} cannot be sent: {error}") from error
-        made += [Request(key, question.id, sample, hinted, messages) for sample, key in enumerate(keys)]
+        made += [
+            Request(_key(ask, messages, sample), question.id, sample, hinted, messages) for sample in range(ask.samples)
+        ]
     return made
 
 
