@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 BAR = 40
 """Characters of a histogram's longest bar."""
 
 
-class Bin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Bin:
     """A bar of a histogram: how many values lie in start <= value < stop."""
 
     start: int
@@ -124,12 +124,16 @@ def estimate_markdown(
 ) -> str:
     """What asking will take; the words tell what it rests on."""
     at_most = "" if num_measured else "at most "
-    basis = f"{num_measured} earlier answers" if num_measured else "4 characters a token and 50 written tokens a second"
+    basis = (
+        f"{num_measured} earlier answers"
+        if num_measured
+        else "4 characters a token, without the endpoint's own chat words, and 50 written tokens a second"
+    )
     lines = [
         f"to ask: {num_open} of {num_requests} requests ({num_requests - num_open} are answered)",
         f"tokens: about {prompt_tokens:,} to read, {at_most}{completion_tokens:,} to write",
         f"time: {at_most}{_time(seconds)}",
-        f"cost: {'unknown without teacher.ask.prices' if cost is None else f'{at_most}{cost:.2f}'}",
+        f"cost: {at_most if cost is not None else ''}{_money(cost)}",
         f"estimated from {basis}; nothing was asked",
     ]
     if num_hinted:
@@ -149,8 +153,14 @@ def _asking_lines(asking: Asking) -> list[str]:
         f"{asking.num_attempts - asking.num_requests} of them repeated; answered {asking.outcomes.get('answered', 0)}"
         + (f"; {failures}" if failures else ""),
         f"{tokens}; {_time(asking.seconds)} of answering",
-        f"cost: {'unknown without teacher.ask.prices' if asking.cost is None else f'{asking.cost:.2f}'}",
+        f"cost: {_money(asking.cost)}",
     ]
+
+
+def _money(cost: float | None) -> str:
+    if cost is None:
+        return "unknown without teacher.ask.prices"
+    return f"{cost:,.2f}" if cost >= 1 else f"{cost:.4f}"
 
 
 def _bars(bins: Sequence[Bin]) -> list[str]:
