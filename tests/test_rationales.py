@@ -9,7 +9,7 @@ import pytest
 
 from kpod.cli import main
 from kpod.config import AskConfig, PricesConfig
-from kpod.errors import ConfigError, TeacherError
+from kpod.errors import ConfigError, DataError, TeacherError
 from kpod.explaining import estimate_recipe, explain
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
@@ -199,6 +199,17 @@ def test_thoughts_are_the_rationale_where_the_recipe_says_so(here: Path):
     assert main(words) == 0
     kept = {row["id"]: row["rationale"] for row in rows(here / "mine.jsonl")}
     assert kept == {"apples/0": "3 and 4 more: 7."}  # the others have no thoughts
+
+
+def test_where_nothing_is_kept_the_report_says_why_and_a_run_stops(here: Path, capsys):
+    (here / "recorded.jsonl").unlink()
+    record(here / "recorded.jsonl", {q.id: ["It is 1. The answer is 1."] * 2 for q in QUESTIONS})
+    assert main([*COMMAND, "--output", "mine.jsonl"]) == 0
+    assert "kept: 0 rationales of 0 questions" in capsys.readouterr().out
+    assert len(rows(here / "mine.dropped.jsonl")) == 6
+    words = ["--teacher.ask.model", "teacher", "--teacher.ask.samples", "2", "--data.train", "questions.jsonl"]
+    with pytest.raises(DataError, match=r"no rationale is left to train on: .*wrong answer \(\d\)"):
+        _ = Pipeline(load_recipe(None, words)).sources
 
 
 def test_recorded_rationales_are_filtered_without_a_teacher(here: Path, capsys):

@@ -39,7 +39,7 @@ def explain(recipe: Recipe, output: Path, retry_failed: bool = False) -> Rationa
         retry_failed: Ask again where an answer was of no use.
 
     Raises:
-        DataError: If a source is wrong, or no rationale is left.
+        DataError: If a source is wrong; where no rationale is left, the files say why.
         TeacherError: If the teacher cannot be asked, or leaves requests open; run again to go on.
     """
     gathered = gather(recipe.data, recipe.teacher, Path(recipe.runs), retry_failed=retry_failed)

@@ -33,7 +33,7 @@ from kpod.methods import METHODS, ByRationale, ToWeigh, cluster
 from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.steps import split_steps
-from kpod.teacher.gathering import gather
+from kpod.teacher.gathering import check_some_are_kept, gather
 from kpod.training import TrainingSummary, check_arguments, train_student
 from kpod.weighting import weigh_rationales, weights_in_data
 
@@ -95,6 +95,7 @@ class Pipeline:
         """The rationales to train on and those dropped; read anew each time, so that changed data is noticed."""
         with first_process_first():  # which asks the teacher, where one is asked
             gathered = gather(self.recipe.data, self.recipe.teacher, Path(self.recipe.runs))
+        check_some_are_kept(gathered)
         if is_first_process():
             write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
             artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, gathered.kept))

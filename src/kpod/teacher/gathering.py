@@ -1,5 +1,6 @@
 """Algorithm 1, line 1: the rationales to train on, recorded or asked for, and why others are not."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,14 @@ class Gathered:
     places: Mapping[str, Explained] = field(default_factory=dict)
 
 
+def check_some_are_kept(gathered: Gathered) -> None:
+    """Raise DataError, with the reasons, where nothing is left to train on."""
+    if not gathered.kept:
+        reasons = Counter(item.reason for item in gathered.dropped).most_common()
+        told = ", ".join(f"{reason} ({number})" for reason, number in reasons)
+        raise DataError(f"no rationale is left to train on: {told}; see the keys of teacher, such as teacher.filter")
+
+
 def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed: bool = False) -> Gathered:
     """Load the recorded rationales, or ask the teacher, and filter.
 
@@ -43,22 +52,18 @@ def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed
         retry_failed: As `ask_teacher`.
 
     Raises:
-        DataError: If a source is wrong, or no rationale is left.
+        DataError: If a source is wrong.
         TeacherError: If the teacher cannot be asked, or leaves requests open.
     """
     if teacher.ask is None:
         found, fallen = load_rationales(data, teacher)
-        gathered = Gathered(found, *_filtered(found, fallen, teacher))
-    else:
-        store = store_of(teacher.ask, runs)
-        asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed)
-        explained, fallen = explanations(asked, teacher.ask)
-        places = {place.rationale.id: place for place in explained}
-        found = [place.rationale for place in explained]
-        gathered = Gathered(found, *_filtered(found, fallen, teacher), asked, places)
-    if not gathered.kept:
-        raise DataError(f"no rationale of {len(gathered.dropped)} reaches its gold answer; see teacher.filter")
-    return gathered
+        return Gathered(found, *_filtered(found, fallen, teacher))
+    store = store_of(teacher.ask, runs)
+    asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed)
+    explained, fallen = explanations(asked, teacher.ask)
+    places = {place.rationale.id: place for place in explained}
+    found = [place.rationale for place in explained]
+    return Gathered(found, *_filtered(found, fallen, teacher), asked, places)
 
 
 def store_of(ask: AskConfig, runs: Path) -> Path:
