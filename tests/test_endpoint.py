@@ -373,11 +373,19 @@ def own_handler():
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def in_the_foreground():
+    """Python's own handler of Ctrl-C; a shell has what it runs in the background ignore it, the tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["SIGINT", "SIGTERM"]
 )
 def test_a_signal_lets_the_requests_under_way_finish_and_begins_none(
-    tmp_path, slow_upstream, number, raised, own_handler
+    tmp_path, slow_upstream, number, raised, own_handler, in_the_foreground
 ):
     store = tmp_path / "store.jsonl"
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
@@ -394,7 +402,7 @@ def test_a_signal_lets_the_requests_under_way_finish_and_begins_none(
     assert proxy.deliveries == {request.seed: 1 for request in requests_for(questions(20), ask_of(url))}
 
 
-def test_a_signal_in_a_pause_begins_no_request(tmp_path, upstream, monkeypatch):
+def test_a_signal_in_a_pause_begins_no_request(tmp_path, upstream, monkeypatch, in_the_foreground):
     monkeypatch.setattr(endpoint, "FIRST_PAUSE", 30.0)
     with proxied(upstream, once("500")) as (url, proxy):
         thread, start = interrupted(proxy, 3, signal.SIGINT, wait=0.7), time.monotonic()
@@ -406,7 +414,7 @@ def test_a_signal_in_a_pause_begins_no_request(tmp_path, upstream, monkeypatch):
     assert outcomes(tmp_path / "store.jsonl") == [["server error"]] * 3
 
 
-def test_a_second_signal_drops_what_is_under_way(tmp_path, upstream, monkeypatch):
+def test_a_second_signal_drops_what_is_under_way(tmp_path, upstream, monkeypatch, in_the_foreground):
     heard = threading.Event()
     monkeypatch.setattr(endpoint.log, "warning", lambda *_: heard.set())
     with proxied(upstream, once("hang")) as (url, proxy):
@@ -416,6 +424,17 @@ def test_a_second_signal_drops_what_is_under_way(tmp_path, upstream, monkeypatch
         thread.join()
     assert time.monotonic() - start < 50
     assert len(proxy.seen) == 3
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, slow_upstream, in_the_foreground):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    store = tmp_path / "store.jsonl"
+    with proxied(slow_upstream, once()) as (url, proxy):
+        thread = interrupted(proxy, 2, signal.SIGINT)
+        ask_teacher(questions(6), ask_of(url, concurrency=2), store)
+        thread.join()
+    assert outcomes(store) == [["answered"]] * 6
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_thread_and_a_running_loop_ask_as_well(tmp_path, upstream):

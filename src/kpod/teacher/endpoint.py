@@ -252,10 +252,14 @@ class _Session:
 
     @contextlib.contextmanager
     def _finishing_on_signals(self) -> Iterator[None]:
-        """While active, the first signal lets what is under way finish; the second does what it always did."""
+        """While active, the first signal lets what is under way finish; the second does what it always did.
+
+        A signal that the process was told to ignore, as a shell does for what it runs in the background, stays ignored.
+        """
         loop = asyncio.get_running_loop()
         heard: list[signal.Signals] = []
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
         def stop(number: signal.Signals) -> None:
             heard.append(number)
