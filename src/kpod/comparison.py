@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -139,12 +139,13 @@ def write_tables(grid: Grid) -> str:
     Raises:
         DataError: As `tabulate`.
     """
-    tests, curves = tabulate(grid), {name: _mean_curve(map(Pipeline, recipes)) for name, recipes in grid.runs.items()}
+    tests = tabulate(grid)
     tables = "\n".join(
         comparison_markdown(test, rows, grid.base, num_questions) for test, (rows, num_questions) in tests.items()
     )
     rows_of = {test: rows for test, (rows, _) in tests.items()}
-    of_runs = {recipe.name: _curve(Pipeline(recipe)) for recipes in grid.runs.values() for recipe in recipes}
+    of_runs = {recipe.name: _curve(Pipeline(recipe)) for recipe in grid.recipes}
+    curves = {name: _mean_curve([of_runs[recipe.name] for recipe in recipes]) for name, recipes in grid.runs.items()}
     facts = {"base": grid.base, "tests": {test: [asdict(row) for row in rows] for test, rows in rows_of.items()}}
     write_text(grid.folder / "comparison.md", tables)
     write_text(grid.folder / "comparison.json", json.dumps(facts | {"curves": of_runs}, indent=1))
@@ -234,9 +235,8 @@ def _curve(pipeline: Pipeline) -> list[tuple[int, int, float]]:
     return points
 
 
-def _mean_curve(pipelines: Iterable[Pipeline]) -> list[tuple[int, int, float]]:
+def _mean_curve(curves: Sequence[list[tuple[int, int, float]]]) -> list[tuple[int, int, float]]:
     """The mean over seeds of their validations, as far as all seeds have come."""
-    curves = [_curve(pipeline) for pipeline in pipelines]
     means = [[fmean(values) for values in zip(*points, strict=True)] for points in zip(*curves, strict=False)]
     return [(round(step), round(tokens), accuracy) for step, tokens, accuracy in means]
 

@@ -10,7 +10,7 @@ from kpod.artifacts import rationale_row, write_jsonl
 from kpod.config import AskConfig, Recipe
 from kpod.data.answers import same_answer
 from kpod.data.datasets import training_questions
-from kpod.errors import require
+from kpod.errors import ConfigError
 from kpod.evaluation.accuracy import wilson_interval
 from kpod.files import write_text
 from kpod.records import Rationale
@@ -67,8 +67,8 @@ def estimate_recipe(recipe: Recipe, retry_failed: bool = False) -> Estimate:
 
 def _asked(recipe: Recipe) -> AskConfig:
     ask = recipe.teacher.ask
-    require(ask is not None, "teacher.ask", None, "a teacher (teacher.ask.model) for --dry-run")
-    assert ask is not None  # noqa: S101 - for the type checker
+    if ask is None:
+        raise ConfigError("teacher.ask is null; --dry-run needs a teacher: set teacher.ask.model")
     return ask
 
 

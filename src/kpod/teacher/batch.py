@@ -22,6 +22,7 @@ from kpod.errors import TeacherError
 from kpod.files import whole_lines, write_text
 from kpod.teacher.attempts import Attempt, Outcome
 from kpod.teacher.endpoint import api_key
+from kpod.teacher.failures import scrubbed
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request, chat_arguments
 from kpod.teacher.store import attempts_by_key
@@ -76,7 +77,7 @@ class BatchApi:
                     log.info("batch %d of %d: %s, %d requests", number, len(concerned), batch, len(keys))
                     self._fetch(batch, keys, keep)
             except (openai.OpenAIError, json.JSONDecodeError) as error:  # broken JSON reaches us as it is
-                raise TeacherError(f"the Batch API: {self._scrubbed(str(error))}; see {self.orders}") from None
+                raise TeacherError(f"the Batch API: {scrubbed(str(error), self._key)}; see {self.orders}") from None
 
     def _order(self, requests: Sequence[Request]) -> str:
         """Order a batch; returns its id. Its order is on the disk before it is sent."""
@@ -106,7 +107,7 @@ class BatchApi:
         keys: dict[str, set[str]] = {}
         batches: dict[str, str] = {}
         read: set[str] = set()
-        for row in map(json.loads, whole_lines(self.orders) if self.orders.exists() else ()):
+        for row in map(json.loads, self._lines()):
             if "keys" in row:
                 keys[row["order"]] = set(row["keys"])
             if "batch" in row:
@@ -146,7 +147,7 @@ class BatchApi:
             )
         if batch.status == "failed" and not told:
             errors = "; ".join(e.message or "" for e in (batch.errors and batch.errors.data) or ())
-            raise TeacherError(f"batch {batch_id} failed: {self._scrubbed(errors) or 'no reason was given'}")
+            raise TeacherError(f"batch {batch_id} failed: {scrubbed(errors, self._key) or 'no reason was given'}")
 
     def _ended(self, batch_id: str) -> Batch:
         """Wait for the end of a batch."""
@@ -179,19 +180,18 @@ class BatchApi:
             return attempt_of(key, body)
         error = row.get("error") or _mapping(body).get("error") or {}
         told = error if isinstance(error, str) else _mapping(error).get("message") or _mapping(error).get("code")
-        detail = self._scrubbed(f"{status or ''} {told or 'no reason was given'}".strip())[:500]
+        detail = scrubbed(f"{status or ''} {told or 'no reason was given'}".strip(), self._key)[:500]
         return Attempt(key, _outcome_of(status), detail=detail)
 
-    def _scrubbed(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key != "none" else text
-
     def _no_answer(self, given: object) -> TeacherError:
-        return TeacherError(f"the Batch API sent {self._scrubbed(str(given))[:200]!r}; see {self.orders}")
+        return TeacherError(f"the Batch API sent {scrubbed(str(given), self._key)[:200]!r}; see {self.orders}")
 
     def _write(self, row: dict[str, Any]) -> None:
         """Add a line to the orders; it is on the disk when this returns."""
-        lines = whole_lines(self.orders) if self.orders.exists() else []
-        write_text(self.orders, "".join(f"{line}\n" for line in [*lines, json.dumps(row)]))
+        write_text(self.orders, "".join(f"{line}\n" for line in [*self._lines(), json.dumps(row)]))
+
+    def _lines(self) -> list[str]:
+        return whole_lines(self.orders) if self.orders.exists() else []
 
 
 def _outcome_of(status: object) -> Outcome:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from kpod.config import AskConfig
 from kpod.errors import ConfigError, TeacherError
 from kpod.teacher.attempts import Attempt, Outcome
-from kpod.teacher.failures import ends_run, outcome_of, retry_after, told
+from kpod.teacher.failures import NO_KEY, ends_run, outcome_of, retry_after, scrubbed, told
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request, chat_arguments
 
@@ -55,7 +55,7 @@ def api_key(ask: AskConfig) -> str:
             f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds no API key; set it, "
             "or name a server of your own under teacher.ask.base_url"
         )
-    return key or "none"
+    return key or NO_KEY
 
 
 class Endpoint:
@@ -184,7 +184,7 @@ class _Session:
         start = time.monotonic()
 
         def failed(outcome: Outcome, detail: object) -> Attempt:
-            text = self._scrubbed(str(detail))[:500]
+            text = scrubbed(str(detail), self.key)[:500]
             return Attempt(request.key, outcome, seconds=round(time.monotonic() - start, 3), detail=text)
 
         try:
@@ -203,7 +203,7 @@ class _Session:
         except UnicodeEncodeError as error:  # half a surrogate pair in the question
             return failed("bad request", f"it cannot be sent: {error}"), None
         try:
-            text = answer.text if len(self.key) < SHORTEST_SECRET else self._scrubbed(answer.text)
+            text = answer.text if len(self.key) < SHORTEST_SECRET else scrubbed(answer.text, self.key)
             body = json.loads(text)
         except (ValueError, RecursionError) as error:  # a page of a proxy, or a body that breaks off
             return failed("no completion", f"the answer is no JSON: {error}"), None
@@ -212,7 +212,7 @@ class _Session:
     def _outcome_of(self, error: openai.APIStatusError) -> Outcome:
         """What a status means; raises TeacherError where every other request would fare alike."""
         if ends_run(error):
-            raise TeacherError(f"the endpoint refuses the teacher: {self._scrubbed(told(error))}") from None
+            raise TeacherError(f"the endpoint refuses the teacher: {scrubbed(told(error), self.key)}") from None
         return outcome_of(error)
 
     async def _keep(self, attempt: Attempt) -> None:
@@ -246,9 +246,6 @@ class _Session:
         if seconds > LONGEST_RETRY_AFTER:
             raise TeacherError(f"the endpoint asks to wait {seconds:.0f} s; run again then")
         self.resume_at = max(self.resume_at, time.monotonic() + seconds)
-
-    def _scrubbed(self, text: str) -> str:
-        return text.replace(self.key, "***") if self.key != "none" else text
 
     @contextlib.contextmanager
     def _finishing_on_signals(self) -> Iterator[None]:

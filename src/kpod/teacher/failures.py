@@ -34,6 +34,15 @@ def told(error: APIStatusError) -> str:
     return f"{error.status_code}: {inner if isinstance(inner, str) else error.message}"
 
 
+NO_KEY = "none"
+"""What servers of one's own are given for a key."""
+
+
+def scrubbed(text: str, key: str) -> str:
+    """A text without the API key."""
+    return text.replace(key, "***") if key != NO_KEY else text
+
+
 def retry_after(error: APIStatusError) -> float | None:
     """Seconds to wait, as the endpoint says: as milliseconds, seconds, or a date."""
     headers = error.response.headers
