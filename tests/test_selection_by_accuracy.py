@@ -44,11 +44,11 @@ class Answers:
         return self.accuracies[len(self.asked) - 1]
 
 
-def run(folder: Path, answers, config=CONFIG, callbacks=()):
+def run(folder: Path, answers, config=CONFIG, callbacks=(), precision="fp32"):
     lm = tiny_llama()
     tokens = [tiny_tokens(lm, f"q{n}", (2 + n % 3, 3)) for n in range(4)]
     weights = {t.id: tiny_weights(t) for t in tokens}
-    options = {"seed": 0, "output_dir": folder, "precision": "fp32", "fingerprint": "f"}
+    options = {"seed": 0, "output_dir": folder, "precision": precision, "fingerprint": "f"}
     return train_student(lm, tokens, weights, SCHEDULE, config, validate=answers, callbacks=callbacks, **options)
 
 
@@ -77,6 +77,23 @@ def test_where_accuracy_is_only_watched_the_last_becomes_the_student(tmp_path):
     assert len(accuracies(tmp_path)) == 6
     with pytest.raises(ConfigError, match="left out where the last student is taken"):
         ValidationConfig("questions", student="last", patience=2)
+
+
+def test_a_validation_in_bf16_casts_the_weights_once(tmp_path):
+    """A student writes its answers token by token; what is float32 for the sake of training is not cast for each."""
+    casts: list[int] = []
+
+    def answers(lm) -> float:
+        for _ in range(2):
+            with torch.no_grad(), torch.profiler.profile() as profile:
+                lm.model(torch.tensor([[1, 2, 3]]))
+            casts.append(sum(event.count for event in profile.key_averages() if event.key == "aten::_to_copy"))
+        return 0.5
+
+    run(tmp_path, answers, replace(CONFIG, num_train_epochs=1), precision="bf16")
+    matrices = sum(parameter.ndim == 2 for parameter in tiny_llama().model.parameters())
+    first, second = casts
+    assert first - second >= matrices - 2  # all but the embeddings, which are looked up, and a head that may share them
 
 
 def test_every_second_epoch_and_the_last_are_asked(tmp_path):

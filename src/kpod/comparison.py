@@ -198,6 +198,7 @@ def _rows(
             interval=wilson_interval(int(right.sum()), right.size),
             difference=paired.difference if paired else None,
             difference_interval=paired.interval if paired else None,
+            seed_differences=tuple(map(float, right.mean(axis=1) - correct[base].mean(axis=1))) if paired else None,
             p_value=p_values.get(name),
             updates=tuple(steps for steps, _ in updates[name]),
             trained_tokens=tuple(tokens for _, tokens in updates[name]),

@@ -17,7 +17,9 @@ class ComparedMethod:
         accuracies: One per seed, in [0, 1].
         interval: Wilson 95 % interval of all seeds' answers together.
         difference: Mean accuracy less that of the base; None for the base itself.
-        difference_interval: Bootstrap 95 % interval of it, over questions.
+        difference_interval: Bootstrap 95 % interval of it, over questions: what these seeds' students would do on
+            other questions, not what other seeds would do.
+        seed_differences: The difference under each seed; None for the base.
         p_value: Of no difference, corrected for the number of comparisons on this test set.
         updates: Optimiser steps, per seed.
         trained_tokens: Tokens that were trained on, per seed.
@@ -28,6 +30,7 @@ class ComparedMethod:
     interval: tuple[float, float]
     difference: float | None
     difference_interval: tuple[float, float] | None
+    seed_differences: tuple[float, ...] | None
     p_value: float | None
     updates: tuple[int, ...]
     trained_tokens: tuple[int, ...]
@@ -50,18 +53,25 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
         f"**{visible(test)}**: {num_questions} questions, {seeds} seed{'s' * (seeds > 1)}; differences to `{base}`, "
         "p-values corrected for their number (Holm)",
         "",
-        "| | accuracy, % | s.d. | 95 % interval | difference | 95 % interval | p | updates | trained tokens |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | accuracy, % | s.d. | 95 % interval | difference | 95 % interval | by seed | p | updates "
+        "| trained tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         deviation = "" if row.deviation is None else f"{100 * row.deviation:.1f}"
-        against = ["", "", ""]
+        against = ["", "", "", ""]
         if row.difference is not None and row.difference_interval is not None and row.p_value is not None:
-            against = [f"{100 * row.difference:+.1f}", _percent(row.difference_interval, "+"), f"{row.p_value:.3f}"]
+            against = [f"{100 * row.difference:+.1f}", _percent(row.difference_interval, "+")]
+            against += [by_seed(row), f"{row.p_value:.3f}"]
         cells = [visible(row.name), f"{100 * row.mean:.1f}", deviation, _percent(row.interval), *against]
         cells += [f"{fmean(row.updates):.0f}", f"{fmean(row.trained_tokens):.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def by_seed(row: ComparedMethod) -> str:
+    """The differences to the base under each seed, in percentage points."""
+    return " ".join(f"{100 * difference:+.1f}" for difference in row.seed_differences or ())
 
 
 def render_comparison(
@@ -97,7 +107,7 @@ def render_comparison(
             curves_figure(by_token, "trained tokens", "by-token"),
         ]
     template = environment().get_template("comparison.html.jinja")
-    return template.render(title=title, tests=tests, names=list(drawn), figures=figures)
+    return template.render(title=title, tests=tests, by_seed=by_seed, names=list(drawn), figures=figures)
 
 
 def _percent(interval: tuple[float, float], sign: str = "") -> str:

@@ -230,7 +230,7 @@ def _selection(
 
     def accuracy(model: nn.Module) -> float:
         asked = replace(lm, model=trainer.accelerator.unwrap_model(model))
-        with evaluating(model):
+        with evaluating(model), trainer.accelerator.autocast():  # around all steps: weights are cast once, not at each
             found = torch.tensor(validate(asked), dtype=torch.float64, device=trainer.args.device)
         return float(trainer.accelerator.gather(found).flatten()[0])  # the first process's, should they ever differ
 
