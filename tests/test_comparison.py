@@ -55,6 +55,13 @@ def test_runs_share_what_they_have_in_common(grid: Grid) -> None:
     assert len({(grid.folder / f"{name}-seed0" / "tokens" / "tokens.parquet").stat().st_ino for name in METHODS}) == 1
 
 
+def test_weights_are_learnt_before_the_runs_also_where_the_order_needs_none(data: Path, tmp_path: Path) -> None:
+    linear = replace(recipe(data, tmp_path), method="kpod-linear")
+    comparison._prepare([linear])
+    assert (tmp_path / linear.name / "weights" / WEIGHTS).is_file()
+    assert not (tmp_path / linear.name / "difficulties").exists()
+
+
 def test_what_is_finished_is_not_done_again(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(work, tasks, jobs):
         assert not tasks

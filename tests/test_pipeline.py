@@ -14,7 +14,7 @@ from kpod.cli import main
 from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
 from kpod.evaluation import generation
-from kpod.methods import METHODS
+from kpod.methods import METHODS, Order, linear, whole
 from kpod.pipeline import Pipeline, run
 from kpod.planning import schedule_if
 from kpod.recipe import load_recipe
@@ -121,6 +121,22 @@ def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe,
     whole = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
     assert whole.schedule.input_steps.max() == 0
     assert all(w.tolist() == [1.0] * len(w) for w in whole.weights.loss.values())
+
+
+@pytest.mark.parametrize(("method", "order"), [("scotd", whole), ("kpod-linear", linear)])
+def test_an_order_that_only_counts_steps_needs_no_difficulties(
+    method: str, order: Order, data: Path, finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is what it would be with them; every other order asks for them."""
+    known = Pipeline(finished)
+    clusters = artifacts.load_clusters(folder_of(finished) / "plan")
+    expected = order(known.difficulties, clusters, known.recipe.schedule, known.recipe.training.num_train_epochs)
+    monkeypatch.setattr("kpod.pipeline.assess", None)
+    found = Pipeline(recipe(data, tmp_path, "llama", "--method", method)).schedule
+    assert found.ids == expected.ids
+    assert np.array_equal(found.input_steps, expected.input_steps)
+    with pytest.raises(TypeError, match="not callable"):
+        _ = Pipeline(recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig")).schedule
 
 
 def test_weights_in_the_data_are_used_instead_of_learnt_ones(data: Path, tmp_path: Path) -> None:

@@ -273,7 +273,8 @@ def _in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, 
 def _prepare(recipes: Sequence[Recipe]) -> None:
     for recipe in recipes:
         with _logged(recipe):
-            _ = Pipeline(recipe).schedule
+            pipeline = Pipeline(recipe)
+            _ = pipeline.weights, pipeline.schedule
 
 
 def _distil(recipes: Sequence[Recipe]) -> None:

@@ -130,6 +130,15 @@ def whole(
     return whole_rationales(list(difficulties))
 
 
+COUNTING: frozenset[Order] = frozenset({linear, whole})
+"""Orders that read of the difficulties only how many there are."""
+
+
+def unassessed(tokens: Sequence[TokenizedRationale]) -> ByRationale:
+    """A zero for every step, where the order only counts steps and a pass of the student over them would be wasted."""
+    return {rationale.id: np.zeros(rationale.num_steps, dtype=np.float32) for rationale in tokens}
+
+
 def cluster(lm: LanguageModel, questions: Sequence[str], config: ScheduleConfig, seed: int) -> NDArray[np.int64]:
     """Groups of similar questions (C_k of Eq. 12), by the student's input embeddings or by GloVe vectors."""
     if config.embeddings != "student":
@@ -160,6 +169,11 @@ class Method:
     def learns(self) -> bool:
         """Whether it needs learnt weights."""
         return not LEARNING.isdisjoint({self.weigh, self.weigh_steps})
+
+    @property
+    def assesses(self) -> bool:
+        """Whether its order depends on the step difficulties."""
+        return self.order not in COUNTING
 
 
 METHODS: Mapping[str, Method] = {

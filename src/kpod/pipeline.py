@@ -29,7 +29,7 @@ from kpod.lm.engines import ENGINES, Engine, require_engine
 from kpod.lm.models import LanguageModel, load_model
 from kpod.lm.processes import first_process_first, is_first_process
 from kpod.merging import merge_shortest
-from kpod.methods import METHODS, ByRationale, ToWeigh, cluster
+from kpod.methods import METHODS, ByRationale, ToWeigh, cluster, unassessed
 from kpod.recipe import dump_recipe
 from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.steps import split_steps
@@ -178,7 +178,7 @@ class Pipeline:
     @cached_property
     def schedule(self) -> Schedule:
         """How many steps each rationale is given at each stage."""
-        difficulties = self.difficulties
+        difficulties = self.difficulties if self.method.assesses else unassessed(self.tokens)
 
         def make(folder: Path) -> None:
             clusters = self.cluster(self.recipe.schedule)
