@@ -117,10 +117,19 @@ def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe,
     kpod = METHODS["kpod"]
     for name, other in METHODS.items():
         weighs = (other.weigh, other.weigh_steps) != (kpod.weigh, kpod.weigh_steps)
-        assert weighs + (other.order is not kpod.order) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name
+        parts = (weighs, other.order is not kpod.order, other.weight_normalisation is not None)
+        assert sum(parts) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name
     whole = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
     assert whole.schedule.input_steps.max() == 0
     assert all(w.tolist() == [1.0] * len(w) for w in whole.weights.loss.values())
+
+
+def test_the_row_of_normalised_weights_is_kpod_with_that_key(data: Path, tmp_path: Path) -> None:
+    row = Pipeline(recipe(data, tmp_path, "llama", "--method", "kpod-normalised"))
+    key = Pipeline(recipe(data, tmp_path, "llama", "--training.weight_normalisation", "mean"))
+    kpod = Pipeline(recipe(data, tmp_path, "llama"))
+    assert row.keys == key.keys
+    assert row.keys | {"student": kpod.keys["student"]} == kpod.keys != row.keys
 
 
 @pytest.mark.parametrize(("method", "order"), [("scotd", whole), ("kpod-linear", linear)])

@@ -34,7 +34,7 @@ def phase_keys(recipe: Recipe, rationales: Sequence[Rationale], validation: Sequ
     difficulties = key_of(tokens, weighed(method.weigh_steps), recipe.precision)
     order = [method.order.__name__, asdict(recipe.schedule), recipe.training.num_train_epochs]
     plan = key_of(difficulties, order, recipe.seed)
-    training = [asdict(recipe.training), recipe.seed, recipe.precision]
+    training = [asdict(method.training(recipe.training)), recipe.seed, recipe.precision]
     return {
         "rationales": key_of(rows),
         "tokens": tokens,

@@ -6,12 +6,12 @@ A method is what weighs tokens in the loss, what weighs them in the difficulties
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kpod.config import DiversityConfig, ScheduleConfig
+from kpod.config import DiversityConfig, ScheduleConfig, TrainingConfig
 from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.records import Schedule, TokenizedRationale
 from kpod.schedule.clusters import cluster_questions, glove_embeddings
@@ -158,12 +158,14 @@ class Method:
         weigh: What weighs the tokens in the loss (Eq. 15).
         weigh_steps: What weighs them in the step difficulties (Eq. 8).
         order: What orders the steps.
+        weight_normalisation: What becomes of the loss weights while training; None: as the recipe says.
     """
 
     label: str
     weigh: Weigh
     weigh_steps: Weigh
     order: Order
+    weight_normalisation: Literal["none", "mean"] | None = None
 
     @property
     def learns(self) -> bool:
@@ -174,6 +176,11 @@ class Method:
     def assesses(self) -> bool:
         """Whether its order depends on the step difficulties."""
         return self.order not in COUNTING
+
+    def training(self, config: TrainingConfig) -> TrainingConfig:
+        """A recipe's training under this method."""
+        how = self.weight_normalisation
+        return config if how is None else replace(config, weight_normalisation=how)
 
 
 METHODS: Mapping[str, Method] = {
@@ -189,6 +196,7 @@ METHODS: Mapping[str, Method] = {
     "kpod-shuffled": Method("KPOD, weights shuffled", shuffled, learned, progressive),
     "kpod-rule": Method("KPOD, weights by the digit rule", digit_rule, digit_rule, progressive),
     "kpod-mean": Method("KPOD, each rationale's mean weight", mean_one, learned, progressive),
+    "kpod-normalised": Method("KPOD, weights of mean 1", learned, learned, progressive, weight_normalisation="mean"),
     "scotd": Method("SCoTD", uniform, uniform, whole),
     "scotd-shuffled": Method("SCoTD, weights shuffled", shuffled, uniform, whole),
     "scotd-rule": Method("SCoTD, weights by the digit rule", digit_rule, uniform, whole),

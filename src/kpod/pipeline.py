@@ -206,7 +206,7 @@ class Pipeline:
             tokens,
             weights.loss,
             schedule,
-            self.recipe.training,
+            self.method.training(self.recipe.training),
             seed=self.recipe.seed,
             output_dir=self.folder.path / "student",
             precision=self.recipe.precision,
