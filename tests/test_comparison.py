@@ -101,7 +101,7 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
     assert kpod.p_value == 0.5  # two questions, both better: two of four signs are as extreme
     assert kpod.seed_differences == (0.5, 0.5)
     assert "| kpod | 75.0 | 35.4 |" in tables
-    assert "| +50.0 | +50.0 to +50.0 | +50.0 +50.0 | 0.500 |" in tables
+    assert "| +50.0 | +50.0 to +50.0 | 0.500 | +50.0 +50.0 | +50.0 to +50.0 |" in tables
     assert "| scotd | 25.0 | 35.4 |" in tables
     lines = read_jsonl(moved.folder / "kpod-seed0" / "student" / "metrics.jsonl")
     assert kpod.trained_tokens[0] == sum(line["trained_tokens"] for line in lines)
@@ -110,7 +110,7 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
 
 
 def test_the_page_draws_each_method_by_steps_and_by_tokens() -> None:
-    row = ComparedMethod("<b>", (0.5, 0.25), (0.2, 0.6), None, None, None, None, (4, 6), (1000, 3000))
+    row = ComparedMethod("<b>", (0.5, 0.25), (0.2, 0.6), None, None, None, None, None, (4, 6), (1000, 3000))
     page = render_comparison("x", {"t": [row]}, {"<b>": [(2, 100, 0.25), (4, 300, 0.5)], "unwatched": []})
     assert page.count("<svg") == 2
     assert 'aria-label="Validation accuracy by trained tokens"' in page
@@ -138,7 +138,7 @@ def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytes
 
 
 def test_a_single_seed_has_no_deviation() -> None:
-    row = ComparedMethod("m", (0.5,), (0.2, 0.8), None, None, None, None, (1,), (2,))
+    row = ComparedMethod("m", (0.5,), (0.2, 0.8), None, None, None, None, None, (1,), (2,))
     assert (row.mean, row.deviation) == (0.5, None)
     two = replace(row, accuracies=(0.25, 0.75))
     assert two.deviation == pytest.approx(np.std([0.25, 0.75], ddof=1))

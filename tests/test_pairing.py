@@ -31,8 +31,29 @@ def test_over_seeds_whole_questions_are_paired():
 
 
 def test_methods_alike_differ_by_nothing():
-    found = paired_difference(answers("101"), answers("101", "101"))
+    found = paired_difference(answers("101", "101"), answers("101", "101"))
     assert (found.difference, found.interval, found.p_value) == (0.0, (0.0, 0.0), 1.0)
+    assert (found.by_seed, found.seed_interval) == ((0.0, 0.0), (0.0, 0.0))
+
+
+def test_over_seeds_by_hand():
+    """Differences of 0, 1/4 and 1/2: mean 1/4, s.d. 1/4, and 4.303 standard errors either way with 2 degrees."""
+    found = paired_difference(answers("1000", "1100", "1110"), answers("1000", "1000", "1000"))
+    assert found.by_seed == (0.0, 0.25, 0.5)
+    assert found.seed_interval == pytest.approx(
+        (0.25 - 4.3027 * 0.25 / 3**0.5, 0.25 + 4.3027 * 0.25 / 3**0.5), abs=1e-4
+    )
+
+
+def test_seeds_that_cancel_out_are_told_apart_from_seeds_that_agree():
+    """One question lost and won by turns: no difference, and still the seeds differ."""
+    found = paired_difference(answers("1000", "0000"), answers("0000", "1000"))
+    assert (found.difference, found.by_seed) == (0.0, (0.25, -0.25))
+    assert found.seed_interval == pytest.approx((-0.25 * 12.706, 0.25 * 12.706), abs=1e-3)
+
+
+def test_a_single_seed_says_nothing_of_others():
+    assert paired_difference(answers("101"), answers("100")).seed_interval is None
 
 
 @given(arrays(bool, (2, 12)), arrays(bool, (2, 12)))
@@ -44,10 +65,12 @@ def test_the_other_way_round_is_the_negative(one, other):
     assert 0 < there.p_value <= 1
 
 
-def test_another_number_of_questions_is_refused():
-    with pytest.raises(DataError, match="asked 3 and 2 questions"):
+def test_another_number_of_questions_or_seeds_is_refused():
+    with pytest.raises(DataError, match="asked 3 questions under 1 seeds and 2 questions under 1 seeds"):
         paired_difference(answers("101"), answers("10"))
-    with pytest.raises(DataError, match="asked 0 and 0"):
+    with pytest.raises(DataError, match="3 questions under 2 seeds"):
+        paired_difference(answers("101"), answers("101", "101"))
+    with pytest.raises(DataError, match="asked 0 questions"):
         paired_difference(answers(""), answers(""))
 
 

@@ -198,7 +198,8 @@ def _rows(
             interval=wilson_interval(int(right.sum()), right.size),
             difference=paired.difference if paired else None,
             difference_interval=paired.interval if paired else None,
-            seed_differences=tuple(map(float, right.mean(axis=1) - correct[base].mean(axis=1))) if paired else None,
+            seed_differences=paired.by_seed if paired else None,
+            seed_interval=paired.seed_interval if paired else None,
             p_value=p_values.get(name),
             updates=tuple(steps for steps, _ in updates[name]),
             trained_tokens=tuple(tokens for _, tokens in updates[name]),
@@ -244,13 +245,12 @@ def _mean_curve(curves: Sequence[list[tuple[int, int, float]]]) -> list[tuple[in
 
 def _in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
     """Do every task in a process of its own, some at a time; what fails is told when the others are done."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     failed: dict[str, BaseException] = {}
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=torch.set_num_threads,
-        initargs=(threads,),
+        initargs=(max(1, (os.cpu_count() or 1) // jobs),),  # threads
         max_tasks_per_child=1,  # what a run has taken of memory goes with it
     )
     try:

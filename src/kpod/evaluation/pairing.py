@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
-from scipy.stats import binomtest, bootstrap, permutation_test
+from numpy.typing import NDArray
+from scipy.stats import binomtest, bootstrap, permutation_test, sem
+from scipy.stats import t as student_t
 
 from kpod.errors import DataError
 
@@ -18,13 +20,19 @@ class PairedDifference:
 
     Attributes:
         difference: Difference of the mean accuracies over seeds, in [-1, 1].
-        interval: Bootstrap 95 % interval; questions are resampled, each with all its seeds.
+        interval: Bootstrap 95 % interval over questions, which are resampled, each with all its seeds: what these
+            students would do on other questions.
+        by_seed: The difference under each seed.
+        seed_interval: Student's t 95 % interval over seeds: what other seeds' students would do on these questions;
+            None for a single seed.
         p_value: Of no difference, two-sided: McNemar's exact test; over several seeds, what it generalises to, the
             signs of the questions' differences flipped at random.
     """
 
     difference: float
     interval: tuple[float, float]
+    by_seed: tuple[float, ...]
+    seed_interval: tuple[float, float] | None
     p_value: float
 
 
@@ -35,34 +43,45 @@ def paired_difference(
 
     Args:
         one: Whether the first method was right, seed by seed.
-        other: The same of the second; perhaps with another number of seeds.
+        other: The same of the second, under the same seeds.
 
     Raises:
-        DataError: If they were not asked the same number of questions, or none.
+        DataError: If they were not asked the same number of questions under as many seeds, or none.
 
     Example:
         >>> a, b = np.array([[True, True, True, False]]), np.array([[False, False, True, False]])
         >>> paired_difference(a, b).difference, paired_difference(a, b).p_value
         (0.5, 0.5)
     """
-    if one.shape[1] != other.shape[1] or not one.size:
-        raise DataError(f"methods were asked {one.shape[1]} and {other.shape[1]} questions; compare the same ones")
-    by_question = one.mean(axis=0) - other.mean(axis=0)
-    difference = float(by_question.mean())
+    if one.shape != other.shape or not one.size:
+        asked = (f"{questions} questions under {seeds} seeds" for seeds, questions in (one.shape, other.shape))
+        raise DataError(f"methods were asked {' and '.join(asked)}; compare the same ones")
+    differences = one.astype(float) - other
+    by_question, by_seed = differences.mean(axis=0), differences.mean(axis=1)
+    seeds = tuple(by_seed.tolist())
     if not by_question.any():
-        return PairedDifference(0.0, (0.0, 0.0), 1.0)
+        return PairedDifference(0.0, (0.0, 0.0), seeds, _over_seeds(by_seed), 1.0)
     found = bootstrap(
         (by_question,), np.mean, n_resamples=NUM_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    return PairedDifference(difference, (float(found.low), float(found.high)), _p_value(one, other, by_question))
+    return PairedDifference(
+        difference=float(by_question.mean()),
+        interval=(float(found.low), float(found.high)),
+        by_seed=seeds,
+        seed_interval=_over_seeds(by_seed),
+        p_value=_p_value(one, by_question),
+    )
 
 
-def _p_value(
-    one: Bool[np.ndarray, "seeds questions"],
-    other: Bool[np.ndarray, "other_seeds other_questions"],
-    by_question: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> float:
-    if len(one) == len(other) == 1:
+def _over_seeds(by_seed: NDArray[np.float64]) -> tuple[float, float] | None:
+    if len(by_seed) == 1:
+        return None
+    middle, half = by_seed.mean(), student_t.ppf(0.975, len(by_seed) - 1) * sem(by_seed)
+    return float(middle - half), float(middle + half)
+
+
+def _p_value(one: Bool[np.ndarray, "seeds questions"], by_question: NDArray[np.float64]) -> float:
+    if len(one) == 1:
         better, worse = int((by_question > 0).sum()), int((by_question < 0).sum())
         return float(binomtest(better, better + worse).pvalue)
     flipped = permutation_test(

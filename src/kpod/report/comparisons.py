@@ -20,6 +20,8 @@ class ComparedMethod:
         difference_interval: Bootstrap 95 % interval of it, over questions: what these seeds' students would do on
             other questions, not what other seeds would do.
         seed_differences: The difference under each seed; None for the base.
+        seed_interval: Student's t 95 % interval of it, over seeds: what other seeds' students would do on these
+            questions; None for the base, and for a single seed.
         p_value: Of no difference, corrected for the number of comparisons on this test set.
         updates: Optimiser steps, per seed.
         trained_tokens: Tokens that were trained on, per seed.
@@ -31,6 +33,7 @@ class ComparedMethod:
     difference: float | None
     difference_interval: tuple[float, float] | None
     seed_differences: tuple[float, ...] | None
+    seed_interval: tuple[float, float] | None
     p_value: float | None
     updates: tuple[int, ...]
     trained_tokens: tuple[int, ...]
@@ -53,16 +56,16 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
         f"**{visible(test)}**: {num_questions} questions, {seeds} seed{'s' * (seeds > 1)}; differences to `{base}`, "
         "p-values corrected for their number (Holm)",
         "",
-        "| | accuracy, % | s.d. | 95 % interval | difference | 95 % interval | by seed | p | updates "
-        "| trained tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | accuracy, % | s.d. | 95 % interval | difference | 95 %, other questions | p | by seed | 95 %, other seeds "
+        "| updates | trained tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         deviation = "" if row.deviation is None else f"{100 * row.deviation:.1f}"
-        against = ["", "", "", ""]
-        if row.difference is not None and row.difference_interval is not None and row.p_value is not None:
-            against = [f"{100 * row.difference:+.1f}", _percent(row.difference_interval, "+")]
-            against += [by_seed(row), f"{row.p_value:.3f}"]
+        against = [""] * 5
+        if row.difference is not None and row.p_value is not None:
+            against = [f"{100 * row.difference:+.1f}", _percent(row.difference_interval, "+"), f"{row.p_value:.3f}"]
+            against += [by_seed(row), _percent(row.seed_interval, "+")]
         cells = [visible(row.name), f"{100 * row.mean:.1f}", deviation, _percent(row.interval), *against]
         cells += [f"{fmean(row.updates):.0f}", f"{fmean(row.trained_tokens):.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -110,6 +113,8 @@ def render_comparison(
     return template.render(title=title, tests=tests, by_seed=by_seed, names=list(drawn), figures=figures)
 
 
-def _percent(interval: tuple[float, float], sign: str = "") -> str:
+def _percent(interval: tuple[float, float] | None, sign: str = "") -> str:
+    if interval is None:
+        return ""
     low, high = (f"{100 * end:{sign}.1f}" for end in interval)
     return f"{low} to {high}"
