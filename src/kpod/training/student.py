@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
@@ -232,6 +233,7 @@ def _selection(
         asked = replace(lm, model=trainer.accelerator.unwrap_model(model))
         with evaluating(model), trainer.accelerator.autocast():  # around all steps: weights are cast once, not at each
             found = torch.tensor(validate(asked), dtype=torch.float64, device=trainer.args.device)
+        clear_device_cache()  # of what writing texts took, which other runs on the same GPU may want
         return float(trainer.accelerator.gather(found).flatten()[0])  # the first process's, should they ever differ
 
     selection = BestByAccuracy(accuracy, config.validation, schedule, trainer.log)
