@@ -1,82 +1,133 @@
-"""The published study says what its published predictions say."""
+"""The published study says what its published predictions say: every table, every claim, and of every run."""
 
 import json
+import re
+import shlex
+import shutil
 import tarfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 
+import numpy as np
 import pytest
+from jaxtyping import Bool
 
-from kpod.artifacts import evaluation_phase, load_evaluation
-from kpod.comparison import Grid, tabulate, write_tables
+from kpod.cli import main
+from kpod.command_line import command_parser
+from kpod.comparison import Grid, tabulate
+from kpod.evaluation.pairing import paired_difference
+from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 STUDY = (ROOT / "benchmarks" / "study.md").read_text(encoding="utf-8")
-SEEDS = (0, 1, 2)
-GRIDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "study-compare": ("study", ("scotd", "kpod", "kpod-wo-prog")),
-    "study-6-compare": ("study", ("scotd", "kpod", "kpod-wo-sig", "kpod-wo-prog", "kpod-shuffled")),
-    "svamp-compare": ("svamp", ("scotd", "kpod")),
-}
-"""Folder of the archive -> recipe and methods."""
-WORD_PROBLEMS = "word_problems:test"
+_, *PARTS = re.split(r"^kpod (.+ --tables)$", STUDY, flags=re.MULTILINE)
+BELOW = dict(zip(PARTS[::2], PARTS[1::2], strict=True))
+"""Each command of the page -> what stands below it, up to the next."""
+TABLE = re.compile(r"^\*\*.+\n\n(?:\|.+\n)+", re.MULTILINE)
+CLAIM = re.compile(
+    r"`([^`]+)` less `([^`]+)`(?: on `([^`]+)`)?: "
+    r"([+-]\S+) points \((\S+ to \S+), p = (\S+?)(?:; seeds (\S+ to [^\s)]+))?\)"
+)
+OF_OTHERS = ("svamp-compare", "asdiv-compare", "gsm8k-study-compare")
+"""Folders of runs that were asked questions of others."""
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page's commands are said: the archive unpacked beside the recipes."""
     folder = tmp_path_factory.mktemp("study")
     with tarfile.open(ROOT / "benchmarks" / "study-runs.tar.xz") as archive:
         archive.extractall(folder, filter="data")
-    return folder / "runs"
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    return folder
 
 
-def grid(folder: Path, methods: tuple[str, ...] | None = None) -> Grid:
-    name, of_study = GRIDS[folder.name]
-    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
-    return Grid.of({method: replace(recipe, method=method) for method in methods or of_study}, SEEDS, folder)
+@pytest.fixture(autouse=True)
+def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_the_tables_come_from_the_predictions(name: str, runs: Path) -> None:
-    tables = write_tables(grid(runs / name)).strip()
-    for table in tables.split("\n\n**"):
-        assert table.strip("*\n ") in STUDY
-    assert (runs / name / "comparison.html").read_text(encoding="utf-8").count("<svg") == 2
+def compared(command: str) -> Grid:
+    """The grid of a `kpod compare`."""
+    options, overrides = command_parser().parse_known_args(shlex.split(command))
+    recipe = load_recipe(options.recipe, overrides)
+    variants = {method: replace(recipe, method=method) for method in options.methods}
+    grid = Grid.of(variants, options.seeds, Path("runs") / f"{recipe.name}-compare", options.base)
+    return grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_the_summary_is_of_the_same_runs(name: str, runs: Path) -> None:
+def correct(grid: Grid, name: str, test: str) -> Bool[np.ndarray, "seeds questions"]:
+    runs = [Pipeline(recipe).evaluation("after", test)[0] for recipe in grid.runs[name]]
+    return np.array([[p.correct for p in sorted(run, key=lambda p: p.id)] for run in runs])
+
+
+def points(interval: tuple[float, float] | None) -> str:
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
+
+
+@pytest.mark.parametrize("command", BELOW)
+def test_a_command_writes_the_tables_below_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(command)) == 0
+    tables = TABLE.findall(capsys.readouterr().out)
+    assert tables
+    assert tables == TABLE.findall(BELOW[command])
+
+
+def test_a_claim_is_what_the_predictions_say() -> None:
+    claims = 0
+    for command, text in BELOW.items():
+        told = CLAIM.findall(" ".join(text.split()))
+        assert len(told) == " ".join(text.split()).count("` less `")
+        for one, other, asked, *numbers in told:
+            grid = compared(command)
+            test = asked or grid.recipes[0].data.tests[0]
+            found = paired_difference(correct(grid, one, test), correct(grid, other, test))
+            difference, interval = f"{100 * found.difference:+.1f}", points(found.interval)
+            assert list(numbers) == [difference, interval, f"{found.p_value:.4f}", points(found.seed_interval)]
+            claims += 1
+    assert claims >= 10
+
+
+def test_the_summary_is_of_the_same_runs() -> None:
     """There each difference stands alone; its p-value is not corrected for others."""
-    for rows, _ in tabulate(grid(runs / name, ("scotd", "kpod"))).values():
-        plain, kpod = rows
-        assert kpod.difference_interval
-        low, high = (f"{100 * end:+.1f}" for end in kpod.difference_interval)
-        numbers = f"{100 * plain.mean:.1f} | {100 * kpod.mean:.1f} | {100 * kpod.difference:+.1f} | {low} to {high}"
-        assert f"| {numbers} | {kpod.p_value:.3f} |" in STUDY
+    told = 0
+    for command in BELOW:
+        options, _ = command_parser().parse_known_args(shlex.split(command))
+        if options.verb != "compare" or options.base or options.match_tokens or "3e-4" in command:
+            continue
+        grid = compared(command)
+        pair = replace(grid, runs={method: grid.runs[method] for method in ("scotd", "kpod")})
+        for (plain, kpod), questions in tabulate(pair).values():
+            assert kpod.difference is not None
+            seeds = f"{questions} x {len(options.seeds)} seed{'s' * (len(options.seeds) > 1)}"
+            row = [seeds, f"{100 * plain.mean:.1f}", f"{100 * kpod.mean:.1f}", f"{100 * kpod.difference:+.1f}"]
+            row += [points(kpod.difference_interval), f"{kpod.p_value:.3f}", points(kpod.seed_interval)]
+            assert f"{' | '.join(row)} |" in STUDY
+            told += 1
+    assert told == STUDY.split("SmolLM2-135M, fully")[0].count("\n|") - 2
 
 
-def test_runs_that_stand_alone_say_what_is_said_of_them(runs: Path) -> None:
-    alone = [
-        run
-        for run in sorted((runs / "study-compare").iterdir())
-        if run.is_dir() and run.name.rpartition("-seed")[0] not in GRIDS["study-compare"][1]
-    ]
-    assert alone
-    for run in alone:
-        method, _, seed = run.name.rpartition("-seed")
-        found, plain = (correct(runs / "study-compare" / name) for name in (run.name, f"scotd-seed{seed}"))
-        assert f"| `{method}` | {seed} | {100 * found:.1f} | {100 * plain:.1f} |" in STUDY
+def test_no_run_is_passed_over(folder: Path) -> None:
+    """Every run of the archive is in a table; none was left out because of what it says."""
+    shown = set()
+    for command in BELOW:
+        options, _ = command_parser().parse_known_args(shlex.split(command))
+        if options.verb == "compare":
+            shown |= {Path(recipe.runs) / recipe.name for recipe in compared(command).recipes}
+        else:
+            key, _, values = options.values.partition("=")
+            last = key.rpartition(".")[2]
+            shown |= {
+                Path("runs", f"study-sweep-{last}", f"{last}-{value}-seed{seed}")
+                for value in values.split(",")
+                for seed in options.seeds
+            }
+    assert {run.relative_to(folder) for run in (folder / "runs").glob("*/*") if run.is_dir()} == shown
 
 
-def correct(run: Path) -> float:
-    return fmean(p.correct for p in load_evaluation(run / evaluation_phase("after", WORD_PROBLEMS))[0])
-
-
-def test_texts_on_the_questions_of_others_are_left_out(runs: Path) -> None:
-    files = sorted((runs / "svamp-compare").glob("*/evaluation/after/*/predictions.jsonl"))
-    assert len(files) == 12
+def test_texts_on_the_questions_of_others_are_left_out() -> None:
+    files = [file for name in OF_OTHERS for file in Path("runs", name).glob("*/evaluation/after/*/predictions.jsonl")]
+    assert len(files) == 12 * 2 + 6 * 2 + 2 * 3
     texts = {json.loads(line)["text"] for file in files for line in file.read_text(encoding="utf-8").splitlines()}
     assert texts == {""}
