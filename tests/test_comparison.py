@@ -15,7 +15,7 @@ from kpod.errors import ConfigError, KpodError
 from kpod.evaluation.accuracy import summarise
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
-from kpod.report.comparisons import ComparedMethod, comparison_markdown, render_comparison
+from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
 from tiny_runs import recipe, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -111,7 +111,7 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
 
 def test_the_page_draws_each_method_by_steps_and_by_tokens() -> None:
     row = ComparedMethod("<b>", (0.5, 0.25), (0.2, 0.6), None, None, None, None, None, (4, 6), (1000, 3000))
-    page = render_comparison("x", {"t": [row]}, {"<b>": [(2, 100, 0.25), (4, 300, 0.5)], "unwatched": []})
+    page = render_comparison("x", {"t": [row]}, {"<b>": [(2, 100, 0.25), (4, 300, 0.5)], "unwatched": []}, "<b>")
     assert page.count("<svg") == 2
     assert 'aria-label="Validation accuracy by trained tokens"' in page
     assert "&lt;b&gt;" in page
@@ -119,7 +119,22 @@ def test_the_page_draws_each_method_by_steps_and_by_tokens() -> None:
     assert "<td>5</td>" in page
     assert "2,000" in page
     assert "unwatched" not in page
-    assert "<svg" not in render_comparison("x", {"t": [row]}, {"unwatched": []})
+    assert "<svg" not in render_comparison("x", {"t": [row]}, {"unwatched": []}, "<b>")
+
+
+def test_several_test_sets_have_a_table_of_methods_by_sets_first() -> None:
+    """Of the base no difference; of a single seed no deviation."""
+    base = ComparedMethod("scotd", (0.5, 0.25), (0.2, 0.6), None, None, None, None, None, (4, 4), (9, 9))
+    other = replace(base, name="kpod", accuracies=(0.5,), difference=0.125)
+    tests = {"near": [base, other], "far": [base, other]}
+    assert overview_markdown(tests, "scotd").splitlines()[2:] == [
+        "| | near | far |",
+        "|---|---|---|",
+        "| scotd | 37.5 +- 17.7 | 37.5 +- 17.7 |",
+        "| kpod | 50.0 (+12.5) | 50.0 (+12.5) |",
+    ]
+    assert "<td>kpod</td><td>50.0 (+12.5)</td>" in render_comparison("x", tests, {}, "scotd")
+    assert "(+12.5)" not in render_comparison("x", {"near": tests["near"]}, {}, "scotd")
 
 
 def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:

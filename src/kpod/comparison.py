@@ -31,7 +31,7 @@ from kpod.evaluation.pairing import holm, paired_difference
 from kpod.files import write_text
 from kpod.keys import evaluation_key
 from kpod.pipeline import Pipeline
-from kpod.report.comparisons import ComparedMethod, comparison_markdown, render_comparison
+from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
 from kpod.training.export import read_record
 from kpod.training.metrics import METRICS, VALIDATION, read_metrics, read_updates
 
@@ -139,17 +139,16 @@ def write_tables(grid: Grid) -> str:
     Raises:
         DataError: As `tabulate`.
     """
-    tests = tabulate(grid)
-    tables = "\n".join(
-        comparison_markdown(test, rows, grid.base, num_questions) for test, (rows, num_questions) in tests.items()
-    )
-    rows_of = {test: rows for test, (rows, _) in tests.items()}
+    found = tabulate(grid)
+    rows_of = {test: rows for test, (rows, _) in found.items()}
+    parts = [comparison_markdown(test, rows, grid.base, num_questions) for test, (rows, num_questions) in found.items()]
+    tables = "\n".join([overview_markdown(rows_of, grid.base), *parts] if len(parts) > 1 else parts)
     of_runs = {recipe.name: _curve(Pipeline(recipe)) for recipe in grid.recipes}
     curves = {name: _mean_curve([of_runs[recipe.name] for recipe in recipes]) for name, recipes in grid.runs.items()}
     facts = {"base": grid.base, "tests": {test: [asdict(row) for row in rows] for test, rows in rows_of.items()}}
     write_text(grid.folder / "comparison.md", tables)
     write_text(grid.folder / "comparison.json", json.dumps(facts | {"curves": of_runs}, indent=1))
-    write_text(grid.folder / "comparison.html", render_comparison(grid.folder.name, rows_of, curves))
+    write_text(grid.folder / "comparison.html", render_comparison(grid.folder.name, rows_of, curves, grid.base))
     return tables
 
 

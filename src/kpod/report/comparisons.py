@@ -49,6 +49,29 @@ class ComparedMethod:
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
+def overview_markdown(tests: Mapping[str, Sequence[ComparedMethod]], base: str) -> str:
+    """Methods by test sets, as the paper's tables have them; accuracies and differences in percent."""
+    lines = [
+        f"**accuracy, %**: mean over seeds +- s.d. (difference to `{base}`)",
+        "",
+        f"| | {' | '.join(map(visible, tests))} |",
+        f"|---|{'---|' * len(tests)}",
+    ]
+    lines += [f"| {visible(name)} | {' | '.join(cells)} |" for name, cells in _overview(tests)]
+    return "\n".join(lines) + "\n"
+
+
+def _overview(tests: Mapping[str, Sequence[ComparedMethod]]) -> list[tuple[str, list[str]]]:
+    """Each method and its cells, one per test set."""
+    return [(rows[0].name, [_cell(row) for row in rows]) for rows in zip(*tests.values(), strict=True)]
+
+
+def _cell(row: ComparedMethod) -> str:
+    deviation = "" if row.deviation is None else f" +- {100 * row.deviation:.1f}"
+    difference = "" if row.difference is None else f" ({100 * row.difference:+.1f})"
+    return f"{100 * row.mean:.1f}{deviation}{difference}"
+
+
 def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, num_questions: int) -> str:
     """The table of one test set; accuracies and differences in percent."""
     seeds = max(len(row.accuracies) for row in rows)
@@ -81,6 +104,7 @@ def render_comparison(
     title: str,
     tests: Mapping[str, Sequence[ComparedMethod]],
     curves: Mapping[str, Sequence[tuple[int, int, float]]],
+    base: str,
 ) -> str:
     """A comparison as one HTML page, with no script and nothing to load: its tables, and its validation curves twice.
 
@@ -89,6 +113,7 @@ def render_comparison(
         tests: Test set -> its methods.
         curves: Method -> optimiser steps, trained tokens and validation accuracy, mean over seeds; those without a
             validation are left out.
+        base: The method that the others are compared with.
 
     Returns:
         A whole HTML document, to be written as UTF-8.
@@ -110,7 +135,15 @@ def render_comparison(
             curves_figure(by_token, "trained tokens", "by-token"),
         ]
     template = environment().get_template("comparison.html.jinja")
-    return template.render(title=title, tests=tests, by_seed=by_seed, names=list(drawn), figures=figures)
+    return template.render(
+        title=title,
+        tests=tests,
+        overview=_overview(tests),
+        base=base,
+        by_seed=by_seed,
+        names=list(drawn),
+        figures=figures,
+    )
 
 
 def _percent(interval: tuple[float, float] | None, sign: str = "") -> str:
