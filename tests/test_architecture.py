@@ -14,6 +14,7 @@ LADDER = [
     {"cli"},
     {"command_line"},
     {"reporting", "inspection", "annotation", "planning", "comparison", "exporting", "explaining"},
+    {"grid"},
     {"pipeline"},
     {"keys"},
     {"methods", "artifacts"},

@@ -10,9 +10,10 @@ import pytest
 from kpod import comparison
 from kpod.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
 from kpod.cli import main
-from kpod.comparison import Grid, compare, tabulate
+from kpod.comparison import compare, tabulate
 from kpod.errors import ConfigError, KpodError
 from kpod.evaluation.accuracy import summarise
+from kpod.grid import Grid, is_finished
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
@@ -179,7 +180,7 @@ def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) 
     comparison._prepare(grid.recipes)
     with pytest.raises(KpodError, match=r"1 of 2 failed, the first bad-seed0: .* do not fit the model's context"):
         compare(grid, jobs=2)
-    assert comparison.is_finished(Pipeline(grid.runs["good"][0]))
+    assert is_finished(Pipeline(grid.runs["good"][0]))
     assert "do not fit" not in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
     assert "plan: already done" in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
 

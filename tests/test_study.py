@@ -7,6 +7,7 @@ import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from jaxtyping import Bool
 
 from kpod.cli import main
 from kpod.command_line import command_parser
-from kpod.comparison import Grid, tabulate
+from kpod.comparison import tabulate
 from kpod.evaluation.pairing import paired_difference
+from kpod.grid import Grid
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
+from kpod.training.metrics import METRICS, read_updates
 
 ROOT = Path(__file__).parent.parent
 STUDY = (ROOT / "benchmarks" / "study.md").read_text(encoding="utf-8")
@@ -106,6 +109,16 @@ def test_the_summary_is_of_the_same_runs() -> None:
             assert f"{' | '.join(row)} |" in STUDY
             told += 1
     assert told == STUDY.split("SmolLM2-135M, fully")[0].count("\n|") - 2
+
+
+def test_on_gsm8k_the_words_are_learnt_less() -> None:
+    """The mean NLL of all rationale tokens over the last 30 updates, in nats."""
+    found = {}
+    for method in ("kpod", "scotd"):
+        updates = read_updates(Path("runs", "gsm8k-study-compare", f"{method}-seed0", "student", METRICS))
+        assert len(updates) == 426
+        found[method] = fmean(update["rationale_loss"] for update in updates[-30:])
+    assert f"{found['kpod']:.2f} nats with KPOD and {found['scotd']:.2f} without" in " ".join(STUDY.split())
 
 
 def test_no_run_is_passed_over(folder: Path) -> None:

@@ -171,7 +171,8 @@ def _sweep(recipe: "Recipe", options: argparse.Namespace) -> None:
 def _print_comparison(
     variants: "dict[str, Recipe]", recipe: "Recipe", options: argparse.Namespace, suffix: str
 ) -> None:
-    from kpod.comparison import Grid, compare, write_tables
+    from kpod.comparison import compare, write_tables
+    from kpod.grid import Grid
 
     grid = Grid.of(variants, options.seeds, Path(recipe.runs) / f"{recipe.name}-{suffix}", options.base)
     if options.tables:

@@ -8,107 +8,31 @@ import json
 import logging
 import multiprocessing
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 
-from kpod.artifacts import evaluation_phase
 from kpod.config import Recipe
-from kpod.data.datasets import load_questions
 from kpod.errors import DataError, KpodError, require
 from kpod.evaluation.accuracy import wilson_interval
 from kpod.evaluation.pairing import holm, paired_difference
 from kpod.files import write_text
-from kpod.keys import evaluation_key
+from kpod.grid import Grid, is_finished, trained_updates
 from kpod.pipeline import Pipeline
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
-from kpod.training.export import read_record
-from kpod.training.metrics import METRICS, VALIDATION, read_metrics, read_updates
+from kpod.training.metrics import METRICS, VALIDATION, read_metrics
 
 LOG = "compare.log"
-RUN_NAME_LENGTH = 64
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Variants of a recipe, each under every seed.
-
-    Attributes:
-        folder: Holds the runs, and the tables.
-        runs: Variant -> its recipes, one per seed.
-        base: The variant that the others are compared with.
-    """
-
-    folder: Path
-    runs: Mapping[str, Sequence[Recipe]]
-    base: str
-
-    @classmethod
-    def of(cls, variants: Mapping[str, Recipe], seeds: Sequence[int], folder: Path, base: str | None = None) -> "Grid":
-        """Lay out a grid; the base is the first variant unless it is named.
-
-        Raises:
-            ConfigError: If there is no variant or seed, a seed is named twice, or the base is none of the variants.
-        """
-        require(bool(variants), "methods", list(variants), "at least one")
-        require(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", list(seeds), "one or more, each once")
-        base = base or next(iter(variants))
-        require(base in variants, "base", base, f"one of {', '.join(variants)}")
-        runs = {
-            name: [
-                replace(
-                    recipe,
-                    name=_run_name(f"{name}-seed{seed}"),
-                    runs=str(folder),
-                    seed=seed,
-                    evaluation=replace(recipe.evaluation, before=False),  # the same for all, and not compared
-                )
-                for seed in seeds
-            ]
-            for name, recipe in variants.items()
-        }
-        names = [recipe.name for recipes in runs.values() for recipe in recipes]
-        require(len(set(names)) == len(names), "variants", names, "told apart by their letters and digits")
-        return cls(folder, runs, base)
-
-    def with_matched_tokens(self, name: str) -> "Grid":
-        """With one variant more: the base, stopped where it has trained on as many tokens as another variant did.
-
-        Both must have been run: what an update trains on is read off their metrics.
-
-        Args:
-            name: The other variant; it should train on fewer tokens than the base.
-        """
-        require(name in self.runs and name != self.base, "match-tokens", name, "a variant that is not the base")
-        matched = []
-        for base, other in zip(self.runs[self.base], self.runs[name], strict=True):
-            tokens = [line["trained_tokens"] for line in _trained(Pipeline(base))]
-            wanted = sum(line["trained_tokens"] for line in _trained(Pipeline(other)))
-            steps = min(int(np.searchsorted(np.cumsum(tokens), wanted)) + 1, len(tokens))
-            training = replace(base.training, arguments={**base.training.arguments, "max_steps": steps})
-            matched.append(replace(base, name=_run_name(f"{self.base}-tokens-of-{other.name}"), training=training))
-        return replace(self, runs={**self.runs, f"{self.base}, tokens of {name}": matched})
-
-    @property
-    def recipes(self) -> list[Recipe]:
-        """Every run's recipe, seed by seed, so that whole rows of the tables are there early."""
-        return [recipe for of_seed in zip(*self.runs.values(), strict=True) for recipe in of_seed]
-
-
-def _run_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-RUN_NAME_LENGTH:].lstrip(".")
 
 
 def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
@@ -150,21 +74,6 @@ def write_tables(grid: Grid) -> str:
     write_text(grid.folder / "comparison.json", json.dumps(facts | {"curves": of_runs}, indent=1))
     write_text(grid.folder / "comparison.html", render_comparison(grid.folder.name, rows_of, curves, grid.base))
     return tables
-
-
-def is_finished(pipeline: Pipeline) -> bool:
-    """Whether a run's student is trained from this recipe and has answered every test set."""
-    folder, recipe = pipeline.folder, pipeline.recipe
-    student = folder.path / "student"
-    record = read_record(student)
-    if record is None or record["fingerprint"] != pipeline.keys["student"]:
-        return False
-    return all(
-        folder.has(
-            evaluation_phase("after", test), evaluation_key(recipe, str(student), load_questions(test, recipe.data))
-        )
-        for test in recipe.data.tests
-    )
 
 
 def tabulate(grid: Grid) -> dict[str, tuple[list[ComparedMethod], int]]:
@@ -216,13 +125,9 @@ def _correct(pipelines: Sequence[Pipeline], test: str) -> Bool[np.ndarray, "seed
     return np.array([right for _, right in rows])
 
 
-def _trained(pipeline: Pipeline) -> list[dict[str, Any]]:
-    return read_updates(pipeline.folder.path / "student" / METRICS)
-
-
 def _updates(pipeline: Pipeline) -> tuple[int, int]:
     """Optimiser steps and trained tokens."""
-    lines = _trained(pipeline)
+    lines = trained_updates(pipeline)
     return len(lines), sum(line["trained_tokens"] for line in lines)
 
 
@@ -244,12 +149,13 @@ def _mean_curve(curves: Sequence[list[tuple[int, int, float]]]) -> list[tuple[in
 
 def _in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
     """Do every task in a process of its own, some at a time; what fails is told when the others are done."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
     failed: dict[str, BaseException] = {}
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=torch.set_num_threads,
-        initargs=(max(1, (os.cpu_count() or 1) // jobs),),  # threads
+        initargs=(threads,),
         max_tasks_per_child=1,  # what a run has taken of memory goes with it
     )
     try:
