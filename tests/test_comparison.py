@@ -1,6 +1,7 @@
 """Grids of tiny runs: what they share, what they resume, and what their tables say."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +137,18 @@ def test_several_test_sets_have_a_table_of_methods_by_sets_first() -> None:
     ]
     assert "<td>kpod</td><td>50.0 (+12.5)</td>" in render_comparison("x", tests, {}, "scotd")
     assert "(+12.5)" not in render_comparison("x", {"near": tests["near"]}, {}, "scotd")
+
+
+def test_a_sweep_draws_accuracy_by_the_values_that_are_numbers() -> None:
+    """At a value's place the mean; texts of a user, such as a file's name, are never drawn."""
+    row = ComparedMethod("p=0.5", (0.5, 0.25), (0.2, 0.6), None, None, None, None, None, (4, 6), (9, 9))
+    rows = [replace(row, name=f"p={value}") for value in ("0.5", "2", "x.txt", "2, tokens of p=0.5")]
+    page = render_comparison("x", {"near": rows}, {}, "p=0.5", "schedule.growth_exponent")
+    (figure,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert 'aria-label="Accuracy by schedule.growth_exponent"' in figure
+    assert re.findall(r">([\d.]+|x\S*)</text>", figure)[:2] == ["0.5", "2"]
+    assert "x.txt" not in figure
+    assert "<svg" not in render_comparison("x", {"near": rows[:1] + rows[2:]}, {}, "p=0.5", "schedule.growth_exponent")
 
 
 def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,9 +119,9 @@ def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe,
         weighs = (other.weigh, other.weigh_steps) != (kpod.weigh, kpod.weigh_steps)
         parts = (weighs, other.order is not kpod.order, other.weight_normalisation is not None)
         assert sum(parts) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name
-    whole = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
-    assert whole.schedule.input_steps.max() == 0
-    assert all(w.tolist() == [1.0] * len(w) for w in whole.weights.loss.values())
+    plain = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
+    assert plain.schedule.input_steps.max() == 0
+    assert all(w.tolist() == [1.0] * len(w) for w in plain.weights.loss.values())
 
 
 def test_the_row_of_normalised_weights_is_kpod_with_that_key(data: Path, tmp_path: Path) -> None:

@@ -165,16 +165,17 @@ def _sweep(recipe: "Recipe", options: argparse.Namespace) -> None:
     variants = {
         f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in words(values)
     }
-    _print_comparison(variants, recipe, options, f"sweep-{last}")
+    _print_comparison(variants, recipe, options, f"sweep-{last}", swept=key)
 
 
 def _print_comparison(
-    variants: "dict[str, Recipe]", recipe: "Recipe", options: argparse.Namespace, suffix: str
+    variants: "dict[str, Recipe]", recipe: "Recipe", options: argparse.Namespace, suffix: str, swept: str | None = None
 ) -> None:
     from kpod.comparison import compare, write_tables
     from kpod.grid import Grid
 
     grid = Grid.of(variants, options.seeds, Path(recipe.runs) / f"{recipe.name}-{suffix}", options.base)
+    grid = replace(grid, swept=swept)
     if options.tables:
         print(write_tables(grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid))
     else:

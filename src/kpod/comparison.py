@@ -72,7 +72,9 @@ def write_tables(grid: Grid) -> str:
     facts = {"base": grid.base, "tests": {test: [asdict(row) for row in rows] for test, rows in rows_of.items()}}
     write_text(grid.folder / "comparison.md", tables)
     write_text(grid.folder / "comparison.json", json.dumps(facts | {"curves": of_runs}, indent=1))
-    write_text(grid.folder / "comparison.html", render_comparison(grid.folder.name, rows_of, curves, grid.base))
+    write_text(
+        grid.folder / "comparison.html", render_comparison(grid.folder.name, rows_of, curves, grid.base, grid.swept)
+    )
     return tables
 
 

@@ -28,11 +28,13 @@ class Grid:
         folder: Holds the runs, and the tables.
         runs: Variant -> its recipes, one per seed.
         base: The variant that the others are compared with.
+        swept: The recipe key whose values the variants are; None where they are methods.
     """
 
     folder: Path
     runs: Mapping[str, Sequence[Recipe]]
     base: str
+    swept: str | None = None
 
     @classmethod
     def of(cls, variants: Mapping[str, Recipe], seeds: Sequence[int], folder: Path, base: str | None = None) -> "Grid":

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from markupsafe import Markup
+
 from kpod.report.page import environment
 from kpod.report.tables import visible
 
@@ -105,6 +107,7 @@ def render_comparison(
     tests: Mapping[str, Sequence[ComparedMethod]],
     curves: Mapping[str, Sequence[tuple[int, int, float]]],
     base: str,
+    swept: str | None = None,
 ) -> str:
     """A comparison as one HTML page, with no script and nothing to load: its tables, and its validation curves twice.
 
@@ -114,6 +117,7 @@ def render_comparison(
         curves: Method -> optimiser steps, trained tokens and validation accuracy, mean over seeds; those without a
             validation are left out.
         base: The method that the others are compared with.
+        swept: The recipe key whose values the methods are; accuracy is drawn against those that are numbers.
 
     Returns:
         A whole HTML document, to be written as UTF-8.
@@ -140,10 +144,32 @@ def render_comparison(
         tests=tests,
         overview=_overview(tests),
         base=base,
+        swept=swept,
+        accuracies=_by_value(tests, swept) if swept else {},
         by_seed=by_seed,
         names=list(drawn),
         figures=figures,
     )
+
+
+def _by_value(tests: Mapping[str, Sequence[ComparedMethod]], swept: str) -> dict[str, Markup]:
+    """Test set -> accuracy against the swept key's values; none where fewer than two are numbers."""
+    from kpod.report.figures import sweep_figure  # matplotlib takes a second
+
+    found = {}
+    for number, (test, rows) in enumerate(tests.items(), start=1):
+        values = [(_number(row.name.partition("=")[2]), row) for row in rows]
+        points = [(value, row.mean, row.interval) for value, row in values if value is not None]
+        if len(points) > 1:
+            found[test] = sweep_figure(points, swept, f"swept-{number}")
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _percent(interval: tuple[float, float] | None, sign: str = "") -> str:

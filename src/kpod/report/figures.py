@@ -174,6 +174,29 @@ def curves_figure(curves: Mapping[str, Sequence[tuple[float, float]]], xlabel: s
     return _svg(name, f"Validation accuracy by {xlabel}", paint)
 
 
+def sweep_figure(points: Sequence[tuple[float, float, tuple[float, float]]], xlabel: str, name: str) -> Markup:
+    """Accuracy at each value of a recipe key, with its interval.
+
+    Args:
+        points: Value, accuracy (0 to 1) and the ends of its interval; at least one.
+        xlabel: The key.
+        name: What the figure's ids start with.
+    """
+
+    def paint(axes: Axes) -> None:
+        x, accuracies, intervals = zip(*sorted(points), strict=True)
+        reach = [
+            [accuracy - low for accuracy, (low, _) in zip(accuracies, intervals, strict=True)],
+            [high - accuracy for accuracy, (_, high) in zip(accuracies, intervals, strict=True)],
+        ]
+        axes.errorbar(x, accuracies, reach, color=COLOURS["accent"], lw=1.8, elinewidth=1, marker="o", ms=4)
+        axes.set(xlabel=xlabel, ylabel="accuracy", xticks=x)
+        axes.set_xticklabels([f"{value:g}" for value in x])
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+    return _svg(name, f"Accuracy by {xlabel}", paint)
+
+
 def running_mean(values: NDArray[np.floating[Any]], window: int) -> NDArray[np.float64]:
     """Mean over the `window` values around each value, fewer at the ends.
 
