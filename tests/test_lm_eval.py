@@ -12,6 +12,8 @@ import yaml
 from kpod.artifacts import write_jsonl
 from kpod.cli import main
 from kpod.evaluation.lm_eval import export_task
+from kpod.exporting import export_tasks
+from kpod.pipeline import Pipeline
 from kpod.records import Question
 from tiny_runs import recipe, write_tiny_data
 
@@ -29,6 +31,17 @@ def test_a_task_holds_prompts_and_options(tmp_path: Path) -> None:
     exec((tmp_path / "kpod_csqa_test_judge.py").read_text(encoding="utf-8"), found)
     judged = [found["process_results"](row, [text]) for text in ("The answer is (A).", "The answer is B.", "Hm.")]
     assert judged == [{"acc": 1.0}, {"acc": 0.0}, {"acc": 0.0}]
+
+
+def test_an_export_reads_the_tokenizer_and_no_weights(tmp_path: Path) -> None:
+    """A student of many gigabytes is not loaded for the words of a prompt."""
+    made = recipe(write_tiny_data(tmp_path / "data"), tmp_path / "runs")
+    weights = list(Path(made.student).glob("*.safetensors"))
+    assert weights
+    for file in weights:
+        file.unlink()
+    (name,) = export_tasks(Pipeline(made), tmp_path / "tasks")
+    assert (tmp_path / "tasks" / f"{name}.yaml").is_file()
 
 
 @pytest.mark.slow

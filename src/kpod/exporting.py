@@ -5,12 +5,14 @@ from pathlib import Path
 from kpod.data.datasets import load_questions
 from kpod.evaluation.lm_eval import export_task
 from kpod.lm.encoding import prompt_text
+from kpod.lm.models import load_tokenizer
 from kpod.pipeline import Pipeline
 
 
 def export_tasks(pipeline: Pipeline, folder: Path) -> dict[str, int]:
     """Write a task for every test set of a recipe; returns their names with how many questions they ask."""
-    recipe, tokenizer = pipeline.recipe, pipeline.student.tokenizer
+    recipe = pipeline.recipe
+    tokenizer = load_tokenizer(recipe.student)
     written = {}
     for test in recipe.data.tests:
         questions = load_questions(test, recipe.data)

@@ -79,14 +79,26 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
         ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
     """
     folder, config = model_folder(name), model_config(name)
+    tokenizer = load_tokenizer(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = family.from_pretrained(folder, dtype=DTYPES[precision])
     except (OSError, ValueError) as error:
         raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer, and nothing else of it.
+
+    Raises:
+        ConfigError: If nothing of that name can be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model_folder(name))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
 
 
 @contextmanager
