@@ -87,19 +87,19 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
     ]
     for row in rows:
         deviation = "" if row.deviation is None else f"{100 * row.deviation:.1f}"
-        against = [""] * 5
-        if row.difference is not None and row.p_value is not None:
-            against = [f"{100 * row.difference:+.1f}", _percent(row.difference_interval, "+"), f"{row.p_value:.3f}"]
-            against += [by_seed(row), _percent(row.seed_interval, "+")]
-        cells = [visible(row.name), f"{100 * row.mean:.1f}", deviation, _percent(row.interval), *against]
+        cells = [visible(row.name), f"{100 * row.mean:.1f}", deviation, _percent(row.interval), *_against_base(row)]
         cells += [f"{fmean(row.updates):.0f}", f"{fmean(row.trained_tokens):.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def by_seed(row: ComparedMethod) -> str:
-    """The differences to the base under each seed, in percentage points."""
-    return " ".join(f"{100 * difference:+.1f}" for difference in row.seed_differences or ())
+def _against_base(row: ComparedMethod) -> list[str]:
+    """Cells of the difference, its interval over questions, p, the differences by seed, and the interval over seeds."""
+    if row.difference is None or row.p_value is None:
+        return [""] * 5
+    by_seed = " ".join(f"{100 * difference:+.1f}" for difference in row.seed_differences or ())
+    over_questions, over_seeds = (_percent(ends, "+") for ends in (row.difference_interval, row.seed_interval))
+    return [f"{100 * row.difference:+.1f}", over_questions, f"{row.p_value:.3f}", by_seed, over_seeds]
 
 
 def render_comparison(
@@ -146,7 +146,7 @@ def render_comparison(
         base=base,
         swept=swept,
         accuracies=_by_value(tests, swept) if swept else {},
-        by_seed=by_seed,
+        against_base=_against_base,
         names=list(drawn),
         figures=figures,
     )

@@ -185,10 +185,7 @@ def sweep_figure(points: Sequence[tuple[float, float, tuple[float, float]]], xla
 
     def paint(axes: Axes) -> None:
         x, accuracies, intervals = zip(*sorted(points), strict=True)
-        reach = [
-            [accuracy - low for accuracy, (low, _) in zip(accuracies, intervals, strict=True)],
-            [high - accuracy for accuracy, (_, high) in zip(accuracies, intervals, strict=True)],
-        ]
+        reach = np.abs(np.transpose(intervals) - accuracies)
         axes.errorbar(x, accuracies, reach, color=COLOURS["accent"], lw=1.8, elinewidth=1, marker="o", ms=4)
         axes.set(xlabel=xlabel, ylabel="accuracy", xticks=x)
         axes.set_xticklabels([f"{value:g}" for value in x])
