@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import pytest
-from jaxtyping import Bool
 
-from kpod.cli import main
+from kpod import comparison
+from kpod.cli import grid_of, main
 from kpod.command_line import command_parser
 from kpod.comparison import tabulate
 from kpod.evaluation.pairing import paired_difference
@@ -51,18 +50,10 @@ def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-def compared(command: str) -> Grid:
-    """The grid of a `kpod compare`."""
-    options, overrides = command_parser().parse_known_args(shlex.split(command))
-    recipe = load_recipe(options.recipe, overrides)
-    variants = {method: replace(recipe, method=method) for method in options.methods}
-    grid = Grid.of(variants, options.seeds, Path("runs") / f"{recipe.name}-compare", options.base)
+def grid_said_by(command: str) -> Grid:
+    options, options.overrides = command_parser().parse_known_args(shlex.split(command))
+    grid = grid_of(load_recipe(options.recipe, options.overrides), options)
     return grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid
-
-
-def correct(grid: Grid, name: str, test: str) -> Bool[np.ndarray, "seeds questions"]:
-    runs = [Pipeline(recipe).evaluation("after", test)[0] for recipe in grid.runs[name]]
-    return np.array([[p.correct for p in sorted(run, key=lambda p: p.id)] for run in runs])
 
 
 def points(interval: tuple[float, float] | None) -> str:
@@ -83,9 +74,10 @@ def test_a_claim_is_what_the_predictions_say() -> None:
         told = CLAIM.findall(" ".join(text.split()))
         assert len(told) == " ".join(text.split()).count("` less `")
         for one, other, asked, *numbers in told:
-            grid = compared(command)
+            grid = grid_said_by(command)
             test = asked or grid.recipes[0].data.tests[0]
-            found = paired_difference(correct(grid, one, test), correct(grid, other, test))
+            right = [comparison._correct(list(map(Pipeline, grid.runs[name])), test) for name in (one, other)]
+            found = paired_difference(*right)
             difference, interval = f"{100 * found.difference:+.1f}", points(found.interval)
             assert list(numbers) == [difference, interval, f"{found.p_value:.4f}", points(found.seed_interval)]
             claims += 1
@@ -99,7 +91,7 @@ def test_the_summary_is_of_the_same_runs() -> None:
         options, _ = command_parser().parse_known_args(shlex.split(command))
         if options.verb != "compare" or options.base or options.match_tokens or "3e-4" in command:
             continue
-        grid = compared(command)
+        grid = grid_said_by(command)
         pair = replace(grid, runs={method: grid.runs[method] for method in ("scotd", "kpod")})
         for (plain, kpod), questions in tabulate(pair).values():
             assert kpod.difference is not None
@@ -123,19 +115,7 @@ def test_on_gsm8k_the_words_are_learnt_less() -> None:
 
 def test_no_run_is_passed_over(folder: Path) -> None:
     """Every run of the archive is in a table; none was left out because of what it says."""
-    shown = set()
-    for command in BELOW:
-        options, _ = command_parser().parse_known_args(shlex.split(command))
-        if options.verb == "compare":
-            shown |= {Path(recipe.runs) / recipe.name for recipe in compared(command).recipes}
-        else:
-            key, _, values = options.values.partition("=")
-            last = key.rpartition(".")[2]
-            shown |= {
-                Path("runs", f"study-sweep-{last}", f"{last}-{value}-seed{seed}")
-                for value in values.split(",")
-                for seed in options.seeds
-            }
+    shown = {Path(r.runs) / r.name for command in BELOW for r in grid_said_by(command).recipes}
     assert {run.relative_to(folder) for run in (folder / "runs").glob("*/*") if run.is_dir()} == shown
 
 

@@ -18,6 +18,7 @@ from kpod.recipe import load_recipe
 
 if TYPE_CHECKING:  # the work's imports take seconds; a wrong command or recipe is told at once
     from kpod.config import Recipe
+    from kpod.grid import Grid
     from kpod.pipeline import Pipeline
 
 QUESTION_FILES = {".jsonl", ".csv", ".parquet"}
@@ -154,33 +155,30 @@ def _export_task(recipe: "Recipe", options: argparse.Namespace) -> None:
 
 
 def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:
-    _print_comparison(
-        {method: replace(recipe, method=method) for method in options.methods}, recipe, options, "compare"
-    )
-
-
-def _sweep(recipe: "Recipe", options: argparse.Namespace) -> None:
-    key, _, values = options.values.partition("=")
-    file, last = _recipe_file(options.recipe), key.rpartition(".")[2]
-    variants = {
-        f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in words(values)
-    }
-    _print_comparison(variants, recipe, options, f"sweep-{last}", swept=key)
-
-
-def _print_comparison(
-    variants: "dict[str, Recipe]", recipe: "Recipe", options: argparse.Namespace, suffix: str, swept: str | None = None
-) -> None:
     from kpod.comparison import compare, write_tables
-    from kpod.grid import Grid
 
-    grid = Grid.of(variants, options.seeds, Path(recipe.runs) / f"{recipe.name}-{suffix}", options.base)
-    grid = replace(grid, swept=swept)
+    grid = grid_of(recipe, options)
     if options.tables:
         print(write_tables(grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid))
     else:
         print(compare(grid, options.jobs, options.match_tokens))
     print(f"tables and figures: {grid.folder / 'comparison.md'}, .json and .html")
+
+
+def grid_of(recipe: "Recipe", options: argparse.Namespace) -> "Grid":
+    """The runs of `kpod compare` (a recipe under several methods) or `kpod sweep` (under several values of a key)."""
+    from kpod.grid import Grid
+
+    runs = Path(recipe.runs)
+    if options.verb == "compare":
+        methods = {method: replace(recipe, method=method) for method in options.methods}
+        return Grid.of(methods, options.seeds, runs / f"{recipe.name}-compare", options.base)
+    key, _, values = options.values.partition("=")
+    file, last = _recipe_file(options.recipe), key.rpartition(".")[2]
+    variants = {
+        f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in words(values)
+    }
+    return Grid.of(variants, options.seeds, runs / f"{recipe.name}-sweep-{last}", options.base, swept=key)
 
 
 def _report(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
@@ -241,7 +239,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": _evaluate,
     "export-task": _export_task,
     "compare": _compare,
-    "sweep": _sweep,
+    "sweep": _compare,
     "report": _report,
     "inspect": _inspect,
 }

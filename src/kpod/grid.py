@@ -37,7 +37,14 @@ class Grid:
     swept: str | None = None
 
     @classmethod
-    def of(cls, variants: Mapping[str, Recipe], seeds: Sequence[int], folder: Path, base: str | None = None) -> "Grid":
+    def of(
+        cls,
+        variants: Mapping[str, Recipe],
+        seeds: Sequence[int],
+        folder: Path,
+        base: str | None = None,
+        swept: str | None = None,
+    ) -> "Grid":
         """Lay out a grid; the base is the first variant unless it is named.
 
         Raises:
@@ -62,7 +69,7 @@ class Grid:
         }
         names = [recipe.name for recipes in runs.values() for recipe in recipes]
         require(len(set(names)) == len(names), "variants", names, "told apart by their letters and digits")
-        return cls(folder, runs, base)
+        return cls(folder, runs, base, swept)
 
     def with_matched_tokens(self, name: str) -> "Grid":
         """With one variant more: the base, stopped where it has trained on as many tokens as another variant did.
