@@ -78,13 +78,10 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
     Raises:
         ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
     """
-    folder, config = model_folder(name), model_config(name)
-    tokenizer = load_tokenizer(name)
-    try:
-        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = family.from_pretrained(folder, dtype=DTYPES[precision])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
+    config, tokenizer = model_config(name), load_tokenizer(name)
+    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with _loading(name):
+        model = family.from_pretrained(model_folder(name), dtype=DTYPES[precision])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
 
@@ -95,8 +92,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
-    try:
+    with _loading(name):
         return AutoTokenizer.from_pretrained(model_folder(name))
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """While active, what transformers cannot load is told with the model's name."""
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
 
@@ -165,10 +169,8 @@ def model_config(name: str) -> PreTrainedConfig:
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
-    try:
+    with _loading(name):
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(model_folder(name)))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
 
 
 def model_identity(name: str) -> str:
