@@ -10,11 +10,14 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from kpod import artifacts
 from kpod.data.word_problems import filler_spans
 from kpod.errors import DataError
+from kpod.records import TokenizedRationale
 
 OPERATORS = set("+-*/=$")
 
@@ -31,11 +34,16 @@ def kind_of(text: str, span: tuple[int, int], fillers: list[tuple[int, int]]) ->
     return "filler" if any(start < stop <= end for start, end in fillers) else "other"
 
 
-def keypoint_auc(folder: Path) -> dict[str, float]:
-    """AUC of each kind's weights against the fillers', mean weights, and counts."""
+def weighed(folder: Path) -> tuple[list[TokenizedRationale], dict[str, NDArray[np.float32]], dict[str, str]]:
+    """A run's rationales in tokens, and by their ids the tokens' weights and the texts."""
     tokens, _ = artifacts.load_tokens(folder / "tokens")
     weights = artifacts.load_by_rationale(folder / "weights" / artifacts.WEIGHTS)
-    texts = {row["id"]: row["rationale"] for row in artifacts.read_jsonl(folder / "rationales.jsonl")}
+    return tokens, weights, {row["id"]: row["rationale"] for row in artifacts.read_jsonl(folder / "rationales.jsonl")}
+
+
+def keypoint_auc(folder: Path) -> dict[str, float]:
+    """AUC of each kind's weights against the fillers', mean weights, and counts."""
+    tokens, weights, texts = weighed(folder)
     by_kind: dict[str, list[float]] = defaultdict(list)
     for rationale in tokens:
         text = texts[rationale.id]

@@ -1,6 +1,8 @@
 """The two curves of a comparison's page as files of their own, in the page's colours by daylight.
 
-python benchmarks/study_figures.py runs/study-compare/comparison.html benchmarks/study
+    python benchmarks/study_figures.py runs/study-compare/comparison.html benchmarks/study
+
+writes benchmarks/study-by-step.svg and benchmarks/study-by-token.svg.
 """
 
 import argparse

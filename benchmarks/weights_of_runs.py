@@ -11,23 +11,14 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from keypoints_of_run import weighed
 from scipy.stats import spearmanr
 
-from kpod import artifacts
 from kpod.errors import DataError
 from kpod.weighting.given import digit_rule_weights
 
 LOW = 0.3
 """A token that weighs less is hardly trained."""
-
-
-def weights_of(run: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.bool_]]]:
-    """Rationale id -> the weights of its tokens, and which of them are numbers."""
-    tokens, _ = artifacts.load_tokens(run / "tokens")
-    texts = {row["id"]: row["rationale"] for row in artifacts.read_jsonl(run / "rationales.jsonl")}
-    numbers = {name: weights == 1 for name, weights in digit_rule_weights(tokens, texts).items()}
-    return artifacts.load_by_rationale(run / "weights" / artifacts.WEIGHTS), numbers
 
 
 def figures_of(runs: list[Path]) -> dict[str, list[float]]:
@@ -39,8 +30,10 @@ def figures_of(runs: list[Path]) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {"numbers": [], "words": [], "low": [], "rank correlation": []}
     weights_of_runs = []
     for run in runs:
-        by_rationale, numbers = weights_of(run)
-        weights, is_number = (np.concatenate([of[name] for name in sorted(numbers)]) for of in (by_rationale, numbers))
+        tokens, by_rationale, texts = weighed(run)
+        rule = digit_rule_weights(tokens, texts)
+        weights, by_rule = (np.concatenate([of[t.id] for t in tokens]) for of in (by_rationale, rule))
+        is_number = by_rule == 1
         weights_of_runs.append(weights)
         if len(weights) != len(weights_of_runs[0]):
             raise DataError(f"{run}: weighs other rationales than {runs[0]}")
