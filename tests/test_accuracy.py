@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from kpod.errors import DataError
 from kpod.evaluation.accuracy import by_steps, judge, majority, summarise, wilson_interval
-from kpod.records import Prediction, Question
+from kpod.outcomes import Prediction
+from kpod.records import Question
 
 
 def prediction(question_id: str, answer: str | None, gold: str = "4", finished: bool = True) -> Prediction:

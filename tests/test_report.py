@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpod.errors import DataError
-from kpod.records import Accuracy, Prediction, Question, Rationale, Schedule, StageRecord, TokenizedRationale
+from kpod.outcomes import Accuracy, Prediction
+from kpod.records import Question, Rationale, Schedule, StageRecord, TokenizedRationale
 from kpod.report.page import HeatMap, Report, render_html, to_json
 from kpod.report.tables import (
     WordType,

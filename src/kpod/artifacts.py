@@ -30,10 +30,9 @@ from numpy.typing import NDArray
 
 from kpod.errors import DataError
 from kpod.files import flush_to_disk, whole_lines, write_text
+from kpod.outcomes import Accuracy, Prediction
 from kpod.records import (
-    Accuracy,
     Dropped,
-    Prediction,
     Question,
     Rationale,
     Schedule,

@@ -30,8 +30,9 @@ from kpod.lm.models import LanguageModel, load_model
 from kpod.lm.processes import first_process_first, is_first_process
 from kpod.merging import merge_shortest
 from kpod.methods import METHODS, ByRationale, ToWeigh, cluster, unassessed
+from kpod.outcomes import Accuracy, Prediction
 from kpod.recipe import dump_recipe
-from kpod.records import Accuracy, Dropped, Prediction, Question, Rationale, Schedule, TokenizedRationale, Weights
+from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.steps import split_steps
 from kpod.teacher.gathering import check_some_are_kept, gather
 from kpod.training import TrainingSummary, check_arguments, train_student

@@ -243,55 +243,6 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model wrote for one test question, and how it was judged.
-
-    Attributes:
-        id: The question's id.
-        text: The generated text, special tokens removed.
-        answer: The answer read off `text`, or None where none was found.
-        gold: The gold answer.
-        correct: Whether they are the same answer.
-        finished: Whether the model ended the text itself (an end token), not the length limit.
-        votes: Where several texts were drawn: how many of them reach this answer, the one most reached.
-    """
-
-    id: str
-    text: str
-    answer: str | None
-    gold: str
-    correct: bool
-    finished: bool
-    votes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Accuracy on one test set; rates are 0 to 1.
-
-    Attributes:
-        dataset: Name of the test set.
-        num_questions: How many were asked; at least 1.
-        num_correct: How many were answered correctly.
-        num_unanswered: How many texts hold no answer (counted as wrong).
-        num_unfinished: How many texts ran into the length limit.
-        interval: Wilson 95 % interval of the accuracy.
-    """
-
-    dataset: str
-    num_questions: int
-    num_correct: int
-    num_unanswered: int
-    num_unfinished: int
-    interval: tuple[float, float]
-
-    @property
-    def value(self) -> float:
-        """The share of correct answers."""
-        return self.num_correct / self.num_questions
-
-
-@dataclass(frozen=True, slots=True)
 class Dropped:
     """A rationale that is not trained on, and why: a short reason that can be counted, such as `wrong answer`."""
 

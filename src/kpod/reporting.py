@@ -10,9 +10,10 @@ from kpod.data.datasets import load_questions
 from kpod.errors import DataError
 from kpod.files import write_text
 from kpod.methods import METHODS
+from kpod.outcomes import Accuracy
 from kpod.pipeline import Pipeline
 from kpod.recipe import dump_recipe
-from kpod.records import Accuracy, Rationale, TokenizedRationale
+from kpod.records import Rationale, TokenizedRationale
 from kpod.report.page import HeatMap, Report, render_html, to_json
 from kpod.report.tables import weighed_tokens, word_type_table
 from kpod.training.metrics import METRICS, read_updates

@@ -8,7 +8,8 @@ from statistics import NormalDist
 
 from kpod.data.answers import extract_answer, same_answer
 from kpod.errors import DataError
-from kpod.records import Accuracy, Prediction, Question
+from kpod.outcomes import Accuracy, Prediction
+from kpod.records import Question
 from kpod.steps import split_steps
 
 

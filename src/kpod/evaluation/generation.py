@@ -14,7 +14,8 @@ from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, 
 from kpod.lm.encoding import prompt_ids
 from kpod.lm.engines import Engine, VllmModel
 from kpod.lm.layout import TextLayout
-from kpod.records import Prediction, Question
+from kpod.outcomes import Prediction
+from kpod.records import Question
 
 log = logging.getLogger(__name__)
 

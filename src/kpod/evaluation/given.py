@@ -6,7 +6,8 @@ from pathlib import Path
 from kpod.data.rows import Finding, rows_of
 from kpod.errors import DataError
 from kpod.evaluation.accuracy import judge
-from kpod.records import Prediction, Question
+from kpod.outcomes import Prediction
+from kpod.records import Question
 
 
 def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:

@@ -1,7 +1,6 @@
 """Two methods on the same questions: the paired difference of their accuracies, its interval, and its p-value."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
@@ -10,30 +9,9 @@ from scipy.stats import binomtest, bootstrap, permutation_test, sem
 from scipy.stats import t as student_t
 
 from kpod.errors import DataError
+from kpod.outcomes import PairedDifference
 
 NUM_RESAMPLES = 9999
-
-
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """How much more often one method is right than another.
-
-    Attributes:
-        difference: Difference of the mean accuracies over seeds, in [-1, 1].
-        interval: Bootstrap 95 % interval over questions, which are resampled, each with all its seeds: what these
-            students would do on other questions.
-        by_seed: The difference under each seed.
-        seed_interval: Student's t 95 % interval over seeds: what other seeds' students would do on these questions;
-            None for a single seed.
-        p_value: Of no difference, two-sided: McNemar's exact test; over several seeds, what it generalises to, the
-            signs of the questions' differences flipped at random.
-    """
-
-    difference: float
-    interval: tuple[float, float]
-    by_seed: tuple[float, ...]
-    seed_interval: tuple[float, float] | None
-    p_value: float
 
 
 def paired_difference(

@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kpod.errors import DataError
-from kpod.records import Accuracy, Prediction, Schedule, StageRecord
+from kpod.outcomes import Accuracy, Prediction
+from kpod.records import Schedule, StageRecord
 from kpod.report.tables import (
     BeforeAfter,
     LossPoint,

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod.errors import DataError
-from kpod.records import Accuracy, Rationale, Schedule, StageRecord, TokenizedRationale
+from kpod.outcomes import Accuracy
+from kpod.records import Rationale, Schedule, StageRecord, TokenizedRationale
 
 TokenView: TypeAlias = tuple[str, float, int]
 """A rationale token as a reader sees it: its text with any space before it, its weight in [0, 1], its step from 1."""

@@ -1,0 +1,74 @@
+"""The records of what a student answered: one answer, one test set, and two methods on the same questions."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model wrote for one test question, and how it was judged.
+
+    Attributes:
+        id: The question's id.
+        text: The generated text, special tokens removed.
+        answer: The answer read off `text`, or None where none was found.
+        gold: The gold answer.
+        correct: Whether they are the same answer.
+        finished: Whether the model ended the text itself (an end token), not the length limit.
+        votes: Where several texts were drawn: how many of them reach this answer, the one most reached.
+    """
+
+    id: str
+    text: str
+    answer: str | None
+    gold: str
+    correct: bool
+    finished: bool
+    votes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Accuracy on one test set; rates are 0 to 1.
+
+    Attributes:
+        dataset: Name of the test set.
+        num_questions: How many were asked; at least 1.
+        num_correct: How many were answered correctly.
+        num_unanswered: How many texts hold no answer (counted as wrong).
+        num_unfinished: How many texts ran into the length limit.
+        interval: Wilson 95 % interval of the accuracy.
+    """
+
+    dataset: str
+    num_questions: int
+    num_correct: int
+    num_unanswered: int
+    num_unfinished: int
+    interval: tuple[float, float]
+
+    @property
+    def value(self) -> float:
+        """The share of correct answers."""
+        return self.num_correct / self.num_questions
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """How much more often one method is right than another.
+
+    Attributes:
+        difference: Difference of the mean accuracies over seeds, in [-1, 1].
+        interval: Bootstrap 95 % interval over questions, which are resampled, each with all its seeds: what these
+            students would do on other questions.
+        by_seed: The difference under each seed.
+        seed_interval: Student's t 95 % interval over seeds: what other seeds' students would do on these questions;
+            None for a single seed.
+        p_value: Of no difference, two-sided: McNemar's exact test; over several seeds, what it generalises to, the
+            signs of the questions' differences flipped at random.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    by_seed: tuple[float, ...]
+    seed_interval: tuple[float, float] | None
+    p_value: float
