@@ -15,6 +15,7 @@ from kpod.comparison import compare, tabulate
 from kpod.errors import ConfigError, KpodError
 from kpod.evaluation.accuracy import summarise
 from kpod.grid import Grid, is_finished
+from kpod.outcomes import PairedDifference
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
@@ -99,9 +100,11 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
     tables, (base, kpod) = comparison_markdown(test, rows, "scotd", num_questions), rows
     assert base.accuracies == (0.0, 0.5)
     assert kpod.accuracies == (0.5, 1.0)
-    assert (base.difference, kpod.difference) == (None, 0.5)
-    assert kpod.p_value == 0.5  # two questions, both better: two of four signs are as extreme
-    assert kpod.seed_differences == (0.5, 0.5)
+    assert (base.against_base, base.corrected_p_value) == (None, None)
+    paired = kpod.against_base
+    assert paired is not None
+    assert (paired.difference, paired.by_seed) == (0.5, (0.5, 0.5))
+    assert paired.p_value == kpod.corrected_p_value == 0.5  # both of two questions better: of four signs two are as far
     assert "| kpod | 75.0 | 35.4 |" in tables
     assert "| +50.0 | +50.0 to +50.0 | 0.500 | +50.0 +50.0 | +50.0 to +50.0 |" in tables
     assert "| scotd | 25.0 | 35.4 |" in tables
@@ -112,7 +115,7 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
 
 
 def test_the_page_draws_each_method_by_steps_and_by_tokens() -> None:
-    row = ComparedMethod("<b>", (0.5, 0.25), (0.2, 0.6), None, None, None, None, None, (4, 6), (1000, 3000))
+    row = ComparedMethod("<b>", (0.5, 0.25), (0.2, 0.6), None, None, (4, 6), (1000, 3000))
     page = render_comparison("x", {"t": [row]}, {"<b>": [(2, 100, 0.25), (4, 300, 0.5)], "unwatched": []}, "<b>")
     assert page.count("<svg") == 2
     assert 'aria-label="Validation accuracy by trained tokens"' in page
@@ -126,8 +129,9 @@ def test_the_page_draws_each_method_by_steps_and_by_tokens() -> None:
 
 def test_several_test_sets_have_a_table_of_methods_by_sets_first() -> None:
     """Of the base no difference; of a single seed no deviation."""
-    base = ComparedMethod("scotd", (0.5, 0.25), (0.2, 0.6), None, None, None, None, None, (4, 4), (9, 9))
-    other = replace(base, name="kpod", accuracies=(0.5,), difference=0.125)
+    base = ComparedMethod("scotd", (0.5, 0.25), (0.2, 0.6), None, None, (4, 4), (9, 9))
+    paired = PairedDifference(0.125, (0.0, 0.25), (0.125,), None, 1.0)
+    other = replace(base, name="kpod", accuracies=(0.5,), against_base=paired, corrected_p_value=1.0)
     tests = {"near": [base, other], "far": [base, other]}
     assert overview_markdown(tests, "scotd").splitlines()[2:] == [
         "| | near | far |",
@@ -141,7 +145,7 @@ def test_several_test_sets_have_a_table_of_methods_by_sets_first() -> None:
 
 def test_a_sweep_draws_accuracy_by_the_values_that_are_numbers() -> None:
     """At a value's place the mean; texts of a user, such as a file's name, are never drawn."""
-    row = ComparedMethod("p=0.5", (0.5, 0.25), (0.2, 0.6), None, None, None, None, None, (4, 6), (9, 9))
+    row = ComparedMethod("p=0.5", (0.5, 0.25), (0.2, 0.6), None, None, (4, 6), (9, 9))
     rows = [replace(row, name=f"p={value}") for value in ("0.5", "2", "x.txt", "2, tokens of p=0.5")]
     page = render_comparison("x", {"near": rows}, {}, "p=0.5", "schedule.growth_exponent")
     (figure,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
@@ -167,7 +171,7 @@ def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytes
 
 
 def test_a_single_seed_has_no_deviation() -> None:
-    row = ComparedMethod("m", (0.5,), (0.2, 0.8), None, None, None, None, None, (1,), (2,))
+    row = ComparedMethod("m", (0.5,), (0.2, 0.8), None, None, (1,), (2,))
     assert (row.mean, row.deviation) == (0.5, None)
     two = replace(row, accuracies=(0.25, 0.75))
     assert two.deviation == pytest.approx(np.std([0.25, 0.75], ddof=1))

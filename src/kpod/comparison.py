@@ -101,16 +101,12 @@ def _rows(
     found = {name: paired_difference(right, correct[base]) for name, right in correct.items() if name != base}
     p_values = dict(zip(found, holm([paired.p_value for paired in found.values()]), strict=True))
     for name, right in correct.items():
-        paired = found.get(name)
         yield ComparedMethod(
             name=name,
             accuracies=tuple(map(float, right.mean(axis=1))),
             interval=wilson_interval(int(right.sum()), right.size),
-            difference=paired.difference if paired else None,
-            difference_interval=paired.interval if paired else None,
-            seed_differences=paired.by_seed if paired else None,
-            seed_interval=paired.seed_interval if paired else None,
-            p_value=p_values.get(name),
+            against_base=found.get(name),
+            corrected_p_value=p_values.get(name),
             updates=tuple(steps for steps, _ in updates[name]),
             trained_tokens=tuple(tokens for _, tokens in updates[name]),
         )

@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 
 from markupsafe import Markup
 
+from kpod.outcomes import PairedDifference
 from kpod.report.page import environment
 from kpod.report.tables import visible
 
@@ -18,13 +19,8 @@ class ComparedMethod:
         name: The method, or the value of a swept key.
         accuracies: One per seed, in [0, 1].
         interval: Wilson 95 % interval of all seeds' answers together.
-        difference: Mean accuracy less that of the base; None for the base itself.
-        difference_interval: Bootstrap 95 % interval of it, over questions: what these seeds' students would do on
-            other questions, not what other seeds would do.
-        seed_differences: The difference under each seed; None for the base.
-        seed_interval: Student's t 95 % interval of it, over seeds: what other seeds' students would do on these
-            questions; None for the base, and for a single seed.
-        p_value: Of no difference, corrected for the number of comparisons on this test set.
+        against_base: What its answers are to those of the base, p-value not corrected; None for the base itself.
+        corrected_p_value: That p-value, corrected for the number of comparisons on this test set; None for the base.
         updates: Optimiser steps, per seed.
         trained_tokens: Tokens that were trained on, per seed.
     """
@@ -32,11 +28,8 @@ class ComparedMethod:
     name: str
     accuracies: tuple[float, ...]
     interval: tuple[float, float]
-    difference: float | None
-    difference_interval: tuple[float, float] | None
-    seed_differences: tuple[float, ...] | None
-    seed_interval: tuple[float, float] | None
-    p_value: float | None
+    against_base: PairedDifference | None
+    corrected_p_value: float | None
     updates: tuple[int, ...]
     trained_tokens: tuple[int, ...]
 
@@ -70,7 +63,7 @@ def _overview(tests: Mapping[str, Sequence[ComparedMethod]]) -> list[tuple[str, 
 
 def _cell(row: ComparedMethod) -> str:
     deviation = "" if row.deviation is None else f" +- {100 * row.deviation:.1f}"
-    difference = "" if row.difference is None else f" ({100 * row.difference:+.1f})"
+    difference = "" if row.against_base is None else f" ({100 * row.against_base.difference:+.1f})"
     return f"{100 * row.mean:.1f}{deviation}{difference}"
 
 
@@ -95,11 +88,12 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
 
 def _against_base(row: ComparedMethod) -> list[str]:
     """Cells of the difference, its interval over questions, p, the differences by seed, and the interval over seeds."""
-    if row.difference is None or row.p_value is None:
+    paired = row.against_base
+    if paired is None:
         return [""] * 5
-    by_seed = " ".join(f"{100 * difference:+.1f}" for difference in row.seed_differences or ())
-    over_questions, over_seeds = (_percent(ends, "+") for ends in (row.difference_interval, row.seed_interval))
-    return [f"{100 * row.difference:+.1f}", over_questions, f"{row.p_value:.3f}", by_seed, over_seeds]
+    by_seed = " ".join(f"{100 * difference:+.1f}" for difference in paired.by_seed)
+    over_questions, over_seeds = (_percent(ends, "+") for ends in (paired.interval, paired.seed_interval))
+    return [f"{100 * paired.difference:+.1f}", over_questions, f"{row.corrected_p_value:.3f}", by_seed, over_seeds]
 
 
 def render_comparison(
