@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import cache
 from typing import TypeAlias
 
-from kpod.data.numbers import NUMBER, number_value, plain_digits, whole_number
+from kpod.data.numbers import NUMBER, VULGAR, number_value, plain_digits, whole_number
 
 Choices: TypeAlias = Mapping[str, str]
 """Option letter -> text."""
@@ -27,7 +27,8 @@ LONGEST_MATHS = 80
 
 ANCHOR = re.compile(
     r"\banswer(?: to (?:the|this|that|your) (?:question|problem))?[*_ ]{0,4}(?:(?:is|are)\b|[:=])"
-    r"|(?<!\#)\#{4}(?!\#)(?=\s{0,3}(?:[-+$€£(]{0,3}[\d.\\]|\(?[a-z]\b|(?:yes|no|true|false)\b))(?! ?\d{1,2}[.)] +[a-z])"
+    rf"|(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}(?:[-+$€£(]{{0,3}}[\d.\\{VULGAR}]|\(?[a-z]\b|(?:yes|no|true|false)\b))"
+    r"(?! ?\d{1,2}[.)] +[a-z])"
     r"|(?P<boxed>\\boxed ?\{)",
     re.IGNORECASE,
 )

@@ -3,12 +3,16 @@
 import re
 from decimal import Decimal
 from fractions import Fraction
+from unicodedata import numeric
 
 LONGEST_NUMBER = 100
+VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 NUMBER = re.compile(
-    r"(?<![\w)])(?<!\d[.,:])(?P<sign>[-+](?=[\d.$€£¥₹]))?(?:(?:[$€£¥₹]|Rs\.?)\s?)?(?P<inner>-(?=[\d.]))?"
+    rf"(?<![\w)])(?<!\d[.,:])(?P<sign>[-+](?=[\d.$€£¥₹{VULGAR}]))?(?:(?:[$€£¥₹]|Rs\.?)\s?)?"
+    rf"(?P<inner>-(?=[\d.{VULGAR}]))?"
     r"(?:(?P<whole>\d{1,9})\s(?=\d+/\d))?"
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?P<power>[eE][-+]?\d{1,3}(?!\w))?"
+    rf"(?P<number>(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+|\s?[{VULGAR}])?|\.\d+|[{VULGAR}])"
+    r"(?P<power>[eE][-+]?\d{1,3}(?!\w))?"
     r"(?:\s?/\s?(?P<under>\d+)(?!/))?(?!\d|[.:]\d|,\d{3})(?:\s(?P<scale>thousand|million|billion|trillion)\b)?"
 )
 FRACTION = re.compile(r"(?P<sign>-?)\\frac\{(?P<over>-?\d{1,30})\}\{(?P<under>\d{1,30})\}")
@@ -40,7 +44,10 @@ def number_value(match: re.Match[str]) -> Fraction | None:
     """What a match of NUMBER is worth; None for a division by zero and where it is too long to be an answer."""
     if len(match.group()) > LONGEST_NUMBER or int(match["under"] or 1) == 0:
         return None
-    value = Fraction(match["number"].replace(",", "") + (match["power"] or "")) / int(match["under"] or 1)
+    number = match["number"].replace(",", "")
+    part = Fraction(numeric(number[-1])).limit_denominator(10) if number[-1] in VULGAR else 0
+    digits = number[:-1].rstrip() or "0" if part else number
+    value = (Fraction(digits + (match["power"] or "")) + part) / int(match["under"] or 1)
     value = (value + int(match["whole"] or 0)) * SCALES.get(match["scale"], 1)
     return -value if "-" in (match["sign"], match["inner"]) else value
 
