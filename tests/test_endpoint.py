@@ -373,14 +373,6 @@ def own_handler():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.fixture
-def in_the_foreground():
-    """Python's own handler of Ctrl-C; a shell has what it runs in the background ignore it, the tests too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize(
     ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["SIGINT", "SIGTERM"]
 )

@@ -47,7 +47,9 @@ def run(folder: Path, callbacks=(), config: TrainingConfig = CONFIG):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to_the_same_bytes(number, tmp_path):
+def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to_the_same_bytes(
+    number, tmp_path, in_the_foreground
+):
     handlers = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(TrainingInterruptedError, match="stopped at update 5 of 9; no student was written") as told:
         run(tmp_path / "stopped", [Send(number, 5)])
@@ -62,6 +64,12 @@ def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to
     )
     assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
     assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, in_the_foreground):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert run(tmp_path, [Send(signal.SIGINT, 5)]).updates == 9
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_run_in_batches_by_tokens_goes_on_to_the_same_bytes(tmp_path):

@@ -39,7 +39,10 @@ class StopOnSignal(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the first SIGTERM or SIGINT; a second one does what it always did."""
+        """Catch the first SIGTERM or SIGINT; a second one does what it always did.
+
+        A signal that the process was told to ignore, as a shell does for what it runs in the background, stays ignored.
+        """
         if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
             yield
             return
@@ -53,7 +56,10 @@ class StopOnSignal(TrainerCallback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-        before = {number: signal.signal(number, note) for number in SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+        for number in before:
+            signal.signal(number, note)
         try:
             yield
         finally:
