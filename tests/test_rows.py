@@ -73,6 +73,17 @@ def test_a_text_starts_as_the_tokenizer_starts_texts():
     assert example.first_trained == 1 + len(ROW["prompt"])
 
 
+def test_a_column_that_other_rows_fill_changes_nothing():
+    """A `datasets.Dataset` gives every row all columns."""
+    lm = tiny_llama(bos=True)
+    first, second = RowDataset([ROW, {**ROW, "messages": None}], lm)
+    assert first.token_ids == second.token_ids
+    lm.tokenizer.chat_template = CHAT
+    chat = {"messages": [{"role": "user", "content": "2?"}, {"role": "assistant", "content": "It is 2."}]}
+    first, second = RowDataset([chat, {**chat, "prompt": None, "completion": None}], lm)
+    assert first.token_ids == second.token_ids
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -52,7 +52,7 @@ def _example(row: Row, name: str, lm: LanguageModel, rule: StepRule) -> Example:
     completion = text[slice(*part)]
     if not completion.strip():
         raise DataError(f"{name}: its completion is blank; drop it")
-    starts = () if _is_chat(row) else start_ids(lm.tokenizer)
+    starts = start_ids(lm.tokenizer) if _is_text(row) else ()
     if lm.encoder_decoder:
         asked = (*starts, *lm.tokenizer(before, add_special_tokens=False).input_ids, lm.end_id)
         text, part, num_before = text[len(before) :], (part[0] - len(before), part[1] - len(before)), 0
@@ -79,17 +79,19 @@ def _example(row: Row, name: str, lm: LanguageModel, rule: StepRule) -> Example:
     )
 
 
-def _is_chat(row: Row) -> bool:
-    return "messages" in row or not isinstance(row.get("prompt"), str)
+def _is_text(row: Row) -> bool:
+    """Whether prompt and completion are texts; whatever other formats' columns, filled or not, stand beside them."""
+    return isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str)
 
 
 def _texts(row: Row, name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, Span]:
     """The prompt as a text; prompt and completion as one, up to the end token; where in it the completion stands."""
-    prompt, completion = row.get("prompt"), row.get("completion")
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return prompt, prompt + completion, (len(prompt), len(prompt) + len(completion))
-    if "messages" in row:
-        prompt, completion = row["messages"][:-1], row["messages"][-1:]
+    if _is_text(row):
+        asked, told = str(row["prompt"]), str(row["completion"])
+        return asked, asked + told, (len(asked), len(asked) + len(told))
+    prompt, completion, messages = row.get("prompt"), row.get("completion"), row.get("messages")
+    if messages:
+        prompt, completion = messages[:-1], messages[-1:]
     if not (isinstance(prompt, list) and isinstance(completion, list) and completion):
         raise DataError(f"{name} needs prompt and completion, both texts or both lists of messages, or messages")
     if not tokenizer.chat_template:
