@@ -369,6 +369,16 @@ def test_inspect_shows_what_is_given_and_what_is_trained(finished: Recipe, capsy
     assert all(row[2] == row[-2] for row in rows if "trained" in row)
 
 
+def test_inspect_shows_the_weights_that_training_makes_of_the_learnt_ones(
+    finished: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mean = ("--training.weight_normalisation", "mean")
+    rows = inspected(capsys, str(folder_of(finished)), "--id", "tiny-2", "--given", "0", *mean)
+    shown = [float(row[-1]) for row in rows if row[3] == "rationale"]
+    assert np.mean(shown) == pytest.approx(1, abs=1e-3)
+    assert np.std(shown) > 0
+
+
 def test_inspect_shows_the_given_steps_in_the_encoder(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

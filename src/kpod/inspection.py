@@ -11,6 +11,7 @@ from kpod.lm.sequences import IGNORED, collate, example_at
 from kpod.pipeline import Pipeline
 from kpod.records import SEGMENTS, TokenizedRationale
 from kpod.report.tables import visible
+from kpod.training.batches import normalised
 
 
 class InspectedToken(NamedTuple):
@@ -87,7 +88,8 @@ def _find(pipeline: Pipeline, rationale_id: str) -> TokenizedRationale:
 
 def _weights(pipeline: Pipeline, tokens: TokenizedRationale) -> tuple[NDArray[np.float32], str]:
     if not pipeline.method.learns or pipeline.folder.has("weights", pipeline.keys["weights"]):
-        return pipeline.weights.loss[tokens.id], f"of the method {pipeline.recipe.method}"
+        how = pipeline.method.training(pipeline.recipe.training).weight_normalisation
+        return normalised(pipeline.weights.loss[tokens.id], tokens.id, how), f"of the method {pipeline.recipe.method}"
     return np.ones(tokens.num_tokens, dtype=np.float32), "not learnt yet, shown as 1"
 
 
