@@ -233,7 +233,7 @@ def test_a_preset_stands_under_the_recipes_own_keys(tmp_path):
     found = load_recipe(path, ["--weighting.predictor", "student"])
     assert (found.weighting.estimator, found.weighting.predictor) == ("gumbel", "student")
     assert (found.schedule.selector, found.schedule.pace, found.schedule.num_clusters) == ("ftgp", "deadline", 3)
-    assert found.data.step_rule == "period"
+    assert (found.data.step_rule, found.weighting.mask_loss_weight) == ("period", 0.5)
     assert load_recipe(None, ["--preset", "paper"]).schedule.pace == "literal"
     with pytest.raises(ConfigError, match="preset is 'papre'; it must be one of paper"):
         load_recipe(None, ["--preset", "papre"])

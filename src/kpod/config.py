@@ -1,4 +1,4 @@
-"""The recipe: one frozen dataclass per phase, defaults from the paper's appendix A.
+"""The recipe: one frozen dataclass per phase. Defaults are the paper's but where docs/method.md says why not.
 
 This module holds what a recipe may say, all of it, so that whoever writes one finds every key in one file;
 `kpod.recipe` reads YAML and command lines into it.
@@ -246,8 +246,8 @@ class WeightingConfig:
     the NLL under random masks. The others are there to compare with: `antithetic` and `control_variate` are score
     functions too, `hard_concrete` has L0 gates, and `gumbel` is the paper's Eq. 4, generator and predictor together,
     without a warm-up."""
-    mask_loss_weight: float = 0.5
-    """alpha of Eq. 7: how strongly tokens are pushed to be masked."""
+    mask_loss_weight: float = 1.0
+    """alpha of Eq. 7: how strongly tokens are pushed to be masked. The paper's 0.5 keeps more that nobody needs."""
     kept_rate: float | None = None
     """Where every rationale's weights are centred, whatever alpha says: only differences are learnt then, which long
     rationales need, whose weights else all go to one end together. null: nowhere, as in the paper."""
@@ -271,7 +271,8 @@ class WeightingConfig:
     predictor_learning_rate: float = 1e-3
     generator_learning_rate: float = 1e-3
     temperature: float = 1.0
-    """How soft the weights are around the threshold alpha / n, in units of the tokens' mean distance from it."""
+    """With `gradient` and `regression`: how soft the weights are around the threshold alpha / n, in units of the root
+    mean square of the tokens' distances from it."""
 
     def __post_init__(self) -> None:
         require_positive(self, "weighting", "mask_loss_weight", "temperature", "warmup_updates", "observations")

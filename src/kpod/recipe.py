@@ -30,7 +30,7 @@ _Config = TypeVar("_Config")
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "paper": {
         "data": {"step_rule": "period"},
-        "weighting": {"estimator": "gumbel", "predictor": "google/flan-t5-large"},
+        "weighting": {"estimator": "gumbel", "predictor": "google/flan-t5-large", "mask_loss_weight": 0.5},
         "schedule": {"selector": "ftgp", "pace": "literal"},
     }
 }
@@ -42,7 +42,7 @@ class _Word(str):
     """An override's value as it was typed; whether it is a text or YAML depends on what the key wants."""
 
 
-def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file, or the default one, with keys set on the command line.
 
     Args:
@@ -57,7 +57,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         >>> recipe.schedule.num_clusters, recipe.training.arguments
         (8, {'warmup_steps': 10})
     """
-    values = read_yaml(path) if path else None
+    values = read_yaml(Path(path)) if path else None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold recipe keys such as `name: first`, not {values!r}")
