@@ -29,9 +29,10 @@ WORDS_PER_BIN = 25
 def explain(recipe: Recipe, output: Path, retry_failed: bool = False) -> RationaleReport:
     """Ask the teacher for what is missing, filter, and write the rationale file.
 
-    Three files are written, each whole or not at all: `output` with the kept rationales, `<output>.dropped.jsonl` with
-    the others, each with its reason, and `<output>.report.json`. A kept row names its `attempt` in the store and where
-    its text `start`s there, beside which the teacher's log-probabilities are, if they were asked for.
+    Three files are written, each whole or not at all: `output` with the kept rationales and, beside `rationales.jsonl`,
+    `rationales.dropped.jsonl` with the others, each with its reason, and `rationales.report.json`. A kept row names its
+    `attempt` in the store and where its text `start`s there, beside which the teacher's log-probabilities are, if they
+    were asked for.
 
     Args:
         recipe: `data.train` and `teacher` count.

@@ -1,7 +1,7 @@
 """Algorithm 1 from top to bottom: rationales, weights, difficulties, schedule, student, accuracy, report.
 
-The file to read first, and the only one that saves. Each phase is skipped where the run folder already holds it, made
-from the same inputs; a changed recipe key redoes the first phase that it touches and those after it.
+The file to read first. Each phase is skipped where the run folder already holds it, made from the same inputs; a
+changed recipe key redoes the first phase that it touches and those after it.
 """
 
 import logging

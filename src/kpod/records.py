@@ -80,7 +80,7 @@ class Rationale:
 class TokenizedRationale:
     """One id sequence `question | rationale | closing | answer | end`, and where its parts and steps stop.
 
-    Made by `kpod.lm.sequences.encode` alone. For an encoder-decoder model `question` is what the
+    Made by `kpod.lm.encoding.encode` alone. For an encoder-decoder model `question` is what the
     encoder reads and the rest is the decoder's target; a causal model reads all of it in one piece.
 
     Attributes:

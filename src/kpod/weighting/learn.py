@@ -65,7 +65,7 @@ def learn_weights(
     """Learn and compute w for every rationale token.
 
     Args:
-        lm: The predictor's backbone, with the student's tokenizer; changed in place.
+        lm: The predictor's backbone, with its own tokenizer; changed in place.
         tokens: The rationales to weigh, and to learn from.
         config: The recipe's `weighting`.
         seed: Of masks, prefixes, order and initial parameters.

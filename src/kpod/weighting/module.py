@@ -18,12 +18,12 @@ class WeightGenerator(nn.Module):
     token costs alpha / n, so keeping token j pays where phi_j exceeds that price, and
     w_j = sigmoid((phi_j - alpha / n) / softness) is this decision, softened: the soft minimiser of L_k.
 
-    Emb is the student's own pre-trained input embedding, frozen and projected to a narrow width; Att is one
+    Emb is the predictor's own pre-trained input embedding, frozen and projected to a narrow width; Att is one
     self-attention layer with a residual connection, so that a token's own identity stays in sight. Around the network
     goes a linear connection from Emb to phi, which is solved for exactly; the network adds what that cannot say.
 
     Args:
-        embeddings: The student's input embedding table, [vocabulary, features]; never trained.
+        embeddings: The predictor's input embedding table, [vocabulary, features]; never trained.
         alpha: Weight of the mask loss L_m in Eq. 7.
         kept_rate: Where every rationale's weights are centred, in (0, 1), whatever alpha says; None: nowhere.
     """
