@@ -85,7 +85,7 @@ def whole_report(text: str = "She has 3 apples.") -> Report:
         provenance={"seed": "17", "student": text, text: text},
         notes=(text,),
         accuracies=(
-            (Accuracy(text, 150, 5, 12, 31, (0.0143, 0.0757)), Accuracy(text, 150, 32, 1, 2, (0.1554, 0.2858))),
+            (Accuracy(text, 150, 5, 12, 31, (0.0143, 0.0757)), Accuracy(text, 150, 32, 1, 2, (0.1554, 0.2858), 33)),
             (None, Accuracy("multiarith", 1520, 760, 0, 0, (0.475, 0.525))),
         ),
         num_read=1234,
@@ -190,10 +190,10 @@ def test_the_head_line_tells_the_outcome(html):
 def test_numbers_shown_are_the_numbers_given(html):
     text = " ".join(Page(html).text.split())
     for numbers in (
-        "before 3.3 % 1.4–7.6 % 5 / 150 8.0 % 20.7 %",
-        "after 21.3 % 15.5–28.6 % 32 / 150 0.7 % 1.3 %",
+        "before 3.3 % 1.4–7.6 % 5 / 150 – 8.0 % 20.7 %",
+        "after 21.3 % 15.5–28.6 % 32 / 150 22.0 % 0.7 % 1.3 %",
         "+18.0 points",
-        "multiarith after 50.0 % 47.5–52.5 % 760 / 1,520 0.0 % 0.0 %",
+        "multiarith after 50.0 % 47.5–52.5 % 760 / 1,520 – 0.0 % 0.0 %",
         "Read 1,234 dropped: wrong answer 200 dropped: She has 3 apples. 34 Kept 1,000",
         "She has 3 apples.0.914,321",
         "can0.0857",
@@ -312,8 +312,8 @@ def test_json_holds_the_tables_and_nothing_but_plain_types():
 
 def test_markdown_table():
     assert accuracy_markdown(whole_report("svamp").accuracies).splitlines()[2:] == [
-        "| svamp | 3.3 % | 21.3 % | 15.5–28.6 % | 32 / 150 | 0.7 % | 1.3 % |",
-        "| multiarith | – | 50.0 % | 47.5–52.5 % | 760 / 1520 | 0.0 % | 0.0 % |",
+        "| svamp | 3.3 % | 21.3 % | 15.5–28.6 % | 32 / 150 | 22.0 % | 0.7 % | 1.3 % |",
+        "| multiarith | – | 50.0 % | 47.5–52.5 % | 760 / 1520 | – | 0.0 % | 0.0 % |",
     ]
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from math import sqrt
 from statistics import NormalDist
 
-from kpod.data.answers import extract_answer, same_answer
+from kpod.data.answers import extract_answer, last_number, same_answer
+from kpod.data.numbers import whole_number
 from kpod.errors import DataError
 from kpod.outcomes import Accuracy, Prediction
 from kpod.records import Question
@@ -140,4 +141,10 @@ def summarise(dataset: str, predictions: Sequence[Prediction]) -> Accuracy:
         num_unanswered=sum(prediction.answer is None for prediction in predictions),
         num_unfinished=sum(not prediction.finished for prediction in predictions),
         interval=wilson_interval(num_correct, len(predictions)),
+        num_by_last_number=_num_by_last_number(predictions),
     )
+
+
+def _num_by_last_number(predictions: Sequence[Prediction]) -> int | None:
+    numeric = [p for p in predictions if whole_number(p.gold) is not None]
+    return sum(same_answer(last_number(p.text), p.gold) for p in numeric) if numeric else None

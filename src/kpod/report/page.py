@@ -21,6 +21,7 @@ from kpod.report.tables import (
     LossPoint,
     TokenView,
     WordTypeTable,
+    last_number_right,
     percent,
     percent_range,
     stage_rows,
@@ -181,6 +182,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {"percent": percent, "range": percent_range, "count": _count, "chips": _chips}
+    environment.filters["last_number_right"] = last_number_right
     environment.globals["stage_rows"] = stage_rows
     return environment
 

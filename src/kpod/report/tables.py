@@ -142,6 +142,12 @@ def percent_range(interval: tuple[float, float]) -> str:
     return f"{100 * lower:.1f}–{100 * upper:.1f} %"
 
 
+def last_number_right(accuracy: Accuracy) -> str:
+    """The flexible reading's share of a test set, or a dash where no gold answer is a number."""
+    right = accuracy.num_by_last_number
+    return "–" if right is None else percent(right / accuracy.num_questions)
+
+
 def accuracy_markdown(accuracies: Sequence[BeforeAfter]) -> str:
     r"""The accuracy table for a terminal, a model card or a pull request.
 
@@ -152,14 +158,14 @@ def accuracy_markdown(accuracies: Sequence[BeforeAfter]) -> str:
         A Markdown table, one row per test set, ending in a line break.
 
     Example:
-        >>> print(accuracy_markdown([(None, Accuracy("svamp", 10, 8, 1, 0, (0.490, 0.943)))]), end="")
-        | test set | before | after | 95 % interval | correct / asked | no answer | unfinished |
-        |---|--:|--:|--:|--:|--:|--:|
-        | svamp | – | 80.0 % | 49.0–94.3 % | 8 / 10 | 10.0 % | 0.0 % |
+        >>> print(accuracy_markdown([(None, Accuracy("svamp", 10, 8, 1, 0, (0.490, 0.943), 9))]), end="")
+        | test set | before | after | 95 % interval | correct / asked | last number right | no answer | unfinished |
+        |---|--:|--:|--:|--:|--:|--:|--:|
+        | svamp | – | 80.0 % | 49.0–94.3 % | 8 / 10 | 90.0 % | 10.0 % | 0.0 % |
     """
     rows = [
-        "| test set | before | after | 95 % interval | correct / asked | no answer | unfinished |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| test set | before | after | 95 % interval | correct / asked | last number right | no answer | unfinished |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for before, after in accuracies:
         cells = (
@@ -168,6 +174,7 @@ def accuracy_markdown(accuracies: Sequence[BeforeAfter]) -> str:
             percent(after.value),
             percent_range(after.interval),
             f"{after.num_correct} / {after.num_questions}",
+            last_number_right(after),
             percent(after.num_unanswered / after.num_questions),
             percent(after.num_unfinished / after.num_questions),
         )
