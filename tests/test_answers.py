@@ -40,6 +40,14 @@ AMOUNTS = {"A": "8 days", "B": "$12.50", "C": "3/4", "D": "1,250 m", "E": "none 
         ("The answer is 1 ¾ miles", "1.75"),
         ("The answer is -½", "-0.5"),
         ("#### ¼", "0.25"),
+        ("The answer is half an hour.", "0.5"),
+        ("The answer is three-quarters of a cup", "0.75"),
+        ("The answer is 2 and a half hours", "2.5"),
+        ("The answer is five months.", "5"),
+        ("The answer is 12 000 people.", "12000"),
+        ("The answer is 1\u202f234\u202f567.", "1234567"),
+        ("The answer is 4 100/200", "4.5"),
+        ("The answer is \u20135", "-5"),
         ("The answer is -6 degrees", "-6"),
         ("The answer is \u22126", "-6"),
         ("The answer is -$5", "-5"),
@@ -84,6 +92,9 @@ def test_a_statement_is_read_as_its_answer(statement: str, answer: str):
         ("The answer is 120, but this is incorrect, as 2 are missing.", None),
         ("It is prime, so the answer is True. Wait, no! It is 3 * 17.", None),
         ("The answer is 5 or 6.", None),
+        ("The answer is x = 5 or x = 6.", None),
+        ("The answer is 5 (the others are wrong).", "5"),
+        ("The answer is 5. Wait for the bus.", "5"),
         ("The answer is (3, 8).", None),
         ("The answer is 8. Our answer is correct.", "8"),
         ("The answer is 8.\n\nAnswer:", "8"),
@@ -124,6 +135,10 @@ def test_the_last_statement_counts(text: str, answer: str | None):
         ("The answer is the market hall.", "C"),
         ("the answer is old harbour", "B"),
         ("the answer is (d) wait outside.", "D"),
+        ("the answer is D. wait outside", "D"),
+        ("the answer is (C), (A is wrong)", "C"),
+        ("the answer is C (the other options are incorrect).", "C"),
+        ("the answer is C, but that is wrong.", None),
         ("The answer must be near the sea. So the answer is (a) harbour.", "A"),
         ("the answer is either (a) harbour or (c) market hall.", None),
         ("Therefore, the answer is A or C.", None),
@@ -153,6 +168,18 @@ def test_an_option_is_named_by_letter_or_text(statement: str, letter: str | None
 )
 def test_an_option_is_named_by_its_number(statement: str, letter: str | None):
     assert extract_answer(f"The answer is {statement}.", AMOUNTS) == letter
+
+
+@pytest.mark.parametrize("statement", ["(E) both A and B", "E: both A and B", "E. both A and B", "both A and B"])
+def test_an_option_may_name_other_letters(statement: str):
+    assert extract_answer(f"The answer is {statement}.", {"A": "a tap", "B": "a hose", "E": "both A and B"}) == "E"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("one half", "one third"), ("three quarters", "three"), ("one and a half", "1"), ("2½", "2")]
+)
+def test_a_fraction_in_words_is_not_its_first_word(one: str, other: str):
+    assert not same_answer(one, other)
 
 
 def test_the_last_number_is_the_flexible_reading():

@@ -27,7 +27,7 @@ LONGEST_MATHS = 80
 
 ANCHOR = re.compile(
     r"\banswer(?: to (?:the|this|that|your) (?:question|problem))?[*_ ]{0,4}(?:(?:is|are)\b|[:=])"
-    rf"|(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}(?:[-+$€£(]{{0,3}}[\d.\\{VULGAR}]|\(?[a-z]\b|(?:yes|no|true|false)\b))"
+    rf"|(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}(?:[-+−–$€£(]{{0,3}}[\d.\\{VULGAR}]|\(?[a-z]\b|(?:yes|no|true|false)\b))"
     r"(?! ?\d{1,2}[.)] +[a-z])"
     r"|(?P<boxed>\\boxed ?\{)",
     re.IGNORECASE,
@@ -35,9 +35,11 @@ ANCHOR = re.compile(
 NEXT_QUESTION = re.compile(r"^[ \t]*(?:Q|Question)[ \t]*:", re.MULTILINE)
 OPENING = re.compile(r"\A(?:[\s*_:]|\$\$|\\[(\[])+")
 SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bRs)[.!?](?=[\s\"'”’)*]|\Z)|\n")
+# "(but that is wrong)", not "(the others are wrong)" or "(A is wrong)"; "Wait, no", not the words "wait in line".
 RETRACTED = re.compile(
-    r"(?:\(|[,;–-]\s*(?:but|which|though)\b)\s*(?:[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
-    r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b",
+    r"(?:\(|[,;–-]\s*(?:but|which|though)\b)\s*(?:(?!others?\b|rest\b|remaining\b|options\b|choices\b|answers\b"
+    r"|(?-i:[B-Z])\b|\(?[a-z]\)? is\b)[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
+    r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b(?=\s*(?:[,.…!?:—–-]|\Z)|\s+(?:no|that|this|it|i|let|actually)\b)",
     re.IGNORECASE,
 )
 
@@ -53,10 +55,11 @@ OR = re.compile(r"[^\d.]{0,20}?\bor\s+|\s?(?:,|and|&)\s?[$€£]?")
 YES_NO = re.compile(r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one)\b)", re.IGNORECASE)
 EDGES = " \t\r\n,;:!?\"'“”‘’*_`<>"
 
-TIDY = [
+TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile("[\u00a0\u2007\u2009\u202f]"), " "),
     (re.compile(r"[\u200b-\u200d\u2060\ufeff]|\\[,;:! ]|\\(?:left|right|quad)\b|\\[()\[\]]|\^\{?\\circ\}?"), ""),
-    (re.compile("\u2212"), "-"),
+    (re.compile("\u2212|\\A\\s*[\u2010\u2011\u2013](?=[\\d.$€£])"), "-"),
+    (re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?!\d|,\d|\s?/)"), lambda match: match[0].replace(" ", "")),
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox) ?\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\([$%#&])"), r"\1"),
     (re.compile(r"\{,\}"), ","),
@@ -97,7 +100,9 @@ def extract_answer(text: str, choices: Choices | None = None) -> str | None:
     for sentence, window in _statements(text):
         named = _plain_readings(_core(sentence)) if not choices else _named_options(_core(sentence), choices)
         if named:
-            return named.pop() if len(named) == 1 and not RETRACTED.search(window[:RETRACTION]) else None
+            answer = named.pop()
+            own = window.replace(choices[answer], "", 1) if choices else window
+            return answer if not named and not RETRACTED.search(own[:RETRACTION]) else None
     return None
 
 
@@ -203,6 +208,9 @@ def _plain_readings(core: str) -> set[str]:
     yes_no = YES_NO.match(core)
     if yes_no:
         return {_yes_no(yes_no)}
+    either = re.split(r"\s+or\s+", core)
+    if len(either) > 1 and all("=" in part for part in either):  # x = 5 or x = 6
+        return {reading for part in either for reading in _plain_readings(part)}
     core = re.split("[=≈]", core)[-1].strip() or core
     value = whole_number(core)
     if value is not None:
@@ -228,6 +236,9 @@ def _named_options(core: str, choices: Choices) -> set[str]:
         return exact
     head = re.split(r"\b(?:because|since|rather than|instead of|as opposed to)\b", core, maxsplit=1)[0]
     letter = "|".join(map(re.escape, sorted(keys, key=len, reverse=True)))
+    opens = re.match(rf"\(?\s?((?i:{letter}))\s?\)?\s?[.:,–-]?\s+(?=\S)", core)
+    if opens and _folded(core[opens.end() :]) == _folded(_core(choices[keys[opens[1].casefold()]])):
+        return {keys[opens[1].casefold()]}  # whatever other letters the option's own text names
     # A bare letter must open the statement or follow "or": "a" is also an article, and A may be a name's initial.
     bare = rf"(?:\A|\b(?i:option|choice|letter|or|and)\s|[/,]\s?)((?i:{letter}))(?![\w'’])"
     pattern = rf"\(\s?((?i:{letter}))\s?\)|{bare}(?:(?<![AaIi])|(?!\s+(?!or\b|and\b)[a-z]))"

@@ -23,21 +23,42 @@ WORDS = "zero one two three four five six seven eight nine ten eleven twelve thi
 NUMBER_WORDS = {
     word: value for value, word in enumerate([*WORDS.split(), "seventeen", "eighteen", "nineteen", "twenty"])
 }
+ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
+PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
+    ordinal + s: value for value, ordinal in enumerate(ORDINALS.split(), start=3) for s in ("", "s")
+}
+# "half", "a third", "two thirds", "three-quarters", "1 and a half", "two and a half"
+SPELLED = re.compile(
+    rf"(?:(?:(?P<whole>\d{{1,9}}|{'|'.join(NUMBER_WORDS)})\s+and\s+)?(?P<over>an?|{'|'.join(NUMBER_WORDS)})[\s-])?"
+    rf"(?P<under>{'|'.join(sorted(PARTS, key=len, reverse=True))})\b",
+    re.IGNORECASE,
+)
 
 
 def whole_number(core: str) -> Fraction | None:
-    """The number that a whole answer is, units aside: digits, a fraction, or a word up to twenty."""
+    """The number that a whole answer is, units aside: digits, a fraction, or words, up to twenty or for a fraction."""
     fraction = FRACTION.fullmatch(core)
     if fraction:
         value = Fraction(int(fraction["over"]), int(fraction["under"])) if int(fraction["under"]) else None
         return -value if value is not None and fraction["sign"] else value
+    spelled = SPELLED.match(core)
+    if spelled and (spelled["over"] or spelled["under"].casefold() == "half"):  # "third" alone is a place
+        rest = UNITS.fullmatch(core, spelled.end())
+        return _spelled_value(spelled) if rest else None
     match = NUMBER.match(core)
     if match:
         return number_value(match) if UNITS.fullmatch(core, match.end()) else None
     first, *others = re.findall(r"[^\W\d_]+", core.casefold()) or [""]
-    if not UNITS.fullmatch(core) or any(word in NUMBER_WORDS or word in SCALES or word == "hundred" for word in others):
+    more = NUMBER_WORDS.keys() | SCALES.keys() | PARTS.keys() | {"hundred", "hundredths", "thousandths"}
+    if not UNITS.fullmatch(core) or not more.isdisjoint(others):
         return None
     return Fraction(NUMBER_WORDS[first]) if first in NUMBER_WORDS else None
+
+
+def _spelled_value(match: re.Match[str]) -> Fraction:
+    whole, over, under = ((match[part] or "").casefold() for part in ("whole", "over", "under"))
+    wholes = int(whole) if whole.isdecimal() else NUMBER_WORDS.get(whole, 0)
+    return wholes + Fraction(NUMBER_WORDS.get(over, 1), PARTS[under])
 
 
 def number_value(match: re.Match[str]) -> Fraction | None:
