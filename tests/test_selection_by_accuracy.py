@@ -102,6 +102,13 @@ def test_every_second_epoch_and_the_last_are_asked(tmp_path):
     assert [step for step, _ in accuracies(tmp_path)] == [4, 8, 10]
 
 
+def test_a_run_cut_off_by_max_steps_is_asked_at_the_same_epochs(tmp_path):
+    """The control with as many tokens: its best checkpoint is chosen among the same ones."""
+    one_by_one = replace(CONFIG, per_device_train_batch_size=1)
+    run(tmp_path, Answers(0.1, 0.3), replace(one_by_one, arguments={**CONFIG.arguments, "max_steps": 5}))
+    assert [step for step, _ in accuracies(tmp_path)] == [4, 5]
+
+
 def test_waiting_starts_where_rationales_are_whole(tmp_path):
     """The best is the first; patience 2 counts the validations after epochs 3 and 4, since stage T begins after 2."""
     answers = Answers(0.9, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -142,7 +149,7 @@ def test_a_run_that_was_stopped_and_goes_on_chooses_the_same(update, tmp_path):
 def test_when_waiting_is_over_by_hand(step, best, every, over):
     state = TrainerState(max_steps=12, num_train_epochs=6, global_step=step, best_global_step=best)
     config = ValidationConfig("questions", patience=2, every_epochs=every)
-    assert BestByAccuracy(lambda _: 0.0, config, SCHEDULE, lambda _: None).is_over(state) is over
+    assert BestByAccuracy(lambda _: 0.0, config, SCHEDULE, 2, lambda _: None).is_over(state) is over
 
 
 def test_validation_needs_someone_to_ask(tmp_path):

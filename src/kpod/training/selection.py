@@ -1,6 +1,5 @@
 """Which checkpoint becomes the student: the one that answers best between epochs, not the one with the least loss."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ class BestByAccuracy(TrainerCallback):
         accuracy: From the student as it is to its accuracy in [0, 1], the same on every process.
         config: After which epochs, and how long it waits for a better one.
         schedule: Before its stage T no waiting counts: the student has not written whole rationales yet.
+        updates_per_epoch: Optimiser steps of one epoch; the trainer's state alone does not tell under `max_steps`.
         log: Where an accuracy is written to.
     """
 
@@ -30,18 +30,20 @@ class BestByAccuracy(TrainerCallback):
         accuracy: Callable[[nn.Module], float],
         config: ValidationConfig,
         schedule: Schedule,
+        updates_per_epoch: int,
         log: Callable[[dict[str, float]], None],
     ) -> None:
         self.accuracy = accuracy
         self.config = config
         self.schedule = schedule
+        self.updates_per_epoch = updates_per_epoch
         self.log = log
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Ask, keep the best, and stop where it has been the best for long."""
-        epochs, left = divmod(state.global_step, _updates_per_epoch(state))
+        epochs, left = divmod(state.global_step, self.updates_per_epoch)
         last = state.global_step == state.max_steps
         if (left or epochs % self.config.every_epochs) and not last:
             return  # a signal ended the epoch, or it is not its turn
@@ -60,7 +62,7 @@ class BestByAccuracy(TrainerCallback):
         """Whether `patience` validations since the best one, and since stage T was reached, were no better."""
         if self.config.patience is None or state.best_global_step is None:
             return False
-        per_epoch = _updates_per_epoch(state)
+        per_epoch = self.updates_per_epoch
         first_whole = next(
             (e for e in range(state.num_train_epochs) if self.schedule.at_epoch(e) == self.schedule.ramp_stages),
             state.num_train_epochs,
@@ -68,7 +70,3 @@ class BestByAccuracy(TrainerCallback):
         since = max(state.best_global_step // per_epoch, first_whole)
         every = self.config.every_epochs
         return state.global_step // per_epoch // every - since // every >= self.config.patience
-
-
-def _updates_per_epoch(state: TrainerState) -> int:
-    return math.ceil(state.max_steps / state.num_train_epochs)

@@ -126,13 +126,13 @@ def train_student(
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
     trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
     started = time.monotonic()
-    selection = _selection(trainer, lm, schedule, config, validate)
+    per_epoch = _updates_per_epoch(trainer)
+    selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
     )
     trainer.add_callback(stop)
     if not trainer.is_sharded:
-        per_epoch = math.ceil(len(trainer.get_train_dataloader()) / arguments.gradient_accumulation_steps)
         check_disk(output_dir, cast("nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
     with _no_shard_bars():
         with stop.listening(), explained_memory(arguments):
@@ -140,7 +140,7 @@ def train_student(
         if not over:
             _check_finished(trainer, stop.received)
         record: dict[str, Any] = {
-            "updates_per_epoch": math.ceil(trainer.state.max_steps / trainer.state.num_train_epochs),
+            "updates_per_epoch": per_epoch,
             "seconds": time.monotonic() - started,
         }
         export(trainer, lm, config, precision, base_model, record)
@@ -221,6 +221,7 @@ def _selection(
     lm: LanguageModel,
     schedule: Schedule,
     config: TrainingConfig,
+    updates_per_epoch: int,
     validate: Callable[[LanguageModel], float] | None,
 ) -> BestByAccuracy | None:
     """What chooses the checkpoint, made part of the trainer; None where the recipe wants the last one."""
@@ -236,10 +237,14 @@ def _selection(
         clear_device_cache()  # of what writing texts took, which other runs on the same GPU may want
         return float(trainer.accelerator.gather(found).flatten()[0])  # the first process's, should they ever differ
 
-    selection = BestByAccuracy(accuracy, config.validation, schedule, trainer.log)
+    selection = BestByAccuracy(accuracy, config.validation, schedule, updates_per_epoch, trainer.log)
     trainer.add_callback(selection)
     trainer.args.load_best_model_at_end = config.validation.student == "best"
     return selection
+
+
+def _updates_per_epoch(trainer: KeypointTrainer) -> int:
+    return math.ceil(len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps)
 
 
 def _train(trainer: KeypointTrainer, checkpoint: str | None, selection: BestByAccuracy | None) -> bool:
