@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from kpod import comparison
 from kpod.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
-from kpod.cli import main
+from kpod.cli import grid_of, main
+from kpod.command_line import command_parser
 from kpod.comparison import compare, tabulate
-from kpod.errors import ConfigError, KpodError
+from kpod.config import AskConfig
+from kpod.errors import ConfigError, DataError, KpodError
 from kpod.evaluation.accuracy import summarise
 from kpod.grid import Grid, is_finished
 from kpod.outcomes import PairedDifference
@@ -189,6 +192,38 @@ def test_a_grid_without_sense_is_refused(grid: Grid) -> None:
             Grid.of(variants, seeds, grid.folder, base)
 
 
+def test_a_grid_asks_the_teacher_through_the_store_of_the_runs_beside_it(data: Path, tmp_path: Path) -> None:
+    found = recipe(data, tmp_path / "runs")
+    asking = replace(found, teacher=replace(found.teacher, ask=AskConfig("model")))
+    (run,) = Grid.of({"a": asking}, (0,), tmp_path / "runs" / "tiny-compare").recipes
+    assert run.teacher.ask is not None
+    assert run.teacher.ask.store == str(tmp_path / "runs" / "teacher.jsonl")
+    own = replace(asking, teacher=replace(found.teacher, ask=AskConfig("model", store="mine.jsonl")))
+    (run,) = Grid.of({"a": own}, (0,), tmp_path / "runs" / "tiny-compare").recipes
+    assert run.teacher.ask == AskConfig("model", store="mine.jsonl")
+
+
+def test_runs_that_were_asked_other_questions_are_not_compared(grid: Grid, tmp_path: Path) -> None:
+    moved = Grid(tmp_path, {name: [replace(grid.runs[name][0], runs=str(tmp_path))] for name in METHODS[:2]}, "scotd")
+    test = moved.recipes[0].data.tests[0]
+    for name in METHODS[:2]:
+        shutil.copytree(grid.folder / f"{name}-seed0", tmp_path / f"{name}-seed0", symlinks=True)
+    found = Pipeline(moved.runs["kpod"][0])
+    others = [replace(p, id=f"other {p.id}") for p in found.evaluation("after", test)[0]]
+    save_evaluation(found.folder.path / evaluation_phase("after", test), others, summarise(test, others))
+    with pytest.raises(DataError, match="kpod-seed0 was asked other questions than the runs before it"):
+        tabulate(moved)
+
+
+def test_tables_of_a_changed_recipe_name_the_runs(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        comparison.warn_of_unfinished(grid)
+        assert not caplog.records
+        kpod = [replace(r, training=replace(r.training, learning_rate=1e-9)) for r in grid.runs["kpod"]]
+        comparison.warn_of_unfinished(replace(grid, runs={**grid.runs, "kpod": kpod}))
+    assert [record.args for record in caplog.records] == [("kpod-seed0",), ("kpod-seed1",)]
+
+
 def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) -> None:
     """In processes of their own; the failing run's prompts and texts do not fit the model."""
     good = replace(recipe(data, tmp_path), method="scotd")
@@ -211,6 +246,16 @@ def test_swept_values_make_run_names_that_can_be_read_back(data: Path, tmp_path:
         Grid.of({"a=b": found, "a/b": found}, (0,), tmp_path)
 
 
+def test_keys_with_the_same_last_word_are_swept_in_folders_of_their_own(data: Path, tmp_path: Path) -> None:
+    recipe(data, tmp_path)
+    file = tmp_path / "recipe-given.yaml"
+    folders = []
+    for key in ("weighting.temperature", "evaluation.temperature"):
+        options, options.overrides = command_parser().parse_known_args(["sweep", str(file), f"{key}=0.5,1"])
+        folders.append(grid_of(load_recipe(file), options).folder.name)
+    assert folders == ["tiny-sweep-weighting.temperature", "tiny-sweep-evaluation.temperature"]
+
+
 def test_a_student_that_is_not_there_is_told_before_any_run(grid: Grid) -> None:
     lost = replace(grid.runs["kpod"][0], student="nowhere")
     with pytest.raises(ConfigError, match="'nowhere' cannot be loaded"):
@@ -226,4 +271,8 @@ def test_the_commands_refuse_what_they_do_not_know(
     assert "method is 'kpot'" in capsys.readouterr().err
     assert main(["sweep", file, "schedule.initial_fractoin=0.1,0.3"]) == 2
     assert "did you mean schedule.initial_fraction?" in capsys.readouterr().err
+    assert main(["sweep", file, "seed=1,2"]) == 2
+    assert "sweep is 'seed'; it must be a key that a grid leaves alone; seeds are named by --seeds" in (
+        capsys.readouterr().err
+    )
     assert not (tmp_path / "tiny-compare").exists()

@@ -52,6 +52,12 @@ def test_seeds_that_cancel_out_are_told_apart_from_seeds_that_agree():
     assert found.seed_interval == pytest.approx((-0.25 * 12.706, 0.25 * 12.706), abs=1e-3)
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_single_question_says_nothing_of_others(seeds):
+    found = paired_difference(answers(*["1"] * seeds), answers(*["0"] * seeds))
+    assert (found.difference, found.interval, found.p_value) == (1.0, (-1.0, 1.0), 1.0)
+
+
 def test_a_single_seed_says_nothing_of_others():
     assert paired_difference(answers("101"), answers("100")).seed_interval is None
 

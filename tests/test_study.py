@@ -76,8 +76,8 @@ def test_a_claim_is_what_the_predictions_say() -> None:
         for one, other, asked, *numbers in told:
             grid = grid_said_by(command)
             test = asked or grid.recipes[0].data.tests[0]
-            right = [comparison._correct(list(map(Pipeline, grid.runs[name])), test) for name in (one, other)]
-            found = paired_difference(*right)
+            pipelines = {name: list(map(Pipeline, grid.runs[name])) for name in (one, other)}
+            found = paired_difference(*comparison._correct(pipelines, test).values())
             difference, interval = f"{100 * found.difference:+.1f}", points(found.interval)
             assert list(numbers) == [difference, interval, f"{found.p_value:.4f}", points(found.seed_interval)]
             claims += 1

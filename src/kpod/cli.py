@@ -155,10 +155,11 @@ def _export_task(recipe: "Recipe", options: argparse.Namespace) -> None:
 
 
 def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:
-    from kpod.comparison import compare, write_tables
+    from kpod.comparison import compare, warn_of_unfinished, write_tables
 
     grid = grid_of(recipe, options)
     if options.tables:
+        warn_of_unfinished(grid)
         print(write_tables(grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid))
     else:
         print(compare(grid, options.jobs, options.match_tokens))
@@ -178,7 +179,7 @@ def grid_of(recipe: "Recipe", options: argparse.Namespace) -> "Grid":
     variants = {
         f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in words(values)
     }
-    return Grid.of(variants, options.seeds, runs / f"{recipe.name}-sweep-{last}", options.base, swept=key)
+    return Grid.of(variants, options.seeds, runs / f"{recipe.name}-sweep-{key}", options.base, swept=key)
 
 
 def _report(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001

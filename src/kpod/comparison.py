@@ -78,6 +78,16 @@ def write_tables(grid: Grid) -> str:
     return tables
 
 
+def warn_of_unfinished(grid: Grid) -> None:
+    """Name the runs whose saved answers may not be this recipe's: changed since, or not run to their end.
+
+    Runs that were published without their recipe are taken as they are.
+    """
+    for pipeline in map(Pipeline, grid.recipes):
+        if (pipeline.folder.path / "recipe.yaml").is_file() and not is_finished(pipeline):
+            log.warning("%s is not finished, or was run from another recipe or data", pipeline.recipe.name)
+
+
 def tabulate(grid: Grid) -> dict[str, tuple[list[ComparedMethod], int]]:
     """Of each test set of a finished grid the methods, from saved predictions, and the number of questions.
 
@@ -88,7 +98,7 @@ def tabulate(grid: Grid) -> dict[str, tuple[list[ComparedMethod], int]]:
     updates = {name: [_updates(p) for p in of_name] for name, of_name in pipelines.items()}
     tables = {}
     for test in grid.recipes[0].data.tests:
-        correct = {name: _correct(of_name, test) for name, of_name in pipelines.items()}
+        correct = _correct(pipelines, test)
         tables[test] = list(_rows(correct, updates, grid.base)), correct[grid.base].shape[1]
     return tables
 
@@ -112,15 +122,23 @@ def _rows(
         )
 
 
-def _correct(pipelines: Sequence[Pipeline], test: str) -> Bool[np.ndarray, "seeds questions"]:
-    """Whether each run answered each question, in the order of the ids."""
-    rows = []
-    for pipeline in pipelines:
-        predictions = sorted(pipeline.evaluation("after", test)[0], key=lambda prediction: prediction.id)
-        rows.append(([p.id for p in predictions], [p.correct for p in predictions]))
-    if any(ids != rows[0][0] for ids, _ in rows):
-        raise DataError(f"{test}: the runs were asked different questions; delete their evaluation folders")
-    return np.array([right for _, right in rows])
+def _correct(pipelines: Mapping[str, Sequence[Pipeline]], test: str) -> dict[str, Bool[np.ndarray, "seeds questions"]]:
+    """Of each variant whether each run answered each question, in the order of the ids."""
+    found, asked = {}, None
+    for name, of_name in pipelines.items():
+        rows = []
+        for pipeline in of_name:
+            predictions = sorted(pipeline.evaluation("after", test)[0], key=lambda prediction: prediction.id)
+            questions = [(p.id, p.gold) for p in predictions]
+            asked = asked or questions
+            if questions != asked:
+                raise DataError(
+                    f"{test}: {pipeline.recipe.name} was asked other questions than the runs before it; delete the "
+                    f"evaluation folders in {pipeline.folder.path.parent} and run the same command without --tables"
+                )
+            rows.append([p.correct for p in predictions])
+        found[name] = np.array(rows)
+    return found
 
 
 def _updates(pipeline: Pipeline) -> tuple[int, int]:

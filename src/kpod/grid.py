@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from kpod.artifacts import evaluation_phase
-from kpod.config import Recipe
+from kpod.config import Recipe, TeacherConfig
 from kpod.data.datasets import load_questions
 from kpod.errors import require
 from kpod.keys import evaluation_key
 from kpod.pipeline import Pipeline
+from kpod.teacher.gathering import store_of
 from kpod.training.export import read_record
 from kpod.training.metrics import METRICS, read_updates
 
@@ -48,8 +49,11 @@ class Grid:
         """Lay out a grid; the base is the first variant unless it is named.
 
         Raises:
-            ConfigError: If there is no variant or seed, a seed is named twice, or the base is none of the variants.
+            ConfigError: If there is no variant or seed, a seed is named twice, the base is none of the variants, or the
+                swept key is one that a grid sets itself.
         """
+        told = "a key that a grid leaves alone; seeds are named by --seeds"
+        require(swept not in ("name", "runs", "seed", "evaluation.before"), "sweep", swept, told)
         require(bool(variants), "methods", list(variants), "at least one")
         require(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", list(seeds), "one or more, each once")
         base = base or next(iter(variants))
@@ -61,6 +65,7 @@ class Grid:
                     name=_run_name(f"{name}-seed{seed}"),
                     runs=str(folder),
                     seed=seed,
+                    teacher=_one_store(recipe),
                     evaluation=replace(recipe.evaluation, before=False),  # the same for all, and not compared
                 )
                 for seed in seeds
@@ -93,6 +98,14 @@ class Grid:
     def recipes(self) -> list[Recipe]:
         """Every run's recipe, seed by seed, so that whole rows of the tables are there early."""
         return [recipe for of_seed in zip(*self.runs.values(), strict=True) for recipe in of_seed]
+
+
+def _one_store(recipe: Recipe) -> TeacherConfig:
+    """The teacher's attempts kept where a run outside the grid keeps them: what was bought before is found."""
+    ask = recipe.teacher.ask
+    if ask is None:
+        return recipe.teacher
+    return replace(recipe.teacher, ask=replace(ask, store=str(store_of(ask, Path(recipe.runs)))))
 
 
 def is_finished(pipeline: Pipeline) -> bool:

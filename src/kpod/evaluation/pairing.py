@@ -37,8 +37,9 @@ def paired_difference(
     differences = one.astype(float) - other
     by_question, by_seed = differences.mean(axis=0), differences.mean(axis=1)
     seeds = tuple(by_seed.tolist())
-    if not by_question.any():
-        return PairedDifference(0.0, (0.0, 0.0), seeds, _over_seeds(by_seed), 1.0)
+    if len(by_question) == 1 or not by_question.any():  # a single question says nothing of others
+        interval = (-1.0, 1.0) if len(by_question) == 1 else (0.0, 0.0)
+        return PairedDifference(float(by_question.mean()), interval, seeds, _over_seeds(by_seed), 1.0)
     found = bootstrap(
         (by_question,), np.mean, n_resamples=NUM_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
