@@ -1,8 +1,13 @@
 """Grids of tiny runs: what they share, what they resume, and what their tables say."""
 
 import json
+import multiprocessing
+import os
 import re
 import shutil
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +19,7 @@ from kpod.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluatio
 from kpod.cli import grid_of, main
 from kpod.command_line import command_parser
 from kpod.comparison import compare, tabulate
-from kpod.config import AskConfig
+from kpod.config import AskConfig, Recipe
 from kpod.errors import ConfigError, DataError, KpodError
 from kpod.evaluation.accuracy import summarise
 from kpod.grid import Grid, is_finished
@@ -22,7 +27,7 @@ from kpod.outcomes import PairedDifference
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
-from tiny_runs import recipe, write_tiny_data
+from tiny_runs import end_the_bad_one, recipe, take_an_hour, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 
@@ -235,6 +240,32 @@ def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) 
     assert is_finished(Pipeline(grid.runs["good"][0]))
     assert "do not fit" not in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
     assert "plan: already done" in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
+
+
+def test_a_killed_run_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    tasks = {name: [Recipe(name=name, runs=str(tmp_path))] for name in ("bad", "last")}
+    with pytest.raises(KpodError, match=r"1 of 2 failed, the first bad: its process was killed"):
+        comparison._in_processes(end_the_bad_one, tasks, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_sigterm_ends_the_runs_at_work_too(tmp_path: Path) -> None:
+    """And none is begun."""
+
+    def send() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=send).start()
+    tasks = {name: [Recipe(name=name, runs=str(tmp_path))] for name in ("first", "second")}
+    with pytest.raises(SystemExit) as end:
+        comparison._in_processes(take_an_hour, tasks, 1)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert not multiprocessing.active_children()
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_swept_values_make_run_names_that_can_be_read_back(data: Path, tmp_path: Path) -> None:

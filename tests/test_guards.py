@@ -4,6 +4,7 @@
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,25 @@ def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to
     )
     assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
     assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, in_the_foreground):
+    """As to a process whose launcher passes on what the whole group was sent; a later one ends it at once."""
+
+    class Twice(Send):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            for _ in range(2):
+                super().on_pre_optimizer_step(args, state, control, **kwargs)
+
+    class Later(Send):
+        def on_save(self, args, state, control, **kwargs):
+            time.sleep(1.1)
+            os.kill(os.getpid(), self.number)
+
+    with pytest.raises(TrainingInterruptedError, match="stopped at update 5"):
+        run(tmp_path / "at once", [Twice(signal.SIGINT, 5)])
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "later", [Later(signal.SIGINT, 5)])
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path, in_the_foreground):

@@ -1,5 +1,9 @@
 """Whole runs on tiny models: their students, their data, and their recipe."""
 
+import os
+import signal
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -32,6 +36,21 @@ BRIEF_WEIGHTING = {
     "lora_rank": 2,
     "generator_learning_rate": 3e-2,
 }
+
+
+def end_the_bad_one(recipes: Sequence[Recipe]) -> None:
+    """Leave a file for each; the one that is called bad is killed, as is done where memory runs out."""
+    for found in recipes:
+        if found.name == "bad":
+            os.kill(os.getpid(), signal.SIGKILL)
+        (Path(found.runs) / found.name).touch()
+
+
+def take_an_hour(recipes: Sequence[Recipe]) -> None:
+    """Leave a file at the beginning and one at the end."""
+    (Path(recipes[0].runs) / "begun").touch()
+    time.sleep(3600)
+    (Path(recipes[0].runs) / "ended").touch()
 
 
 def recipe(data: Path, runs: Path, student: str = "llama", *overrides: str) -> Recipe:

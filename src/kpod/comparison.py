@@ -8,13 +8,17 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from types import FrameType
 
 import numpy as np
 import torch
@@ -164,31 +168,61 @@ def _mean_curve(curves: Sequence[list[tuple[int, int, float]]]) -> list[tuple[in
 
 
 def _in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
-    """Do every task in a process of its own, some at a time; what fails is told when the others are done."""
+    """Do every task in a process of its own, some at a time; what fails is told when the others are done.
+
+    Where this process is interrupted or told to end, so are those at work, which save a checkpoint; none is begun then.
+    """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     failed: dict[str, BaseException] = {}
-    pool = ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(threads,),
-        max_tasks_per_child=1,  # what a run has taken of memory goes with it
-    )
+    pool = ThreadPoolExecutor(jobs)
     try:
-        names = {pool.submit(work, recipes): name for name, recipes in tasks.items()}
-        for number, future in enumerate(as_completed(names), start=1):
-            error = future.exception()
-            log.info("%d of %d: %s%s", number, len(names), names[future], f" failed: {error}" if error else "")
-            if error:
-                failed[names[future]] = error
+        with _ended_by_sigterm():
+            names = {pool.submit(_in_process, work, recipes, threads): name for name, recipes in tasks.items()}
+            for number, future in enumerate(as_completed(names), start=1):
+                error = future.exception()
+                log.info("%d of %d: %s%s", number, len(names), names[future], f" failed: {error}" if error else "")
+                if error:
+                    failed[names[future]] = error
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)  # interrupted, runs at work save a checkpoint, and none is begun
+        pool.shutdown()
     if failed:
         name, error = next(iter(failed.items()))
         raise KpodError(
             f"{len(failed)} of {len(tasks)} failed, the first {name}: {error}; see {LOG} in the run's folder. "
             "The same command goes on with what is not finished"
         )
+
+
+def _in_process(work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int) -> None:
+    """In a process that does nothing else: what it has taken of memory goes with it, and its death is its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        try:
+            pool.submit(work, recipes).result()
+        except BrokenProcessPool:
+            raise KpodError("its process was killed, as is done where memory runs out") from None
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """While active, SIGTERM ends the main thread's work as an exception, with the exit code that it stands for."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _prepare(recipes: Sequence[Recipe]) -> None:

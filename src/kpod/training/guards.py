@@ -5,6 +5,7 @@ import logging
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from kpod.errors import TrainingError
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME_SIGNAL = 1.0
 GIB = 2**30
 
 
@@ -39,7 +41,9 @@ class StopOnSignal(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the first SIGTERM or SIGINT; a second one does what it always did.
+        """Catch the first SIGTERM or SIGINT; a second one, a second or more later, does what it always did.
+
+        Sooner it is the same one: launchers pass on what the whole group of processes was sent.
 
         A signal that the process was told to ignore, as a shell does for what it runs in the background, stays ignored.
         """
@@ -47,10 +51,16 @@ class StopOnSignal(TrainerCallback):
             yield
             return
 
+        heard = 0.0
+
         def note(number: int, _: FrameType | None) -> None:
-            self.received = number
-            restore()
-            log.warning("%s: saving a checkpoint after this update", signal.Signals(number).name)
+            nonlocal heard
+            if not self.received:
+                self.received, heard = number, time.monotonic()
+                log.warning("%s: saving a checkpoint after this update", signal.Signals(number).name)
+            elif time.monotonic() - heard > SAME_SIGNAL:
+                restore()
+                signal.raise_signal(number)
 
         def restore() -> None:
             for number, handler in before.items():
