@@ -11,6 +11,7 @@ import yaml
 
 from kpod.artifacts import write_jsonl
 from kpod.cli import main
+from kpod.errors import ConfigError
 from kpod.evaluation.lm_eval import export_task
 from kpod.exporting import export_tasks
 from kpod.pipeline import Pipeline
@@ -31,6 +32,20 @@ def test_a_task_holds_prompts_and_options(tmp_path: Path) -> None:
     exec((tmp_path / "kpod_csqa_test_judge.py").read_text(encoding="utf-8"), found)
     judged = [found["process_results"](row, [text]) for text in ("The answer is (A).", "The answer is B.", "Hm.")]
     assert judged == [{"acc": 1.0}, {"acc": 0.0}, {"acc": 0.0}]
+
+
+def test_tasks_of_files_with_like_names_are_kept_apart(tmp_path: Path) -> None:
+    question = [Question("q1", "How many?", "1")]
+    names = {
+        export_task(tmp_path, test, question, ["Q"], 9) for test in ("a/test.jsonl", "../a/test.jsonl", "A/test.jsonl")
+    }
+    assert len(names) == len(list(tmp_path.glob("*.yaml"))) == 3
+
+
+def test_a_majority_is_no_task(tmp_path: Path) -> None:
+    voting = recipe(write_tiny_data(tmp_path / "data"), tmp_path / "runs", "llama", "--evaluation.samples", "3")
+    with pytest.raises(ConfigError, match=r"evaluation\.samples is 3; it must be 1"):
+        export_tasks(Pipeline(voting), tmp_path / "tasks")
 
 
 def test_an_export_reads_the_tokenizer_and_no_weights(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from kpod.cli import main
 from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
 from kpod.evaluation import generation
+from kpod.evaluation.given import judge_file
 from kpod.methods import METHODS, Order, linear, whole
 from kpod.pipeline import Pipeline, run
 from kpod.planning import schedule_if
 from kpod.recipe import load_recipe
+from kpod.records import Question
 from kpod.reporting import write_report
 from tiny import tiny_rationales
 from tiny_runs import recipe, write_tiny_data
@@ -214,11 +216,25 @@ def test_texts_from_elsewhere_are_judged_like_the_students(
     for rows, told in (
         ((right, right), ":2: id 'tiny-0': the question is answered twice"),
         (({"id": "x", "text": ""},), ":1: id 'x': no question has it"),
-        (({"id": "x"},), ":1: a prediction has an id and a text"),
+        (({"id": "x"},), ":1: a prediction has the columns id and text"),
+        (({"id": "x", "text": 3},), ":1: `text` is a number; wanted text"),
+        (({"id": "x", "text": "", "finished": "perhaps"},), ":1: `finished` is 'perhaps'; wanted true or false"),
     ):
         code, _, said = evaluated(*rows)
         assert code == 2
         assert told in said
+    assert main(["evaluate", file, "--predictions", str(given), "--data.tests", "[]"]) == 2
+    assert "data.tests is []; it must be at least one test set" in capsys.readouterr().err
+
+
+def test_a_csv_says_true_and_false_in_words(tmp_path: Path) -> None:
+    """And an id may be a whole number."""
+    asked = [Question(str(n), "How many?", "4") for n in range(3)]
+    (tmp_path / "given.csv").write_text("id,text,finished\n0,The answer is 4.,TRUE\n1,4 and,false\n2,,\n", "utf-8")
+    found = judge_file(tmp_path / "given.csv", asked)
+    assert [(p.correct, p.finished) for p in found] == [(True, True), (False, False), (False, True)]
+    (tmp_path / "given.jsonl").write_text('{"id": 7, "text": null, "finished": null}\n', "utf-8")
+    assert [p.text for p in judge_file(tmp_path / "given.jsonl", [Question("7", "How many?", "4")])] == [""]
 
 
 # -- refusals ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpod.command_line import command_parser, words
-from kpod.errors import ConfigError, DataError, KpodError, TrainingInterruptedError
+from kpod.errors import ConfigError, DataError, KpodError, TrainingInterruptedError, require
 from kpod.recipe import load_recipe
 
 if TYPE_CHECKING:  # the work's imports take seconds; a wrong command or recipe is told at once
@@ -135,16 +135,25 @@ def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.evaluation.given import judge_file
     from kpod.report.tables import accuracy_markdown, steps_markdown
 
+    require(bool(recipe.data.tests), "data.tests", [], "at least one test set")
     if options.predictions:
         test = recipe.data.tests[0]
         found = {test: judge_file(options.predictions, load_questions(test, recipe.data))}
     else:
         pipeline = _pipeline(recipe)
-        when = f"of-{Path(options.checkpoint).resolve().name}" if options.checkpoint else "after"
+        when = _name_of(options.checkpoint) if options.checkpoint else "after"
         found = {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, options.checkpoint)}
     print(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
     for test, predictions in found.items():
         print(steps_markdown(test, by_steps(predictions)))
+
+
+def _name_of(checkpoint: str) -> str:
+    """What the evaluation of a checkpoint is kept under: its folder's name, and a hash of the whole path."""
+    from kpod.artifacts import key_of
+
+    path = Path(checkpoint)
+    return f"of-{path.resolve().name}-{key_of(str(path.resolve()) if path.exists() else checkpoint)[:6]}"
 
 
 def _export_task(recipe: "Recipe", options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kpod.data.datasets import load_questions
+from kpod.errors import require
 from kpod.evaluation.lm_eval import export_task
 from kpod.lm.encoding import prompt_text
 from kpod.lm.models import load_tokenizer
@@ -10,8 +11,13 @@ from kpod.pipeline import Pipeline
 
 
 def export_tasks(pipeline: Pipeline, folder: Path) -> dict[str, int]:
-    """Write a task for every test set of a recipe; returns their names with how many questions they ask."""
+    """Write a task for every test set of a recipe; returns their names with how many questions they ask.
+
+    Raises:
+        ConfigError: If the recipe lets a majority of several texts answer; a task asks for one.
+    """
     recipe = pipeline.recipe
+    require(recipe.evaluation.samples == 1, "evaluation.samples", recipe.evaluation.samples, "1, for a task of lm-eval")
     tokenizer = load_tokenizer(recipe.student)
     written = {}
     for test in recipe.data.tests:

@@ -49,9 +49,11 @@ class Grid:
         """Lay out a grid; the base is the first variant unless it is named.
 
         Raises:
-            ConfigError: If there is no variant or seed, a seed is named twice, the base is none of the variants, or the
-                swept key is one that a grid sets itself.
+            ConfigError: If there is no variant, test set or seed, a seed is named twice, the base is none of the
+                variants, or the swept key is one that a grid sets itself.
         """
+        for recipe in variants.values():
+            require(bool(recipe.data.tests), "data.tests", [], "at least one test set")
         told = "a key that a grid leaves alone; seeds are named by --seeds"
         require(swept not in ("name", "runs", "seed", "evaluation.before"), "sweep", swept, told)
         require(bool(variants), "methods", list(variants), "at least one")

@@ -38,6 +38,21 @@ def id_cell(cell: object) -> str:
     return str(cell)
 
 
+def flag_cell(cell: object) -> bool | None:
+    """True or false, in a CSV as a word; None where it is left blank.
+
+    Example:
+        >>> flag_cell("False"), flag_cell(True), flag_cell("")
+        (False, True, None)
+    """
+    if cell is None or isinstance(cell, bool):
+        return cell
+    found = {"true": True, "false": False, "": None}
+    if not isinstance(cell, str) or cell.strip().casefold() not in found:
+        raise DataError(f"is {cell!r}; wanted true or false")
+    return found[cell.strip().casefold()]
+
+
 def rationale_cell(cell: object) -> str:
     """A rationale as it stands; null is an empty one, as teachers leave them."""
     return "" if cell is None else _text(cell)

@@ -1,13 +1,17 @@
 """Texts that were generated elsewhere, judged like the package's own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+from kpod.data.cells import flag_cell, id_cell, rationale_cell
 from kpod.data.rows import Finding, rows_of
 from kpod.errors import DataError
 from kpod.evaluation.accuracy import judge
 from kpod.outcomes import Prediction
 from kpod.records import Question
+
+T = TypeVar("T")
 
 
 def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:
@@ -28,9 +32,11 @@ def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:
         if isinstance(row, Finding):
             raise DataError(f"{path}:{row.line}: {row.message}")
         where = f"{path}:{row.line}"
-        id_, text, finished = row.values.get("id"), row.values.get("text"), row.values.get("finished", True)
-        if not isinstance(id_, str) or not isinstance(text, str) or not isinstance(finished, bool):
-            raise DataError(f"{where}: a prediction has an id and a text, and perhaps finished: true or false")
+        if not {"id", "text"} <= row.values.keys():
+            raise DataError(f"{where}: a prediction has the columns id and text, and perhaps finished")
+        id_ = _cell(where, "id", id_cell, row.values)
+        text = _cell(where, "text", rationale_cell, row.values)
+        finished = _cell(where, "finished", flag_cell, row.values) is not False
         if id_ not in asked:
             raise DataError(f"{where}: id {id_!r}: no question has it; the first question is {questions[0].id!r}")
         if id_ in found:
@@ -43,3 +49,10 @@ def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:
             "an empty text where the model wrote none: it counts as wrong"
         )
     return [found[question.id] for question in questions]
+
+
+def _cell(where: str, column: str, convert: Callable[[object], T], values: Mapping[str, Any]) -> T:
+    try:
+        return convert(values.get(column))
+    except DataError as error:
+        raise DataError(f"{where}: `{column}` {error}") from None

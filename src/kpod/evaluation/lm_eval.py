@@ -1,5 +1,6 @@
 """A test set as a task of lm-evaluation-harness, which then asks and judges as kpod does."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -61,7 +62,10 @@ def export_task(
         prompts: What the student reads, one per question.
         max_new_tokens: Where a text is broken off.
     """
-    name = "kpod_" + re.sub(r"\W+", "_", test).strip("_").lower()
+    safe = re.sub(r"\W+", "_", test).strip("_").lower()
+    if safe != test.replace(":", "_"):  # a file's name is made safe, and kept apart by a hash
+        safe = f"{safe[-40:]}_{hashlib.sha256(test.encode()).hexdigest()[:6]}"
+    name = f"kpod_{safe}"
     rows = folder.resolve() / f"{name}.jsonl"
     lines = [
         {"id": q.id, "question": q.question, "answer": q.answer, "choices": json.dumps(q.choices), "prompt": prompt}
