@@ -14,7 +14,7 @@ LADDER = [
     {"cli"},
     {"command_line"},
     {"reporting", "inspection", "annotation", "planning", "comparison", "exporting", "explaining"},
-    {"grid"},
+    {"grid", "side_by_side"},
     {"pipeline"},
     {"keys"},
     {"methods", "artifacts"},

@@ -27,6 +27,7 @@ from kpod.outcomes import PairedDifference
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
+from kpod.side_by_side import in_processes, prepare
 from tiny_runs import end_the_bad_one, recipe, take_an_hour, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -51,7 +52,7 @@ def grid(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Grid:
     found = recipe(data, runs)
     made = Grid.of({method: replace(found, method=method) for method in METHODS}, (0, 1), runs / "tiny-compare")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "_in_processes", in_this_process)
+        patch.setattr(comparison, "in_processes", in_this_process)
         compare(made)
     return made
 
@@ -68,7 +69,7 @@ def test_runs_share_what_they_have_in_common(grid: Grid) -> None:
 
 def test_weights_are_learnt_before_the_runs_also_where_the_order_needs_none(data: Path, tmp_path: Path) -> None:
     linear = replace(recipe(data, tmp_path), method="kpod-linear")
-    comparison._prepare([linear])
+    prepare([linear])
     assert (tmp_path / linear.name / "weights" / WEIGHTS).is_file()
     assert not (tmp_path / linear.name / "difficulties").exists()
 
@@ -77,7 +78,7 @@ def test_what_is_finished_is_not_done_again(grid: Grid, monkeypatch: pytest.Monk
     def refuse(work, tasks, jobs):
         assert not tasks
 
-    monkeypatch.setattr(comparison, "_in_processes", refuse)
+    monkeypatch.setattr(comparison, "in_processes", refuse)
     before = (grid.folder / "comparison.json").read_bytes()
     assert compare(grid) == (grid.folder / "comparison.md").read_text(encoding="utf-8")
     assert (grid.folder / "comparison.json").read_bytes() == before
@@ -164,7 +165,7 @@ def test_a_sweep_draws_accuracy_by_the_values_that_are_numbers() -> None:
 
 
 def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "_in_processes", in_this_process)
+    monkeypatch.setattr(comparison, "in_processes", in_this_process)
     tables = compare(grid, match_tokens="kpod")
     assert "| scotd, tokens of kpod |" in tables
     *others, matched = json.loads((grid.folder / "comparison.json").read_text(encoding="utf-8"))["tests"].popitem()[1]
@@ -234,7 +235,7 @@ def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) 
     good = replace(recipe(data, tmp_path), method="scotd")
     bad = replace(good, evaluation=replace(good.evaluation, max_new_tokens=10**6))
     grid = Grid.of({"good": good, "bad": bad}, (0,), tmp_path / "grid")
-    comparison._prepare(grid.recipes)
+    prepare(grid.recipes)
     with pytest.raises(KpodError, match=r"1 of 2 failed, the first bad-seed0: .* do not fit the model's context"):
         compare(grid, jobs=2)
     assert is_finished(Pipeline(grid.runs["good"][0]))
@@ -245,7 +246,7 @@ def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) 
 def test_a_killed_run_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     tasks = {name: [Recipe(name=name, runs=str(tmp_path))] for name in ("bad", "last")}
     with pytest.raises(KpodError, match=r"1 of 2 failed, the first bad: its process was killed"):
-        comparison._in_processes(end_the_bad_one, tasks, 1)
+        in_processes(end_the_bad_one, tasks, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
@@ -261,7 +262,7 @@ def test_sigterm_ends_the_runs_at_work_too(tmp_path: Path) -> None:
     threading.Thread(target=send).start()
     tasks = {name: [Recipe(name=name, runs=str(tmp_path))] for name in ("first", "second")}
     with pytest.raises(SystemExit) as end:
-        comparison._in_processes(take_an_hour, tasks, 1)
+        in_processes(take_an_hour, tasks, 1)
     assert end.value.code == 128 + signal.SIGTERM
     assert not multiprocessing.active_children()
     assert [path.name for path in tmp_path.iterdir()] == ["begun"]

@@ -6,35 +6,22 @@ phases that they have in common.
 
 import json
 import logging
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
-from types import FrameType
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
-from kpod.config import Recipe
-from kpod.errors import DataError, KpodError, require
+from kpod.errors import DataError, require
 from kpod.evaluation.accuracy import wilson_interval
 from kpod.evaluation.pairing import holm, paired_difference
 from kpod.files import write_text
 from kpod.grid import Grid, is_finished, trained_updates
 from kpod.pipeline import Pipeline
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
+from kpod.side_by_side import distil, in_processes, prepare
 from kpod.training.metrics import METRICS, VALIDATION, read_metrics
-
-LOG = "compare.log"
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +43,8 @@ def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
     # Shared phases first and once: two runs at a time would both learn the same weights.
     unplanned = [p.recipe for p in unfinished if not p.folder.has("plan", p.keys["plan"])]
     seeds = {r.seed: [other for other in unplanned if other.seed == r.seed] for r in unplanned}
-    _in_processes(_prepare, {f"schedules of seed {seed}": recipes for seed, recipes in seeds.items()}, jobs)
-    _in_processes(_distil, {pipeline.recipe.name: [pipeline.recipe] for pipeline in unfinished}, jobs)
+    in_processes(prepare, {f"schedules of seed {seed}": recipes for seed, recipes in seeds.items()}, jobs)
+    in_processes(distil, {pipeline.recipe.name: [pipeline.recipe] for pipeline in unfinished}, jobs)
     return compare(grid.with_matched_tokens(match_tokens), jobs) if match_tokens else write_tables(grid)
 
 
@@ -137,8 +124,8 @@ def _correct(pipelines: Mapping[str, Sequence[Pipeline]], test: str) -> dict[str
             asked = asked or questions
             if questions != asked:
                 raise DataError(
-                    f"{test}: {pipeline.recipe.name} was asked other questions than the runs before it; delete the "
-                    f"evaluation folders in {pipeline.folder.path.parent} and run the same command without --tables"
+                    f"{test}: {pipeline.recipe.name} was asked other questions than the runs before it, and cannot be "
+                    "compared with them; if the file has changed since, run the same command without --tables"
                 )
             rows.append([p.correct for p in predictions])
         found[name] = np.array(rows)
@@ -165,91 +152,3 @@ def _mean_curve(curves: Sequence[list[tuple[int, int, float]]]) -> list[tuple[in
     """The mean over seeds of their validations, as far as all seeds have come."""
     means = [[fmean(values) for values in zip(*points, strict=True)] for points in zip(*curves, strict=False)]
     return [(round(step), round(tokens), accuracy) for step, tokens, accuracy in means]
-
-
-def _in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
-    """Do every task in a process of its own, some at a time; what fails is told when the others are done.
-
-    Where this process is interrupted or told to end, so are those at work, which save a checkpoint; none is begun then.
-    """
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    failed: dict[str, BaseException] = {}
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        with _ended_by_sigterm():
-            names = {pool.submit(_in_process, work, recipes, threads): name for name, recipes in tasks.items()}
-            for number, future in enumerate(as_completed(names), start=1):
-                error = future.exception()
-                log.info("%d of %d: %s%s", number, len(names), names[future], f" failed: {error}" if error else "")
-                if error:
-                    failed[names[future]] = error
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown()
-    if failed:
-        name, error = next(iter(failed.items()))
-        raise KpodError(
-            f"{len(failed)} of {len(tasks)} failed, the first {name}: {error}; see {LOG} in the run's folder. "
-            "The same command goes on with what is not finished"
-        )
-
-
-def _in_process(work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int) -> None:
-    """In a process that does nothing else: what it has taken of memory goes with it, and its death is its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        try:
-            pool.submit(work, recipes).result()
-        except BrokenProcessPool:
-            raise KpodError("its process was killed, as is done where memory runs out") from None
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """While active, SIGTERM ends the main thread's work as an exception, with the exit code that it stands for."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
-        yield
-        return
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _prepare(recipes: Sequence[Recipe]) -> None:
-    for recipe in recipes:
-        with _logged(recipe):
-            pipeline = Pipeline(recipe)
-            _ = pipeline.weights, pipeline.schedule
-
-
-def _distil(recipes: Sequence[Recipe]) -> None:
-    for recipe in recipes:
-        with _logged(recipe):
-            Pipeline(recipe).run()
-
-
-@contextmanager
-def _logged(recipe: Recipe) -> Iterator[None]:
-    """While active, everything the process prints goes to the run's log; processes would print into one another."""
-    folder = Path(recipe.runs) / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    kept = os.dup(2)
-    with (folder / LOG).open("a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)

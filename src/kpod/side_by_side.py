@@ -1,0 +1,122 @@
+"""Runs side by side: some at a time, each in a process of its own with a log of its own."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from kpod.config import Recipe
+from kpod.errors import KpodError
+from kpod.pipeline import Pipeline
+
+LOG = "compare.log"
+
+log = logging.getLogger(__name__)
+
+
+def in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
+    """Do every task in a process of its own, some at a time; what fails is told when the others are done.
+
+    Where this process is interrupted or told to end, so are those at work, which save a checkpoint; none is begun then.
+
+    Args:
+        work: A module's function, such as `distil`.
+        tasks: Name -> the recipes that one process works on.
+        jobs: How many at a time; each has its share of the processor's cores.
+
+    Raises:
+        KpodError: If any failed, or was killed; it names the first.
+    """
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    failed: dict[str, BaseException] = {}
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        with _ended_by_sigterm():
+            names = {pool.submit(_in_process, work, recipes, threads): name for name, recipes in tasks.items()}
+            for number, future in enumerate(as_completed(names), start=1):
+                error = future.exception()
+                log.info("%d of %d: %s%s", number, len(names), names[future], f" failed: {error}" if error else "")
+                if error:
+                    failed[names[future]] = error
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise KpodError(
+            f"{len(failed)} of {len(tasks)} failed, the first {name}: {error}; see {LOG} in the run's folder. "
+            "The same command goes on with what is not finished"
+        )
+
+
+def _in_process(work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int) -> None:
+    """In a process that does nothing else: what it has taken of memory goes with it, and its death is its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        try:
+            pool.submit(work, recipes).result()
+        except BrokenProcessPool:
+            raise KpodError("its process was killed, as is done where memory runs out") from None
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """While active, SIGTERM ends the main thread's work as an exception, with the exit code that it stands for."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def prepare(recipes: Sequence[Recipe]) -> None:
+    """Learn the weights and make the schedule of each, in this process: what several runs share is so made once."""
+    for recipe in recipes:
+        with _logged(recipe):
+            pipeline = Pipeline(recipe)
+            _ = pipeline.weights, pipeline.schedule
+
+
+def distil(recipes: Sequence[Recipe]) -> None:
+    """Run each to its end, in this process."""
+    for recipe in recipes:
+        with _logged(recipe):
+            Pipeline(recipe).run()
+
+
+@contextmanager
+def _logged(recipe: Recipe) -> Iterator[None]:
+    """While active, everything the process prints goes to the run's log; processes would print into one another."""
+    folder = Path(recipe.runs) / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    kept = os.dup(2)
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
