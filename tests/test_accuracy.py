@@ -105,10 +105,9 @@ def test_the_last_number_is_counted_apart():
     texts = ["The answer is 4.", "It is 3 and then 4 of them.", "The answer is 4, not 5."]
     numbers = [judge(Question(f"q{n}", "How many?", "4"), text, True) for n, text in enumerate(texts)]
     accuracy = summarise("svamp", numbers)
-    assert (accuracy.num_correct, accuracy.num_unanswered, accuracy.num_by_last_number) == (2, 1, 2)
+    assert (accuracy.num_correct, accuracy.num_unanswered, accuracy.by_last_number) == (2, 1, (2, 3))
     words = [judge(Question("w", "Is 4 even?", "yes"), "The answer is yes: 4 is.", True)]
-    assert summarise("svamp", [*numbers, *words]).num_by_last_number == 2
-    assert summarise("words", words).num_by_last_number is None
+    assert summarise("svamp", [*numbers, *words]).by_last_number == (2, 3)
 
 
 def test_no_predictions_are_no_accuracy():

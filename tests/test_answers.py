@@ -44,6 +44,9 @@ AMOUNTS = {"A": "8 days", "B": "$12.50", "C": "3/4", "D": "1,250 m", "E": "none 
         ("The answer is three-quarters of a cup", "0.75"),
         ("The answer is 2 and a half hours", "2.5"),
         ("The answer is five months.", "5"),
+        ("The answer is five quarters.", "5"),
+        ("The answer is six fifth graders", "6"),
+        ("The answer is 4 100-page books", "4"),
         ("The answer is 12 000 people.", "12000"),
         ("The answer is 1\u202f234\u202f567.", "1234567"),
         ("The answer is 4 100/200", "4.5"),
@@ -95,6 +98,10 @@ def test_a_statement_is_read_as_its_answer(statement: str, answer: str):
         ("The answer is x = 5 or x = 6.", None),
         ("The answer is 5 (the others are wrong).", "5"),
         ("The answer is 5. Wait for the bus.", "5"),
+        ("The answer is 5, but I think that is wrong.", None),
+        ("The answer is 5 (I was wrong).", None),
+        ("The answer is 5. Wait a minute, that is not right.", None),
+        ("The answer is 5. Wait, we need 3 more.", None),
         ("The answer is (3, 8).", None),
         ("The answer is 8. Our answer is correct.", "8"),
         ("The answer is 8.\n\nAnswer:", "8"),
@@ -170,13 +177,21 @@ def test_an_option_is_named_by_its_number(statement: str, letter: str | None):
     assert extract_answer(f"The answer is {statement}.", AMOUNTS) == letter
 
 
+@pytest.mark.parametrize(
+    ("statement", "letter"), [("a third of the cake", "B"), ("that he ate half of it", "A"), ("the half moon", "D")]
+)
+def test_an_option_in_words_is_named_in_a_sentence(statement: str, letter: str):
+    choices = {"A": "half", "B": "a third", "C": "a quarter", "D": "half moon"}
+    assert extract_answer(f"The answer is {statement}.", choices) == letter
+
+
 @pytest.mark.parametrize("statement", ["(E) both A and B", "E: both A and B", "E. both A and B", "both A and B"])
 def test_an_option_may_name_other_letters(statement: str):
     assert extract_answer(f"The answer is {statement}.", {"A": "a tap", "B": "a hose", "E": "both A and B"}) == "E"
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("one half", "one third"), ("three quarters", "three"), ("one and a half", "1"), ("2½", "2")]
+    ("one", "other"), [("one half", "one third"), ("three-quarters", "three"), ("one and a half", "1"), ("2½", "2")]
 )
 def test_a_fraction_in_words_is_not_its_first_word(one: str, other: str):
     assert not same_answer(one, other)
@@ -186,6 +201,8 @@ def test_the_last_number_is_the_flexible_reading():
     assert last_number("Ed has 38 - 47 = -9, so |-9| = 9 left of 1,200.") == "1200"
     assert last_number("8-7=1") == "1"
     assert last_number("He pays Rs.31.50.") == "31.5"
+    assert last_number("x = \u22125, of 12{,}000") == "12000"
+    assert last_number("x = \u22125") == "-5"
     assert last_number("Half is 1/2.") == "0.5"
     assert last_number("1/0") is None
     assert last_number("none") is None

@@ -85,7 +85,10 @@ def whole_report(text: str = "She has 3 apples.") -> Report:
         provenance={"seed": "17", "student": text, text: text},
         notes=(text,),
         accuracies=(
-            (Accuracy(text, 150, 5, 12, 31, (0.0143, 0.0757)), Accuracy(text, 150, 32, 1, 2, (0.1554, 0.2858), 33)),
+            (
+                Accuracy(text, 150, 5, 12, 31, (0.0143, 0.0757)),
+                Accuracy(text, 150, 32, 1, 2, (0.1554, 0.2858), (33, 150)),
+            ),
             (None, Accuracy("multiarith", 1520, 760, 0, 0, (0.475, 0.525))),
         ),
         num_read=1234,

@@ -268,5 +268,6 @@ def load_evaluation(folder: Path) -> tuple[list[Prediction], Accuracy]:
         raise DataError(f"{folder} holds no evaluation; run kpod evaluate first")
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     del summary["accuracy"]
-    summary["interval"] = tuple(summary["interval"])
+    for pair in ("interval", "by_last_number"):
+        summary[pair] = tuple(summary[pair]) if summary.get(pair) else None
     return [Prediction(**row) for row in read_jsonl(folder / PREDICTIONS)], Accuracy(**summary)

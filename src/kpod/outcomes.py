@@ -37,8 +37,8 @@ class Accuracy:
         num_unanswered: How many texts hold no answer (counted as wrong).
         num_unfinished: How many texts ran into the length limit.
         interval: Wilson 95 % interval of the accuracy.
-        num_by_last_number: The flexible reading: in how many texts the last number is the gold answer, whatever they
-            state; None where no gold answer is a number.
+        by_last_number: The flexible reading: in how many texts the last number is the gold answer, whatever they state,
+            and how many gold answers are numbers; None where this was not counted.
     """
 
     dataset: str
@@ -47,7 +47,7 @@ class Accuracy:
     num_unanswered: int
     num_unfinished: int
     interval: tuple[float, float]
-    num_by_last_number: int | None = None
+    by_last_number: tuple[int, int] | None = None
 
     @property
     def value(self) -> float:

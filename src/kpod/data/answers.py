@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cache
 from typing import TypeAlias
 
+from kpod.data.markup import tidy
 from kpod.data.numbers import NUMBER, VULGAR, number_value, plain_digits, whole_number
 
 Choices: TypeAlias = Mapping[str, str]
@@ -38,8 +39,9 @@ SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bRs)[.!?](
 # "(but that is wrong)", not "(the others are wrong)" or "(A is wrong)"; "Wait, no", not the words "wait in line".
 RETRACTED = re.compile(
     r"(?:\(|[,;–-]\s*(?:but|which|though)\b)\s*(?:(?!others?\b|rest\b|remaining\b|options\b|choices\b|answers\b"
-    r"|(?-i:[B-Z])\b|\(?[a-z]\)? is\b)[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
-    r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b(?=\s*(?:[,.…!?:—–-]|\Z)|\s+(?:no|that|this|it|i|let|actually)\b)",
+    r"|(?-i:[B-HJ-Z]\b|A(?:,|\)? (?:is|was|and|or)\b)))[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
+    r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b(?=\s*(?:[,.…!?:—–-]|\Z)"
+    r"|\s+(?:no|that|this|there|it|i|we|let|actually|a (?:minute|moment|second))\b)",
     re.IGNORECASE,
 )
 
@@ -55,18 +57,6 @@ OR = re.compile(r"[^\d.]{0,20}?\bor\s+|\s?(?:,|and|&)\s?[$€£]?")
 YES_NO = re.compile(r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one)\b)", re.IGNORECASE)
 EDGES = " \t\r\n,;:!?\"'“”‘’*_`<>"
 
-TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
-    (re.compile("[\u00a0\u2007\u2009\u202f]"), " "),
-    (re.compile(r"[\u200b-\u200d\u2060\ufeff]|\\[,;:! ]|\\(?:left|right|quad)\b|\\[()\[\]]|\^\{?\\circ\}?"), ""),
-    (re.compile("\u2212|\\A\\s*[\u2010\u2011\u2013](?=[\\d.$€£])"), "-"),
-    (re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?!\d|,\d|\s?/)"), lambda match: match[0].replace(" ", "")),
-    (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox) ?\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"\\([$%#&])"), r"\1"),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\[dt]frac\b"), r"\\frac"),
-    (re.compile(r"(?<![\w*])\*{2,3}|\*{2,3}(?![\w*])"), ""),
-    (re.compile(r"\A\s*\$([^$]*[\\^=][^$]*)\$\s*\Z"), r"\1"),
-]
 # Maths of one-letter variables, without what makes sympy's work unbounded: powers of powers or of brackets, and
 # products of many brackets; its parser takes seconds for a few nested ones.
 MATHS = re.compile(
@@ -109,13 +99,14 @@ def extract_answer(text: str, choices: Choices | None = None) -> str | None:
 def last_number(text: str) -> str | None:
     """The last number in a text, in plain digits, whatever is said about it; None where there is none.
 
-    The flexible reading of a numeric answer, to be reported beside `extract_answer`, never in its place.
+    The flexible reading of a numeric answer, to be reported beside `extract_answer`, never in its place. Numbers in
+    words are passed over.
 
     Example:
         >>> last_number("Each gets 1,200 / 4 = 300 g.")
         '300'
     """
-    values = (number_value(match) for match in reversed([*NUMBER.finditer(text)]))
+    values = (number_value(match) for match in reversed([*NUMBER.finditer(tidy(text))]))
     last = next((value for value in values if value is not None), None)
     return None if last is None else plain_digits(last)
 
@@ -196,9 +187,7 @@ def _core(answer: str) -> str:
     """An answer without LaTeX's text markup, and without punctuation or one pair of brackets around it."""
     if len(answer) > LONGEST_STATEMENT:
         return answer.strip(EDGES + ".")
-    for pattern, plain in TIDY:
-        answer = pattern.sub(plain, answer)
-    core = answer.strip(EDGES).rstrip(EDGES + ".")
+    core = tidy(answer).strip(EDGES).rstrip(EDGES + ".")
     core = core[1:-1].strip() if re.fullmatch(r"\([^()]*\)", core) else core
     return HEDGE.sub("", core, count=1) if HEDGE.match(core) else core
 
@@ -250,7 +239,7 @@ def _named_options(core: str, choices: Choices) -> set[str]:
 def _options_by_text(head: str, choices: Choices) -> set[str]:
     said = _folded(head)
     texts = {key: _folded(_core(text)) for key, text in choices.items()}
-    words = {key: text for key, text in texts.items() if text and whole_number(text) is None}
+    words = {key: text for key, text in texts.items() if text and not NUMBER.match(text)}
     found = {key: text for key, text in words.items() if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said)}
     return {key for key, text in found.items() if not any(text != other and text in other for other in found.values())}
 

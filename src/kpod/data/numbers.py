@@ -24,14 +24,11 @@ NUMBER_WORDS = {
     word: value for value, word in enumerate([*WORDS.split(), "seventeen", "eighteen", "nineteen", "twenty"])
 }
 ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
-PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
-    ordinal + s: value for value, ordinal in enumerate(ORDINALS.split(), start=3) for s in ("", "s")
-}
-# "half", "a third", "two thirds", "three-quarters", "1 and a half", "two and a half"
+PARTS = {"half": 2, "quarter": 4} | {ordinal: value for value, ordinal in enumerate(ORDINALS.split(), start=3)}
+PLURALS = {"halves": 2} | {f"{part}s": value for part, value in PARTS.items() if part != "half"}
 SPELLED = re.compile(
-    rf"(?:(?:(?P<whole>\d{{1,9}}|{'|'.join(NUMBER_WORDS)})\s+and\s+)?(?P<over>an?|{'|'.join(NUMBER_WORDS)})[\s-])?"
-    rf"(?P<under>{'|'.join(sorted(PARTS, key=len, reverse=True))})\b",
-    re.IGNORECASE,
+    rf"(?:(?P<whole>\w+)\s+and\s+)?(?:(?P<over>[a-z]+)(?P<dash>[\s-]))?(?P<under>{'|'.join(PLURALS | PARTS)})\b"
+    r"(?P<alone>\s+(?:of|an?|the)\b|\W*\Z)?"
 )
 
 
@@ -41,24 +38,40 @@ def whole_number(core: str) -> Fraction | None:
     if fraction:
         value = Fraction(int(fraction["over"]), int(fraction["under"])) if int(fraction["under"]) else None
         return -value if value is not None and fraction["sign"] else value
-    spelled = SPELLED.match(core)
-    if spelled and (spelled["over"] or spelled["under"].casefold() == "half"):  # "third" alone is a place
-        rest = UNITS.fullmatch(core, spelled.end())
-        return _spelled_value(spelled) if rest else None
+    spelled = _spelled_fraction(core.casefold())
+    if spelled is not None:
+        return spelled
     match = NUMBER.match(core)
     if match:
         return number_value(match) if UNITS.fullmatch(core, match.end()) else None
     first, *others = re.findall(r"[^\W\d_]+", core.casefold()) or [""]
-    more = NUMBER_WORDS.keys() | SCALES.keys() | PARTS.keys() | {"hundred", "hundredths", "thousandths"}
+    more = (
+        NUMBER_WORDS.keys() | SCALES.keys() | PLURALS.keys() - {"quarters"} | {"hundred", "hundredths", "thousandths"}
+    )
+    more |= PARTS.keys() if first == "one" else set()
     if not UNITS.fullmatch(core) or not more.isdisjoint(others):
         return None
     return Fraction(NUMBER_WORDS[first]) if first in NUMBER_WORDS else None
 
 
-def _spelled_value(match: re.Match[str]) -> Fraction:
-    whole, over, under = ((match[part] or "").casefold() for part in ("whole", "over", "under"))
-    wholes = int(whole) if whole.isdecimal() else NUMBER_WORDS.get(whole, 0)
-    return wholes + Fraction(NUMBER_WORDS.get(over, 1), PARTS[under])
+def _spelled_fraction(core: str) -> Fraction | None:
+    """What "half", "a third", "two thirds of it", "three-quarters" or "2 and a half hours" is worth.
+
+    None for all else: what is counted, as "five quarters", "six fifth graders" or "a third party" are, is no fraction.
+    """
+    match = SPELLED.match(core)
+    if not match or not UNITS.fullmatch(core, match.end()):
+        return None
+    whole, over, under = match["whole"], match["over"], match["under"]
+    singular = over in ("a", "an", "one") and under in PARTS
+    if whole:
+        wholes = Fraction(whole) if whole.isdecimal() and len(whole) < 10 else Fraction(NUMBER_WORDS.get(whole, -1))
+        return wholes + Fraction(1, PARTS[under]) if singular and wholes >= 0 else None
+    if match["alone"] is None or (under == "quarters" and match["dash"] != "-" and match["alone"].strip() != "of"):
+        return None
+    if singular or (over is None and under == "half"):
+        return Fraction(1, PARTS[under])
+    return Fraction(NUMBER_WORDS[over], PLURALS[under]) if over in NUMBER_WORDS and under in PLURALS else None
 
 
 def number_value(match: re.Match[str]) -> Fraction | None:

@@ -141,10 +141,10 @@ def summarise(dataset: str, predictions: Sequence[Prediction]) -> Accuracy:
         num_unanswered=sum(prediction.answer is None for prediction in predictions),
         num_unfinished=sum(not prediction.finished for prediction in predictions),
         interval=wilson_interval(num_correct, len(predictions)),
-        num_by_last_number=_num_by_last_number(predictions),
+        by_last_number=_by_last_number(predictions),
     )
 
 
-def _num_by_last_number(predictions: Sequence[Prediction]) -> int | None:
+def _by_last_number(predictions: Sequence[Prediction]) -> tuple[int, int]:
     numeric = [p for p in predictions if whole_number(p.gold) is not None]
-    return sum(same_answer(last_number(p.text), p.gold) for p in numeric) if numeric else None
+    return sum(same_answer(last_number(p.text), p.gold) for p in numeric), len(numeric)

@@ -143,9 +143,9 @@ def percent_range(interval: tuple[float, float]) -> str:
 
 
 def last_number_right(accuracy: Accuracy) -> str:
-    """The flexible reading's share of a test set, or a dash where no gold answer is a number."""
-    right = accuracy.num_by_last_number
-    return "–" if right is None else percent(right / accuracy.num_questions)
+    """The flexible reading's share of the questions whose gold answer is a number, or a dash where there are none."""
+    right, asked = accuracy.by_last_number or (0, 0)
+    return percent(right / asked) if asked else "–"
 
 
 def accuracy_markdown(accuracies: Sequence[BeforeAfter]) -> str:
@@ -158,7 +158,7 @@ def accuracy_markdown(accuracies: Sequence[BeforeAfter]) -> str:
         A Markdown table, one row per test set, ending in a line break.
 
     Example:
-        >>> print(accuracy_markdown([(None, Accuracy("svamp", 10, 8, 1, 0, (0.490, 0.943), 9))]), end="")
+        >>> print(accuracy_markdown([(None, Accuracy("svamp", 10, 8, 1, 0, (0.490, 0.943), (9, 10)))]), end="")
         | test set | before | after | 95 % interval | correct / asked | last number right | no answer | unfinished |
         |---|--:|--:|--:|--:|--:|--:|--:|
         | svamp | – | 80.0 % | 49.0–94.3 % | 8 / 10 | 90.0 % | 10.0 % | 0.0 % |
