@@ -21,7 +21,7 @@ LADDER = [
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},
     {"lm"},
     {"data", "steps", "merging", "recipe"},
-    {"records", "outcomes", "config", "errors", "files", "safe_yaml", "spans"},
+    {"records", "outcomes", "config", "errors", "files", "safe_yaml", "signals", "spans"},
 ]
 """From the top down. A unit is a module, or a folder with all its modules."""
 MAY_KNOW_EACH_OTHER = {("config", "errors"), ("records", "errors"), ("safe_yaml", "errors"), ("spans", "errors")}

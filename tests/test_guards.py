@@ -4,7 +4,6 @@
 import os
 import shutil
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import kpod.cli
 from killed_runs import CONFIG
 from kpod.config import TrainingConfig
 from kpod.errors import TrainingError, TrainingInterruptedError
 from kpod.records import Schedule
-from kpod.training import train_student
+from kpod.training import guards, train_student
 from kpod.training.guards import check_disk, explained_memory
 from tiny import tiny_llama, tiny_tokens, tiny_weights
 
@@ -67,7 +66,7 @@ def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to
     assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
-def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, in_the_foreground):
+def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, in_the_foreground, monkeypatch):
     """As to a process whose launcher passes on what the whole group was sent; a later one ends it at once."""
 
     class Twice(Send):
@@ -75,15 +74,21 @@ def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, in_the_foreground):
             for _ in range(2):
                 super().on_pre_optimizer_step(args, state, control, **kwargs)
 
-    class Later(Send):
-        def on_save(self, args, state, control, **kwargs):
-            time.sleep(1.1)
-            os.kill(os.getpid(), self.number)
-
+    monkeypatch.setattr(guards, "SAME_SIGNAL", float("inf"))
     with pytest.raises(TrainingInterruptedError, match="stopped at update 5"):
         run(tmp_path / "at once", [Twice(signal.SIGINT, 5)])
+    monkeypatch.setattr(guards, "SAME_SIGNAL", -1.0)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "later", [Later(signal.SIGINT, 5)])
+        run(tmp_path / "later", [Twice(signal.SIGINT, 5)])
+
+
+def test_a_process_that_heard_from_the_others_is_not_ended_by_its_own_first_signal(tmp_path, in_the_foreground):
+    stop, control = guards.StopOnSignal(lambda number: max(number, int(signal.SIGINT))), TrainerControl()
+    with stop.listening():
+        stop.on_step_end(TrainingArguments(str(tmp_path)), TrainerState(), control)
+        assert control.should_training_stop
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.received == signal.SIGINT
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path, in_the_foreground):

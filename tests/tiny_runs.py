@@ -48,9 +48,9 @@ def end_the_bad_one(recipes: Sequence[Recipe]) -> None:
 
 def take_an_hour(recipes: Sequence[Recipe]) -> None:
     """Leave a file at the beginning and one at the end."""
-    (Path(recipes[0].runs) / "begun").touch()
+    (Path(recipes[0].runs) / f"{recipes[0].name} begun").touch()
     time.sleep(3600)
-    (Path(recipes[0].runs) / "ended").touch()
+    (Path(recipes[0].runs) / f"{recipes[0].name} ended").touch()
 
 
 def recipe(data: Path, runs: Path, student: str = "llama", *overrides: str) -> Recipe:

@@ -168,8 +168,9 @@ def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:
 
     grid = grid_of(recipe, options)
     if options.tables:
+        grid = grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid
         warn_of_unfinished(grid)
-        print(write_tables(grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid))
+        print(write_tables(grid))
     else:
         print(compare(grid, options.jobs, options.match_tokens))
     print(f"tables and figures: {grid.folder / 'comparison.md'}, .json and .html")

@@ -8,19 +8,23 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from jaxtyping import Bool
 
-from kpod.errors import DataError, require
+from kpod.config import Recipe
+from kpod.errors import ConfigError, DataError, require
 from kpod.evaluation.accuracy import wilson_interval
 from kpod.evaluation.pairing import holm, paired_difference
 from kpod.files import write_text
 from kpod.grid import Grid, is_finished, trained_updates
 from kpod.pipeline import Pipeline
+from kpod.recipe import load_recipe
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
 from kpod.side_by_side import distil, in_processes, prepare
+from kpod.training.export import read_record
 from kpod.training.metrics import METRICS, VALIDATION, read_metrics
 
 log = logging.getLogger(__name__)
@@ -70,13 +74,22 @@ def write_tables(grid: Grid) -> str:
 
 
 def warn_of_unfinished(grid: Grid) -> None:
-    """Name the runs whose saved answers may not be this recipe's: changed since, or not run to their end.
+    """Name the runs whose saved answers may not be this recipe's: run from another, or not to their end.
 
-    Runs that were published without their recipe are taken as they are.
+    Nothing is read but what the runs keep of themselves; those published without their recipe are taken as they are.
     """
-    for pipeline in map(Pipeline, grid.recipes):
-        if (pipeline.folder.path / "recipe.yaml").is_file() and not is_finished(pipeline):
-            log.warning("%s is not finished, or was run from another recipe or data", pipeline.recipe.name)
+    for recipe in grid.recipes:
+        folder = Path(recipe.runs) / recipe.name
+        saved = folder / "recipe.yaml"
+        if saved.is_file() and (read_record(folder / "student") is None or _is_another(saved, recipe)):
+            log.warning("%s was run from another recipe, or not to its end", recipe.name)
+
+
+def _is_another(saved: Path, recipe: Recipe) -> bool:
+    try:
+        return load_recipe(saved) != recipe
+    except ConfigError:  # of another version of the package
+        return True
 
 
 def tabulate(grid: Grid) -> dict[str, tuple[list[ComparedMethod], int]]:

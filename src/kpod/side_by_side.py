@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
@@ -18,8 +18,10 @@ import torch
 from kpod.config import Recipe
 from kpod.errors import KpodError
 from kpod.pipeline import Pipeline
+from kpod.signals import handled
 
 LOG = "compare.log"
+POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +41,21 @@ def in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, S
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     failed: dict[str, BaseException] = {}
+    stopping = threading.Event()
     pool = ThreadPoolExecutor(jobs)
-    try:
-        with _ended_by_sigterm():
-            names = {pool.submit(_in_process, work, recipes, threads): name for name, recipes in tasks.items()}
+    with _ended_by_sigterm():
+        try:
+            names = {
+                pool.submit(_in_process, work, recipes, threads, stopping): name for name, recipes in tasks.items()
+            }
             for number, future in enumerate(as_completed(names), start=1):
                 error = future.exception()
                 log.info("%d of %d: %s%s", number, len(names), names[future], f" failed: {error}" if error else "")
                 if error:
                     failed[names[future]] = error
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown()
+        finally:
+            stopping.set()
+            pool.shutdown(cancel_futures=True)
     if failed:
         name, error = next(iter(failed.items()))
         raise KpodError(
@@ -63,31 +64,56 @@ def in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, S
         )
 
 
-def _in_process(work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int) -> None:
-    """In a process that does nothing else: what it has taken of memory goes with it, and its death is its own."""
+def _in_process(
+    work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int, stopping: threading.Event
+) -> None:
+    """Work in a process that does nothing else: what it has taken of memory goes with it, and its death is its own."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        try:
-            pool.submit(work, recipes).result()
-        except BrokenProcessPool:
-            raise KpodError("its process was killed, as is done where memory runs out") from None
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(sender, work, recipes, threads))
+    process.start()
+    sender.close()  # the process has its own end; without it nothing more can come
+    while not receiver.poll(POLL_SECONDS):
+        if stopping.is_set():
+            process.terminate()
+            break
+    try:
+        error = receiver.recv()
+    except EOFError:
+        process.join()
+        killed = process.exitcode == -signal.SIGKILL
+        why = ", as is done where memory runs out" if killed else ""
+        raise KpodError(f"its process ended with exit code {process.exitcode}{why}") from None
+    process.join()
+    if error is not None:
+        raise error
+
+
+def _tell(
+    sender: Connection, work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int
+) -> None:
+    """Work, and send the error that ended it, or None."""
+    torch.set_num_threads(threads)
+    try:
+        work(recipes)
+        error = None
+    except Exception as found:
+        error = found if isinstance(found, KpodError) else KpodError(f"{type(found).__name__}: {found}")
+    sender.send(error)
 
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
     """While active, SIGTERM ends the main thread's work as an exception, with the exit code that it stands for."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
-        yield
-        return
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
+    if threading.current_thread() is not threading.main_thread():
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return
+    with handled(end, signal.SIGTERM):
+        yield
 
 
 def prepare(recipes: Sequence[Recipe]) -> None:
@@ -116,6 +142,9 @@ def _logged(recipe: Recipe) -> Iterator[None]:
         os.dup2(file.fileno(), 2)
         try:
             yield
+        except Exception:
+            log.exception("failed")
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)

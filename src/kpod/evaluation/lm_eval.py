@@ -63,7 +63,7 @@ def export_task(
         max_new_tokens: Where a text is broken off.
     """
     safe = re.sub(r"\W+", "_", test).strip("_").lower()
-    if safe != test.replace(":", "_"):  # a file's name is made safe, and kept apart by a hash
+    if not re.fullmatch(r"[a-z0-9]+|[a-z0-9_]+:[a-z-]+", test):  # a file's, made safe, is kept apart by a hash
         safe = f"{safe[-40:]}_{hashlib.sha256(test.encode()).hexdigest()[:6]}"
     name = f"kpod_{safe}"
     rows = folder.resolve() / f"{name}.jsonl"

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from kpod.config import AskConfig
 from kpod.errors import ConfigError, TeacherError
+from kpod.signals import heeded
 from kpod.teacher.attempts import Attempt, Outcome
 from kpod.teacher.failures import NO_KEY, ends_run, outcome_of, retry_after, scrubbed, told
 from kpod.teacher.replies import attempt_of
@@ -249,14 +250,10 @@ class _Session:
 
     @contextlib.contextmanager
     def _finishing_on_signals(self) -> Iterator[None]:
-        """While active, the first signal lets what is under way finish; the second does what it always did.
-
-        A signal that the process was told to ignore, as a shell does for what it runs in the background, stays ignored.
-        """
+        """While active, the first signal lets what is under way finish; the second does what it always did."""
         loop = asyncio.get_running_loop()
         heard: list[signal.Signals] = []
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+        before = heeded(signal.SIGINT, signal.SIGTERM)
 
         def stop(number: signal.Signals) -> None:
             heard.append(number)
@@ -270,7 +267,7 @@ class _Session:
         def restore() -> None:
             for number, handler in before.items():
                 loop.remove_signal_handler(number)
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                signal.signal(number, handler)
 
         try:
             for number in before:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kpod.errors import TrainingError
+from kpod.signals import handled
 
 log = logging.getLogger(__name__)
 
@@ -38,42 +39,29 @@ class StopOnSignal(TrainerCallback):
     def __init__(self, agree: Callable[[int], int]) -> None:
         self.agree = agree
         self.received = 0
+        self._heard_at: float | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the first SIGTERM or SIGINT; a second one, a second or more later, does what it always did.
 
         Sooner it is the same one: launchers pass on what the whole group of processes was sent.
-
-        A signal that the process was told to ignore, as a shell does for what it runs in the background, stays ignored.
         """
-        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        heard = 0.0
-
         def note(number: int, _: FrameType | None) -> None:
-            nonlocal heard
-            if not self.received:
-                self.received, heard = number, time.monotonic()
+            if self._heard_at is None:
+                self._heard_at = time.monotonic()
+                self.received = self.received or number
                 log.warning("%s: saving a checkpoint after this update", signal.Signals(number).name)
-            elif time.monotonic() - heard > SAME_SIGNAL:
+            elif time.monotonic() - self._heard_at > SAME_SIGNAL:
                 restore()
                 signal.raise_signal(number)
 
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
-        for number in before:
-            signal.signal(number, note)
-        try:
+        with handled(note, *SIGNALS) as restore:
             yield
-        finally:
-            restore()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop everywhere where a signal came anywhere."""
