@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from kpod import artifacts
+from kpod import artifacts, cli
 from kpod.cli import main
 from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
@@ -225,6 +225,16 @@ def test_texts_from_elsewhere_are_judged_like_the_students(
         assert told in said
     assert main(["evaluate", file, "--predictions", str(given), "--data.tests", "[]"]) == 2
     assert "data.tests is []; it must be at least one test set" in capsys.readouterr().err
+
+
+def test_checkpoints_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    """By their whole paths; a Hub name is the same from every folder."""
+    for run_name in ("a", "b"):
+        (tmp_path / run_name / "student").mkdir(parents=True)
+    names = {cli._name_of(str(tmp_path / run_name / "student")) for run_name in ("a", "b")}
+    assert len(names) == 2
+    assert {name[:-7] for name in names} == {"of-student"}
+    assert cli._name_of("org/student") == cli._name_of("org/student") not in names
 
 
 def test_a_csv_says_true_and_false_in_words(tmp_path: Path) -> None:
