@@ -254,7 +254,7 @@ def test_a_killed_run_is_named_and_the_others_go_on(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_the_runs_at_work_too(tmp_path: Path) -> None:
-    """And none is begun; however often it comes, the run at work is waited for."""
+    """And none is begun."""
 
     def send() -> None:
         for _ in range(3000):

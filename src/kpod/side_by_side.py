@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 import torch
 
@@ -26,7 +27,10 @@ POLL_SECONDS = 0.2
 log = logging.getLogger(__name__)
 
 
-def in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
+Work: TypeAlias = Callable[[Sequence[Recipe]], None]
+
+
+def in_processes(work: Work, tasks: Mapping[str, Sequence[Recipe]], jobs: int) -> None:
     """Do every task in a process of its own, some at a time; what fails is told when the others are done.
 
     Where this process is interrupted or told to end, so are those at work, which save a checkpoint; none is begun then.
@@ -64,9 +68,7 @@ def in_processes(work: Callable[[Sequence[Recipe]], None], tasks: Mapping[str, S
         )
 
 
-def _in_process(
-    work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int, stopping: threading.Event
-) -> None:
+def _in_process(work: Work, recipes: Sequence[Recipe], threads: int, stopping: threading.Event) -> None:
     """Work in a process that does nothing else: what it has taken of memory goes with it, and its death is its own."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -89,9 +91,7 @@ def _in_process(
         raise error
 
 
-def _tell(
-    sender: Connection, work: Callable[[Sequence[Recipe]], None], recipes: Sequence[Recipe], threads: int
-) -> None:
+def _tell(sender: Connection, work: Work, recipes: Sequence[Recipe], threads: int) -> None:
     """Work, and send the error that ended it, or None."""
     torch.set_num_threads(threads)
     try:
@@ -109,9 +109,6 @@ def _ended_by_sigterm() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     with handled(end, signal.SIGTERM):
         yield
 

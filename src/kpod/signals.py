@@ -1,6 +1,7 @@
 """Signals that the process heeds: those that it was not told to ignore, as a shell does for background jobs."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,9 +24,9 @@ def heeded(*numbers: signal.Signals) -> dict[signal.Signals, Handler]:
 def handled(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[Callable[[], None]]:
     """While active, these signals go to a handler, but for those ignored; yields what gives them back at once.
 
-    To be entered by the main thread, whose alone signals are.
+    Outside the main thread, whose alone signals are, nothing is handled.
     """
-    before = heeded(*numbers)
+    before = heeded(*numbers) if threading.current_thread() is threading.main_thread() else {}
 
     def restore() -> None:
         for number, old in before.items():

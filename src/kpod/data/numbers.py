@@ -26,9 +26,11 @@ NUMBER_WORDS = {
 ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
 PARTS = {"half": 2, "quarter": 4} | {ordinal: value for value, ordinal in enumerate(ORDINALS.split(), start=3)}
 PLURALS = {"halves": 2} | {f"{part}s": value for part, value in PARTS.items() if part != "half"}
+# After a first number word these make another number of it; five quarters may be coins.
+MORE = NUMBER_WORDS.keys() | SCALES.keys() | PLURALS.keys() - {"quarters"} | {"hundred", "hundredths", "thousandths"}
 SPELLED = re.compile(
-    rf"(?:(?P<whole>\w+)\s+and\s+)?(?:(?P<over>[a-z]+)(?P<dash>[\s-]))?(?P<under>{'|'.join(PLURALS | PARTS)})\b"
-    r"(?P<alone>\s+(?:of|an?|the)\b|\W*\Z)?"
+    r"(?:(?P<whole>\d{1,9}|[a-z]+)\s+and\s+)?(?:(?P<over>[a-z]+)(?P<dash>[\s-]))?"
+    rf"(?P<under>{'|'.join(PLURALS | PARTS)})\b(?P<alone>\s+(?:of|an?|the)\b|\W*\Z)?"
 )
 
 
@@ -45,10 +47,7 @@ def whole_number(core: str) -> Fraction | None:
     if match:
         return number_value(match) if UNITS.fullmatch(core, match.end()) else None
     first, *others = re.findall(r"[^\W\d_]+", core.casefold()) or [""]
-    more = (
-        NUMBER_WORDS.keys() | SCALES.keys() | PLURALS.keys() - {"quarters"} | {"hundred", "hundredths", "thousandths"}
-    )
-    more |= PARTS.keys() if first == "one" else set()
+    more = MORE | PARTS.keys() if first == "one" else MORE
     if not UNITS.fullmatch(core) or not more.isdisjoint(others):
         return None
     return Fraction(NUMBER_WORDS[first]) if first in NUMBER_WORDS else None
@@ -65,8 +64,8 @@ def _spelled_fraction(core: str) -> Fraction | None:
     whole, over, under = match["whole"], match["over"], match["under"]
     singular = over in ("a", "an", "one") and under in PARTS
     if whole:
-        wholes = Fraction(whole) if whole.isdecimal() and len(whole) < 10 else Fraction(NUMBER_WORDS.get(whole, -1))
-        return wholes + Fraction(1, PARTS[under]) if singular and wholes >= 0 else None
+        wholes = int(whole) if whole.isdecimal() else NUMBER_WORDS.get(whole)
+        return wholes + Fraction(1, PARTS[under]) if singular and wholes is not None else None
     if match["alone"] is None or (under == "quarters" and match["dash"] != "-" and match["alone"].strip() != "of"):
         return None
     if singular or (over is None and under == "half"):

@@ -181,8 +181,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "range": percent_range, "count": _count, "chips": _chips}
-    environment.filters["last_number_right"] = last_number_right
+    environment.filters |= {"percent": percent, "range": percent_range, "last_number_right": last_number_right}
+    environment.filters |= {"count": _count, "chips": _chips}
     environment.globals["stage_rows"] = stage_rows
     return environment
 

@@ -4,7 +4,6 @@
 import logging
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,9 +46,6 @@ class StopOnSignal(TrainerCallback):
 
         Sooner it is the same one: launchers pass on what the whole group of processes was sent.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def note(number: int, _: FrameType | None) -> None:
             if self._heard_at is None:
