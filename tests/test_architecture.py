@@ -92,10 +92,10 @@ def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
         assert not roots & {"torch", "transformers", "peft", "accelerate"}
 
 
-def test_no_module_is_longer_than_300_lines() -> None:
-    """But the one that holds every recipe key, so that whoever writes a recipe finds them all in one file."""
+def test_no_module_is_longer_than_400_lines() -> None:
+    """At 300, look whether two jobs live in it. config.py may be longer: it holds every recipe key in one file."""
     lengths = {str(p.relative_to(PACKAGE)): len(p.read_text(encoding="utf-8").splitlines()) for p in MODULES}
-    assert [name for name, lines in lengths.items() if lines > 300] in ([], ["config.py"])
+    assert [name for name, lines in lengths.items() if lines > 400] in ([], ["config.py"])
 
 
 def test_importing_kpod_is_light() -> None:

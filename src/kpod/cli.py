@@ -138,7 +138,7 @@ def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
     require(bool(recipe.data.tests), "data.tests", [], "at least one test set")
     if options.predictions:
         test = recipe.data.tests[0]
-        found = {test: judge_file(options.predictions, load_questions(test, recipe.data))}
+        found = {test: judge_file(options.predictions, load_questions(test, recipe.data), recipe.data.answer_words)}
     else:
         pipeline = _pipeline(recipe)
         when = _name_of(options.checkpoint) if options.checkpoint else "after"

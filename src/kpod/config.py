@@ -66,6 +66,9 @@ class DataConfig:
     """Folder that serves the built-in names offline; default: the variable KPOD_DATA, else the Hub."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
+    answer_words: tuple[str, ...] = ()
+    """Words that introduce an answer in your texts, such as "So we get", beside "the answer is", `\\boxed{}` and their
+    like in some twenty languages (kpod.data.statements.LANGUAGES)."""
     step_rule: Literal["sentence", "line", "period"] = "sentence"
     """How rationales are split into steps; `period` is the paper's "."."""
     max_steps: int | None = None
@@ -75,6 +78,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "data", "train_limit", "test_limit", "max_steps", "max_length")
+        words = self.answer_words
+        require(all(map(str.strip, words)), "data.answer_words", words, "texts that are not blank")
 
 
 @dataclass(frozen=True)
@@ -197,10 +202,11 @@ class TeacherConfig:
     None: the rationales of the training file itself."""
     ask: AskConfig | None = None
     """A teacher that explains the training questions; null: nobody is asked."""
-    filter: Literal["gold", "none", "vote"] = "gold"
-    """gold: train only on rationales whose answer equals the gold answer; unknown answers are dropped. vote: on those
-    that reach the answer most rationales of their question reach, which then is what the student learns, whatever gold
-    says."""
+    filter: Literal["gold", "stated", "none", "vote"] = "gold"
+    """gold: train only on rationales that reach the gold answer, by `teacher_answer`, by what they state, or by what
+    their last sentence comes to; one whose answer cannot be read is dropped. stated: also on those whose answer cannot
+    be read, unverified. vote: on those that reach the answer most rationales of their question reach, which then is
+    what the student learns, whatever gold says. none: on all."""
     max_similarity: float | None = 0.9
     """Drop a rationale that shares more than this of its word trigrams (Jaccard) with an earlier one of its question;
     null: keep all."""

@@ -23,6 +23,6 @@ def export_tasks(pipeline: Pipeline, folder: Path) -> dict[str, int]:
     for test in recipe.data.tests:
         questions = load_questions(test, recipe.data)
         prompts = [prompt_text(tokenizer, question, recipe.data.prompt) for question in questions]
-        name = export_task(folder, test, questions, prompts, recipe.evaluation.max_new_tokens)
+        name = export_task(folder, test, questions, prompts, recipe.evaluation.max_new_tokens, recipe.data.answer_words)
         written[name] = len(questions)
     return written

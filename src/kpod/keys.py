@@ -35,13 +35,16 @@ def phase_keys(recipe: Recipe, rationales: Sequence[Rationale], validation: Sequ
     order = [method.order.__name__, asdict(recipe.schedule), recipe.training.num_train_epochs]
     plan = key_of(difficulties, order, recipe.seed)
     training = [asdict(method.training(recipe.training)), recipe.seed, recipe.precision]
+    judging: list[object] = [[question_row(q) for q in validation]]  # which choose the checkpoint
+    if validation and data.answer_words:
+        judging.append(list(data.answer_words))
     return {
         "rationales": key_of(rows),
         "tokens": tokens,
         "weights": weights,
         "difficulties": difficulties,
         "plan": plan,
-        "student": key_of(plan, weighed(method.weigh), training, [question_row(q) for q in validation]),
+        "student": key_of(plan, weighed(method.weigh), training, *judging),
     }
 
 
@@ -51,4 +54,5 @@ def evaluation_key(recipe: Recipe, model: str, questions: Sequence[Question]) ->
     if recipe.evaluation.engine == EvaluationConfig.engine:
         del settings["engine"]  # evaluations from before there was a choice stay done
     rows = [question_row(q) for q in questions]
-    return key_of(model_identity(model), rows, asdict(recipe.data.prompt), settings, recipe.precision)
+    words = [list(recipe.data.answer_words)] if recipe.data.answer_words else []
+    return key_of(model_identity(model), rows, asdict(recipe.data.prompt), settings, recipe.precision, *words)

@@ -223,7 +223,8 @@ class Pipeline:
         return load_questions(config.questions, replace(data, test_limit=config.limit)) if config else []
 
     def _answer(self, lm: Engine, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
-        return answer_questions(lm, questions, self.recipe.data.prompt, self.recipe.evaluation, *kept)
+        data = self.recipe.data
+        return answer_questions(lm, questions, data.prompt, self.recipe.evaluation, *kept, words=data.answer_words)
 
     def _set_aside_another_student(self) -> None:
         """Keep a student, or checkpoints, of another recipe under another name."""

@@ -1,97 +1,79 @@
 r"""Read an answer off a text, and tell whether two answers are the same.
 
-One rule for every task: the LAST statement of an answer ("the answer is", "answer:", "#### ", `\boxed{}`) counts,
-and a text without one is unanswered; `last_number` is the flexible reading beside it. Options are read against
-the question's own. Only maths that is no plain number or fraction goes to math-verify, and only where its size is
-bounded, because its time limits work in the main thread alone.
+One rule for every task: the LAST statement of an answer (`kpod.data.statements`) counts, and a text without one is
+unanswered; `last_number` is the flexible reading beside it. A statement is read as what it is: an option, yes or no,
+a number with all that belongs to it, a quantity, a formula, or else its own words, never as a part of it that looks
+like another value.
 """
 
-import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence
 from fractions import Fraction
-from functools import cache
-from typing import TypeAlias
 
-from kpod.data.markup import tidy
-from kpod.data.numbers import NUMBER, VULGAR, number_value, plain_digits, whole_number
-
-Choices: TypeAlias = Mapping[str, str]
-"""Option letter -> text."""
+from kpod.data.formulas import is_formula, same_formula
+from kpod.data.markup import plain_characters, tidy
+from kpod.data.numbers import Mention, mentions, plain_digits, whole_number
+from kpod.data.options import Choices, folded, named_options
+from kpod.data.quantities import COMPOUND, quantity, same_quantity
+from kpod.data.statements import LONGEST_STATEMENT, RETRACTED, RETRACTION, Statement, statements
 
 TOLERANCE = Fraction(1, 10_000)
-"""Two numbers no further apart than this are the same answer."""
-LONGEST_STATEMENT = 300
-RETRACTION = 80
-MOST_STATEMENTS = 20
-LONGEST_MATHS = 80
-
-ANCHOR = re.compile(
-    r"\banswer(?: to (?:the|this|that|your) (?:question|problem))?[*_ ]{0,4}(?:(?:is|are)\b|[:=])"
-    rf"|(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}(?:[-+−–$€£(]{{0,3}}[\d.\\{VULGAR}]|\(?[a-z]\b|(?:yes|no|true|false)\b))"
-    r"(?! ?\d{1,2}[.)] +[a-z])"
-    r"|(?P<boxed>\\boxed ?\{)",
-    re.IGNORECASE,
-)
-NEXT_QUESTION = re.compile(r"^[ \t]*(?:Q|Question)[ \t]*:", re.MULTILINE)
-OPENING = re.compile(r"\A(?:[\s*_:]|\$\$|\\[(\[])+")
-SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bRs)[.!?](?=[\s\"'”’)*]|\Z)|\n")
-# "(but that is wrong)", not "(the others are wrong)" or "(A is wrong)"; "Wait, no", not the words "wait in line".
-RETRACTED = re.compile(
-    r"(?:\(|[,;–-]\s*(?:but|which|though)\b)\s*(?:(?!others?\b|rest\b|remaining\b|options\b|choices\b|answers\b"
-    r"|(?-i:[B-HJ-Z]\b|A(?:,|\)? (?:is|was|and|or)\b)))[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
-    r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b(?=\s*(?:[,.…!?:—–-]|\Z)"
-    r"|\s+(?:no|that|this|there|it|i|we|let|actually|a (?:minute|moment|second))\b)",
-    re.IGNORECASE,
-)
+"""Two numbers no further apart than this are the same answer, unless they are small."""
+SMALL_TOLERANCE = Fraction(1, 1_000)
+"""Small numbers may differ by this share of the larger one."""
 
 HEDGE = re.compile(
     r"(?:(?:approximately|about|around|roughly|exactly|only|just|simply|likely|clearly|therefore|thus|that|equal to|"
-    r"technically|definitely|definitively)[\s,]+){1,3}",
+    r"technically|definitely|definitively|indeed|actually)[\s,]+|[~≈]\s?){1,3}",
     re.IGNORECASE,
 )
 # A remark on an answer, not an answer.
-REMARK = re.compile(r"(?:(?:in)?correct|wrong|unclear|given|not)\b", re.IGNORECASE)
-OPERATOR = re.compile(r"\s?[-+*/^×÷]\s?(?:[\d(\\]|[A-Za-z]\b)|\s?\\|\(\d")
-OR = re.compile(r"[^\d.]{0,20}?\bor\s+|\s?(?:,|and|&)\s?[$€£]?")
+REMARK = re.compile(r"(?:(?:in)?correct|wrong|unclear|given|different|the same|not)\b", re.IGNORECASE)
 YES_NO = re.compile(r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one)\b)", re.IGNORECASE)
-EDGES = " \t\r\n,;:!?\"'“”‘’*_`<>"
+EDGES = " \t\r\n,;:?\"'“”‘’*_`<>"
+EXCLAIMED = re.compile(r"(?<![\d)\s])\s*!+\Z")
+# "5 or 6", "between 3 and 4", "$18 - $20", "3 to 4", "3–4": two numbers, and so no answer.
+TWO_NUMBERS = re.compile(r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?[–—~]\s?[$€£]?")
+BETWEEN = re.compile(r"\b(?:between|from)\s(?:\w+\s){0,2}[$€£]?\Z", re.IGNORECASE)
+MONEY_RANGE = re.compile(r"\s?-\s?\Z")
+EQUALS = re.compile(r"\s?(?:(?<![<>!=])=(?!=)|≈|\\approx(?![A-Za-z]))\s?")
+NAME = re.compile(r"[^\W\d_](?:[_'][\w{}]{1,4})?|[^\W\d_]{2,}[^=]{0,60}|\w\([^()]{0,10}\)")
+SUM = re.compile(r"[\d\s.,$€£%()+\-*/×÷·x−]+(?:\s?[^\W\d_]+[\s.,$€£%()+\-*/×÷·\d]*)*|.*\d.*[-+*/×÷·−].*")
 
-# Maths of one-letter variables, without what makes sympy's work unbounded: powers of powers or of brackets, and
-# products of many brackets; its parser takes seconds for a few nested ones.
-MATHS = re.compile(
-    r"(?:\\(?:frac|sqrt|pi|cdot|times|div|pm)(?![A-Za-z])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[\d\s.,+\-*/^(){}=])+"
-)
-HARD_MATHS = re.compile(r"[)}]\s*\^|\^(?!\{?-?\w\}?(?![\w^{]))|\d{20}|(?:\([^(]*){4}|(?:\^[^^]*){4}|(?:\{[^{]*){9}")
 
-
-def extract_answer(text: str, choices: Choices | None = None) -> str | None:
+def extract_answer(text: str, choices: Choices | None = None, words: Sequence[str] = ()) -> str | None:
     r"""The answer that a text states last, normalised; None where it states none.
 
-    A statement is what follows "the answer is", "answer:" or "#### ", or stands in `\boxed{}`; one that holds nothing
-    readable is passed over. None also where the last one names two different answers ("either (d) or (e)", "5 or
-    6"), or is taken back straight away ("530 (wait, that's not correct...)") with none after it: an earlier answer
-    is not what the text says in the end. A question that a model goes on to ask itself ("Q: ...") is cut off.
+    A statement is what follows "the answer is", "answer:", "#### " or such words of another language, or stands in
+    `\boxed{}` or `<answer>`; one that holds nothing readable is passed over. None also where the last one names two
+    different answers ("either (d) or (e)", "5 or 6", "between 3 and 4"), or is taken back straight away ("530 (wait,
+    that's not correct...)") with none after it: an earlier answer is not what the text says in the end. A question that
+    a model goes on to ask itself ("Q: ...") is cut off.
 
     Args:
         text: What a teacher or student wrote.
         choices: The question's options; None unless multiple choice.
+        words: Further words that introduce an answer, such as "So we get" (`data.answer_words`).
 
     Returns:
         An option's letter; or else yes or no (also for true and false), a number in plain digits, or the statement's
-        own text. Where other words come first, the last number of the statement's sentence counts.
+        own text: a formula, a quantity of several units, a range, words. Where other words come first, the last number
+        of the statement's sentence counts.
 
     Example:
         >>> extract_answer("So 3 + 4 = 7. The answer is $1,234.50.")
         '1234.5'
         >>> extract_answer("So the answer is a bank.", {"A": "shop", "B": "bank"})
         'B'
+        >>> [extract_answer(text) for text in (r"\boxed{2k+2}", "所以答案是 18 个。", "The answer is 3 to 4.")]
+        ['2k+2', '18', None]
     """
-    for sentence, window in _statements(text):
-        named = _plain_readings(_core(sentence)) if not choices else _named_options(_core(sentence), choices)
+    for statement in statements(text, words):
+        core = _core(statement.said)
+        named = _options(core, choices) if choices else _readings(core, statement)
         if named:
             answer = named.pop()
-            own = window.replace(choices[answer], "", 1) if choices else window
+            own = statement.window.replace(choices[answer], "", 1) if choices else statement.window
             return answer if not named and not RETRACTED.search(own[:RETRACTION]) else None
     return None
 
@@ -100,14 +82,14 @@ def last_number(text: str) -> str | None:
     """The last number in a text, in plain digits, whatever is said about it; None where there is none.
 
     The flexible reading of a numeric answer, to be reported beside `extract_answer`, never in its place. Numbers in
-    words are passed over.
+    words are passed over, and so are those that are part of something else.
 
     Example:
         >>> last_number("Each gets 1,200 / 4 = 300 g.")
         '300'
     """
-    values = (number_value(match) for match in reversed([*NUMBER.finditer(tidy(text))]))
-    last = next((value for value in values if value is not None), None)
+    values = [mention.value for mention in mentions(tidy(plain_characters(text)))]
+    last = next((value for value in reversed(values) if value is not None), None)
     return None if last is None else plain_digits(last)
 
 
@@ -124,31 +106,34 @@ def normalise_answer(answer: str, choices: Choices | None = None) -> str:
         punctuation around it. Empty where nothing is left.
 
     Example:
-        >>> [normalise_answer(a) for a in ("$1,200.00", "1/4", "50 %", "True", "New York.")]
-        ['1200', '0.25', '50', 'yes', 'new york']
+        >>> [normalise_answer(a) for a in ("$1,200.00", "1/4", "50 %", "True", "New York.", "18 кг")]
+        ['1200', '0.25', '50', 'yes', 'new york', '18']
     """
     core = _core(answer)
     if choices:
-        named = _named_options(core, choices)
+        named = _options(core, choices)
         if len(named) == 1:
             return named.pop()
-    value = whole_number(core)
+    value = _value(core)
     if value is not None:
         return plain_digits(value)
     yes_no = YES_NO.fullmatch(core)
-    return _yes_no(yes_no) if yes_no else _folded(core)
+    return _yes_no(yes_no) if yes_no else folded(core)
 
 
 def same_answer(one: str | None, other: str | None, choices: Choices | None = None) -> bool:
     r"""Whether two answers are the same.
 
-    Numbers are the same when they differ by at most `TOLERANCE`, in absolute terms; options when the letter is the
-    same, however it is given; everything else when the normalised texts or, for LaTeX and formulas of bounded
-    size, the mathematical objects are equal. No answer equals no answer: None and "" are never the same as anything.
+    Numbers are the same when they differ by at most `TOLERANCE`, or, small ones, by at most a thousandth of the larger;
+    options when the letter is the same, however it is given; quantities of several units when they come to the same;
+    everything else when the normalised texts or, for formulas of bounded size, the mathematical objects are equal. No
+    answer equals no answer: None and "" are never the same as anything.
 
     Example:
         >>> same_answer("$18.00", "18 dollars"), same_answer("0.5", r"\frac{1}{2}"), same_answer(None, None)
         (True, True, False)
+        >>> same_answer("2 hours and 30 minutes", "150 minutes"), same_answer("3.89e-10", "3.90e-10")
+        (True, False)
     """
     if one is None or other is None:
         return False
@@ -157,127 +142,126 @@ def same_answer(one: str | None, other: str | None, choices: Choices | None = No
         return False
     if choices or normal == other_normal:
         return normal == other_normal
-    value, other_value = whole_number(normal), whole_number(other_normal)
+    core, other_core = _core(one), _core(other)
+    value, other_value = _value(core), _value(other_core)
     if value is not None and other_value is not None:
-        return abs(value - other_value) <= TOLERANCE
-    return _same_maths(_core(one), _core(other))
+        return are_close(value, other_value)
+    if same_quantity(core, other_core, other_value) or same_quantity(other_core, core, value):
+        return True
+    return same_formula(core, other_core)
 
 
-def _statements(text: str) -> Iterator[tuple[str, str]]:
-    """The statements of an answer, last first: the sentence that states it, and some text from there on."""
-    blank = len(text) - len(text.lstrip())
-    goes_on = NEXT_QUESTION.search(text, blank + 1)
-    text = text[: goes_on.start()] if goes_on else text
-    for match in [*ANCHOR.finditer(text)][: -MOST_STATEMENTS - 1 : -1]:
-        window = OPENING.sub("", text[match.end() : match.end() + LONGEST_STATEMENT], count=1)
-        yield _braced(window) if match["boxed"] else SENTENCE_END.split(window, maxsplit=1)[0], window
-
-
-def _braced(text: str) -> str:
-    """What stands before the brace that closes a group opened before the text; empty where none does."""
-    depth = 1
-    for match in re.finditer(r"(?<!\\)[{}]", text):
-        depth += 1 if match.group() == "{" else -1
-        if depth == 0:
-            return text[: match.start()]
-    return ""
+def are_close(one: Fraction, other: Fraction) -> bool:
+    """Whether two numbers count as the same."""
+    return abs(one - other) <= min(TOLERANCE, SMALL_TOLERANCE * max(abs(one), abs(other)))
 
 
 def _core(answer: str) -> str:
     """An answer without LaTeX's text markup, and without punctuation or one pair of brackets around it."""
     if len(answer) > LONGEST_STATEMENT:
         return answer.strip(EDGES + ".")
-    core = tidy(answer).strip(EDGES).rstrip(EDGES + ".")
-    core = core[1:-1].strip() if re.fullmatch(r"\([^()]*\)", core) else core
+    core = EXCLAIMED.sub("", tidy(plain_characters(answer)).strip(EDGES).rstrip(EDGES + "."))
+    inner = core[1:-1].strip() if re.fullmatch(r"\([^()]*\)|\[[^\[\],]*\]", core) else ""
+    # A pair in brackets is a point or an interval: the brackets belong to it.
+    core = inner if inner and ("," not in inner or whole_number(inner) is not None) else core
     return HEDGE.sub("", core, count=1) if HEDGE.match(core) else core
 
 
-def _plain_readings(core: str) -> set[str]:
+def _value(core: str, *, comma: bool = False) -> Fraction | None:
+    """The number that a whole answer is: a plain one, or an amount of money in two units."""
+    value = None if core.endswith("!") else whole_number(core, comma=comma)  # 5! is a factorial
+    if value is None and COMPOUND.match(core):
+        amount = quantity(core)
+        return amount.as_money if amount else None
+    return value
+
+
+def _options(core: str, choices: Choices) -> set[str]:
+    return named_options(core, choices, _core, TOLERANCE)
+
+
+def _readings(core: str, statement: Statement) -> set[str]:
     """What an answer without options may mean: nothing, one answer, or several."""
     yes_no = YES_NO.match(core)
     if yes_no:
         return {_yes_no(yes_no)}
-    either = re.split(r"\s+or\s+", core)
-    if len(either) > 1 and all("=" in part for part in either):  # x = 5 or x = 6
-        return {reading for part in either for reading in _plain_readings(part)}
-    core = re.split("[=≈]", core)[-1].strip() or core
-    value = whole_number(core)
-    if value is not None:
-        return {plain_digits(value)}
-    numbers = [(match, value) for match in NUMBER.finditer(core) if (value := number_value(match)) is not None]
-    starts = bool(numbers) and numbers[0][0].start() == 0
     if not core or REMARK.match(core):
         return set()
-    if not numbers or "\\" in core or (starts and OPERATOR.match(core, numbers[0][0].end())):
+    either = re.split(r"\s+or\s+", core)
+    if len(either) > 1 and all("=" in part for part in either):  # x = 5 or x = 6
+        return {reading for part in either for reading in _readings(part, statement)}
+    if (
+        statement.is_boxed
+        and re.fullmatch(r"-?\d+(?:,\s?-?\d+)+", core)
+        and not re.fullmatch(r"-?\d{1,3}(?:,\d{3})+", core)
+    ):
+        return {core}  # a list, in mathematics
+    core = _right_side(core)
+    value = _value(core, comma=statement.comma)
+    if value is not None:
+        return {plain_digits(value)}
+    if is_formula(core):
         return {core}
-    if starts and len(numbers) > 1 and OR.fullmatch(core, numbers[0][0].end(), numbers[1][0].start()):
-        return {plain_digits(numbers[0][1]), plain_digits(numbers[1][1])}
-    return {plain_digits(numbers[0 if starts else -1][1])}
+    return _in_words(core, statement.comma)
 
 
-def _named_options(core: str, choices: Choices) -> set[str]:
-    """The options that an answer names: by letter, or else by their whole text, or else by their number."""
-    keys = {key.casefold(): key for key in choices}
-    if core.casefold() in keys:
-        return {keys[core.casefold()]}
-    exact = {key for key, text in choices.items() if _folded(_core(text)) == _folded(core)}
-    if len(exact) == 1:
-        return exact
-    head = re.split(r"\b(?:because|since|rather than|instead of|as opposed to)\b", core, maxsplit=1)[0]
-    letter = "|".join(map(re.escape, sorted(keys, key=len, reverse=True)))
-    opens = re.match(rf"\(?\s?((?i:{letter}))\s?\)?\s?[.:,–-]?\s+(?=\S)", core)
-    if opens and _folded(core[opens.end() :]) == _folded(_core(choices[keys[opens[1].casefold()]])):
-        return {keys[opens[1].casefold()]}  # whatever other letters the option's own text names
-    # A bare letter must open the statement or follow "or": "a" is also an article, and A may be a name's initial.
-    bare = rf"(?:\A|\b(?i:option|choice|letter|or|and)\s|[/,]\s?)((?i:{letter}))(?![\w'’])"
-    pattern = rf"\(\s?((?i:{letter}))\s?\)|{bare}(?:(?<![AaIi])|(?!\s+(?!or\b|and\b)[a-z]))"
-    stated = re.split(r"\bnot\b", head, maxsplit=1)[0]
-    letters = {keys.get((match[1] or match[2]).casefold(), "") for match in re.finditer(pattern, stated)} - {""}
-    return letters or _options_by_text(head, choices) or _options_by_number(head, choices)
+def _right_side(core: str) -> str:
+    """What an equation comes to, where its left side is a name or a sum of numbers; else the whole equation."""
+    *lefts, right = EQUALS.split(core)
+    known = all(NAME.fullmatch(left.strip()) or SUM.fullmatch(left.strip()) for left in lefts)
+    return right if lefts and right and known and _starts_with_number(right) else core
 
 
-def _options_by_text(head: str, choices: Choices) -> set[str]:
-    said = _folded(head)
-    texts = {key: _folded(_core(text)) for key, text in choices.items()}
-    words = {key: text for key, text in texts.items() if text and not NUMBER.match(text)}
-    found = {key: text for key, text in words.items() if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said)}
-    return {key for key, text in found.items() if not any(text != other and text in other for other in found.values())}
+def _starts_with_number(text: str) -> bool:
+    first = next(mentions(text), None)
+    return whole_number(text) is not None or (first is not None and first.start == 0 and first.value is not None)
 
 
-def _options_by_number(head: str, choices: Choices) -> set[str]:
-    said = [value for match in NUMBER.finditer(head) if (value := number_value(match)) is not None]
-    values = {key: whole_number(_core(text)) for key, text in choices.items()}
-    return {
-        key for key, value in values.items() if value is not None and any(abs(value - v) <= TOLERANCE for v in said)
-    }
+def _in_words(core: str, comma: bool) -> set[str]:
+    """The number of a statement in words: the first where it starts with it, else the last."""
+    found = [*mentions(core, comma=comma)]
+    if not found:
+        return {core}
+    if pair := _two_numbers(core, found):
+        return pair
+    compound = next((match for match in COMPOUND.finditer(core) if _counts(match, found)), None)
+    if compound:
+        amount = quantity(compound[0])
+        money = amount.as_money if amount else None
+        return {compound[0] if money is None else plain_digits(money)}
+    chosen = found[0] if found[0].start == 0 else found[-1]
+    if chosen.value is None or (chosen is found[0] and chosen.start == 0 and _is_listed(core, found)):
+        return {core}
+    return {plain_digits(chosen.value)}
 
 
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _two_numbers(core: str, found: Sequence[Mention]) -> set[str]:
+    """The two numbers of an alternative or a range at the place that counts; empty where there is none."""
+    if len(found) < 2:
+        return set()
+    one, other = found[:2] if found[0].start == 0 else found[-2:]
+    gap = core[one.stop : other.start]
+    is_range = TWO_NUMBERS.fullmatch(gap) or (gap.strip() in ("and", "to", "-") and BETWEEN.search(core, 0, one.start))
+    prices = (
+        core[one.start] in "$€£" and core[other.start :].lstrip("- ")[:1] == core[one.start] and not gap.strip(" -")
+    )
+    if not (is_range or prices):
+        return set()
+    return {core[one.start : one.stop], core[other.start : other.stop]}
+
+
+def _counts(compound: re.Match[str], found: Sequence[Mention]) -> bool:
+    """Whether a quantity of several parts stands where the number that counts does."""
+    place = found[0].start if found[0].start == 0 else found[-1].start
+    return compound.start() <= place < compound.end()
+
+
+def _is_listed(core: str, found: Sequence[Mention]) -> bool:
+    """Whether numbers follow one another as a list: "3, 5, 7" or "3 and 4"."""
+    return len(found) > 1 and bool(
+        re.fullmatch(r"\s?(?:,|and|&|,\s?and)\s?[$€£]?", core[found[0].stop : found[1].start])
+    )
 
 
 def _yes_no(match: re.Match[str]) -> str:
     return "yes" if match[1] else "no"
-
-
-def _same_maths(one: str, other: str) -> bool:
-    """Whether two formulas mean the same to math-verify; False for texts, and for formulas too large to be tried."""
-    for formula in (one, other):
-        if len(formula) > LONGEST_MATHS or not MATHS.fullmatch(formula) or HARD_MATHS.search(formula):
-            return False
-    if not any(re.search(r"[\\^+*/()-]", formula) for formula in (one, other)):
-        return False
-    parse, verify = _math_verify()
-    gold, given = (parse(f"${formula}$", parsing_timeout=None) for formula in (one, other))
-    return bool(gold and given and verify(gold, given, timeout_seconds=None))
-
-
-@cache
-def _math_verify() -> tuple[Callable[..., list[object]], Callable[..., bool]]:
-    """math-verify's parse and verify: imported when first needed, as that takes a second."""
-    import math_verify
-
-    for module in ("parser", "grader"):
-        # It warns at every call without a time limit; what bounds the work here is HARD_MATHS.
-        logging.getLogger(f"math_verify.{module}").addFilter(lambda record: "Timeout is disabled" not in record.msg)
-    return math_verify.parse, math_verify.verify

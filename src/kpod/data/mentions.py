@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from kpod.data.numbers import NUMBER, number_value, whole_number
+from kpod.data.numbers import mentions, whole_number
 
 
 def last_mention(text: str, answer: str, choices: Mapping[str, str] | None = None) -> int | None:
@@ -30,7 +30,7 @@ def last_mention(text: str, answer: str, choices: Mapping[str, str] | None = Non
     value = whole_number(answer)
     if value is None:
         return _last_words(text, answer)
-    return max((match.start() for match in NUMBER.finditer(text) if number_value(match) == value), default=None)
+    return max((mention.start for mention in mentions(text) if mention.worth == value), default=None)
 
 
 def _last_words(text: str, words: str, *, exactly: bool = False) -> int | None:

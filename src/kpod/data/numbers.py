@@ -1,88 +1,160 @@
-"""What the numbers in a text are worth: money, thousands, fractions, powers of ten, units and small words."""
+"""What the numbers in a text are worth, together with everything that touches them.
+
+A number that a sign, a scale, a power, a fraction or a separator belongs to is read whole; one that is part of
+something else (2π, √2, 5 squared, x + 3, 52_8, 9:45) is worth nothing by itself, so that it is never read as another
+value.
+"""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from unicodedata import numeric
 
+from kpod.data.scales import SCALES
+from kpod.data.spoken import NUMBER_WORDS, spoken_number
+
 LONGEST_NUMBER = 100
+LARGEST_POWER = 300
+"""Digits that a power may have to be worked out."""
 VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-NUMBER = re.compile(
-    rf"(?<![\w)])(?<!\d[.,:])(?P<sign>[-+](?=[\d.$€£¥₹{VULGAR}]))?(?:(?:[$€£¥₹]|Rs\.?)\s?)?"
-    rf"(?P<inner>-(?=[\d.{VULGAR}]))?"
-    r"(?:(?P<whole>\d{1,9})\s(?=\d+/\d))?"
-    rf"(?P<number>(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+|\s?[{VULGAR}])?|\.\d+|[{VULGAR}])"
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
+PLAIN_SUPERSCRIPTS = str.maketrans(SUPERSCRIPTS, "0123456789-")
+
+NUMERAL = re.compile(rf"\d+(?:[.,:'’_]\d+)*|(?<!Rs)\.\d+|[{VULGAR}]")
+# How the digits of a numeral are grouped, and which mark, if any, starts its decimals; the first that fits counts.
+GROUPINGS = (
+    (re.compile(r"(?:\d+|\d{1,3}(?:_\d{3})+|\d{1,3}(?:['’]\d{3})+)(?:\.\d+)?|\.\d+"), "."),  # 1234.5, 1'234.5
+    (re.compile(r"(?!0,)\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"), "."),  # 1,234.5, 12,34,567
+    (re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}|\d+,\d+"), ","),  # 1.234,5, 1.234.567, 3,5
+)
+FULL_HOUR = re.compile(r"(\d{1,2}):00")
+POINTS_GROUP = re.compile(r"(?!0\.)\d{1,3}(?:\.\d{3})+")
+
+_SCALE = "|".join(map(re.escape, sorted(SCALES.keys() - {"k", "K"}, key=len, reverse=True)))
+_CURRENCY = r"(?:(?:US|CA|AU|C|A|R)?[$€£¥₹₩₽₺₴]|Rs\.?|USD|EUR|GBP|INR)"
+_MINUS = "minus|menos|moins|минус|负|負|マイナス|ลบ|মাইনাস|మైనస్|hasi"
+_MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    r"|Nov(?:ember)?|Dec(?:ember)?)"
+)
+_POWER = rf"\^|\*\*|[{SUPERSCRIPTS}]"
+
+BEFORE = re.compile(
+    r"(?:(?:(?:\A|[=≈:(,\[{]\s{0,2})(?P<far>[-+])\s|(?<![\w)\]}%])(?P<near>[-+](?!\s))"
+    r"|(?P<word>(?<![^\W_])negative\s{1,2}"
+    rf"|(?:\A|[=≈:(,]\s{{0,2}}|\b(?:is|was|be|to|of|by|equals)\s)(?i:{_MINUS})\s{{0,2}}))\s?)?"
+    rf"(?:(?<![A-Za-z])(?P<money>{_CURRENCY})\s?(?P<inner>-)?)?\Z"
+)
+AFTER = re.compile(
+    rf"(?:\s?(?P<vulgar>[{VULGAR}])|\sand\s(?:a|one)\s(?P<half>half|quarter|third)\b"
+    r"|(?:\s(?:and\s)?(?=\d)|\s?(?=\\))(?:(?P<over>\d{1,9})/(?P<parts>\d{1,9})"
+    r"|\\frac\{(?P<over_tex>\d{1,9})\}\{(?P<parts_tex>\d{1,9})\})(?![\d/]))?"
     r"(?P<power>[eE][-+]?\d{1,3}(?!\w))?"
-    r"(?:\s?/\s?(?P<under>\d+)(?!/))?(?!\d|[.:]\d|,\d{3})(?:\s(?P<scale>thousand|million|billion|trillion)\b)?"
-)
-FRACTION = re.compile(r"(?P<sign>-?)\\frac\{(?P<over>-?\d{1,30})\}\{(?P<under>\d{1,30})\}")
-# What may follow a number: units, but no second number, operator or variable.
-UNITS = re.compile(r"(?![xyzni]\b|\s?-\s?[a-z]\b)[\sA-Za-zµ%°²³$€£/.,;:!?\"'’()\]-]*")
-SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-WORDS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-NUMBER_WORDS = {
-    word: value for value, word in enumerate([*WORDS.split(), "seventeen", "eighteen", "nineteen", "twenty"])
-}
-ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
-PARTS = {"half": 2, "quarter": 4} | {ordinal: value for value, ordinal in enumerate(ORDINALS.split(), start=3)}
-PLURALS = {"halves": 2} | {f"{part}s": value for part, value in PARTS.items() if part != "half"}
-# After a first number word these make another number of it; five quarters may be coins.
-MORE = NUMBER_WORDS.keys() | SCALES.keys() | PLURALS.keys() - {"quarters"} | {"hundred", "hundredths", "thousandths"}
-SPELLED = re.compile(
-    r"(?:(?P<whole>\d{1,9}|[a-z]+)\s+and\s+)?(?:(?P<over>[a-z]+)(?P<dash>[\s-]))?"
-    rf"(?P<under>{'|'.join(PLURALS | PARTS)})\b(?P<alone>\s+(?:of|an?|the)\b|\W*\Z)?"
+    rf"(?:\s?(?:[x×*·]|\\times|\\cdot)\s?(?P<ten>10)(?=\s?(?:{_POWER})))?"
+    r"(?:\s?(?:\^|\*\*)\s?(?:\{(?P<braced>-?\d{1,4})\}|(?P<raised>-?\d{1,4})(?![\w.]))"
+    rf"|(?P<super>[{SUPERSCRIPTS}]{{1,4}}))?"
+    r"(?:\s?/\s?(?P<under>\d+)(?!/|\d|[.,:]\d))?"
+    rf"(?P<scales>(?:\s?(?:{_SCALE})(?![^\W\d_])){{1,2}}|[kK](?![^\W\d_])|)"
 )
 
+# Units that may stand behind a number without a space; other Latin letters there are a variable's.
+_ATTACHED = (
+    r"(?:st|nd|rd|th|[mck]?m|[mk]?g|[mc]?[lL]|[mk]?W|k?Wh|[kMG]?Hz|[KMGT]B|lbs?|oz|ft|in|yds?|mi|hrs?|h|mins?|s|secs?"
+    r"|mph|kmh?|kph|[CFKVAJNcp]|cents?|[ap]\.?m|px|pts?|sq)(?![A-Za-z])"
+)
+# A letter alone behind a space is a variable, unless it is a usual unit or the article.
+_VARIABLE = r"(?:[xyzn]|(?![gmshlpcCFKLVWANJ])[A-Za-z](?!\s[a-z]))(?![^\W\d_]|[.'’])"
+_PARTS = r"(?:tenths|hundredths|thousandths|halves|thirds|fourths|fifths|sixths|eighths)"
+TOUCHED_AFTER = re.compile(
+    rf"(?!{_ATTACHED}|[A-Z][a-z'’])[A-Za-z_]|\s?(?:[±∓√∛π∞]|°\s?\d|\\[A-Za-z])|!(?=[.,;=+*/^)!}}]|\s?[=+*/^])"
+    r"|\s?[-+*/^×÷·:]\s?(?:[\d(√π$\[{]|\\[A-Za-z]|[A-Za-z](?![^\W\d_'’]))"
+    rf"|\s{_VARIABLE}|\((?=[A-Za-z]\)|[A-Za-z]?\s?[-+]|\d)|\s?(?:%|per\s?cent)\s(?:of|off)\s[$€£]?\d"
+    r"|[\s-](?:squared|cubed|factorial|remainder|rem|plus|minus|times\s[\d(]|over\s\d|divided|multiplied|to the power"
+    rf"|(?:in )?base|mod|modulo|choose|point\s\w|pi|mil|dozens?|{_PARTS})\b|\s[Rr]\s?\d"
+    rf"|(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}\b"
+)
+TOUCHED_BEFORE = re.compile(
+    r"(?<![a-z]{3})[A-Za-z]\Z|[_^√∛∜π±∓]\s?\Z|\\[A-Za-z]+\s?[\{\[]?\Z|[\d)\]}%!²³]\s?[-+*/^×÷·:]\s?\Z"
+    r"|(?<![^\W\d_])[A-Za-z]\s?[-+*/^×÷·]\s?\Z"
+    r"|\b(?:root|log|ln|sin|cos|tan|cot|sec|csc|factorial|logarithm)(?:\sof)?\s?\(?\s?\Z"
+    r"|\b(?:plus|minus|times|divided by|multiplied by|over|remainder|power of|base|mod|point)\s\Z"
+    rf"|\b{_MONTH}\.?\s\Z"
+)
+NUMBER_BEFORE = re.compile(r"[\d)]\s\Z")
+# What may follow a number: units of any script, but no second number, operator or variable.
+UNITS = re.compile(r"(?:[^\d\\^_{}=+*×÷<>√π∞±~|≈]|(?<=[A-Za-z])\^\s?(?:[23]|\{[23]\}))*")
+NO_UNITS = re.compile(
+    r"\b(?:squared|cubed|factorial|remainder|plus|minus|divided|multiplied|to the power|(?:in )?base|mod|modulo|choose"
+    rf"|pi|mil|dozens?|out of|or (?:{'|'.join(sorted(NUMBER_WORDS))}))\b|(?:\s|\A)[-–—]\s?[A-Za-z](?![A-Za-z])"
+)
+FRACTION = re.compile(r"(?P<sign>-?)\s?(?:(?P<whole>\d{1,9})\s?)?\\frac\{(?P<over>-?\d{1,30})\}\{(?P<under>\d{1,30})\}")
 
-def whole_number(core: str) -> Fraction | None:
-    """The number that a whole answer is, units aside: digits, a fraction, or words, up to twenty or for a fraction."""
-    fraction = FRACTION.fullmatch(core)
-    if fraction:
-        value = Fraction(int(fraction["over"]), int(fraction["under"])) if int(fraction["under"]) else None
-        return -value if value is not None and fraction["sign"] else value
-    spelled = _spelled_fraction(core.casefold())
-    if spelled is not None:
-        return spelled
-    match = NUMBER.match(core)
-    if match:
-        return number_value(match) if UNITS.fullmatch(core, match.end()) else None
-    first, *others = re.findall(r"[^\W\d_]+", core.casefold()) or [""]
-    more = MORE | PARTS.keys() if first == "one" else MORE
-    if not UNITS.fullmatch(core) or not more.isdisjoint(others):
-        return None
-    return Fraction(NUMBER_WORDS[first]) if first in NUMBER_WORDS else None
 
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A number in a text.
 
-def _spelled_fraction(core: str) -> Fraction | None:
-    """What "half", "a third", "two thirds of it", "three-quarters" or "2 and a half hours" is worth.
-
-    None for all else: what is counted, as "five quarters", "six fifth graders" or "a third party" are, is no fraction.
+    Attributes:
+        start: Where it starts, with its sign and currency.
+        stop: Where it ends, with its power, fraction and scale.
+        worth: What it would be worth by itself; None where it cannot be read.
+        is_part: Whether it is part of something else, such as an expression.
     """
-    match = SPELLED.match(core)
-    if not match or not UNITS.fullmatch(core, match.end()):
-        return None
-    whole, over, under = match["whole"], match["over"], match["under"]
-    singular = over in ("a", "an", "one") and under in PARTS
-    if whole:
-        wholes = int(whole) if whole.isdecimal() else NUMBER_WORDS.get(whole)
-        return wholes + Fraction(1, PARTS[under]) if singular and wholes is not None else None
-    if match["alone"] is None or (under == "quarters" and match["dash"] != "-" and match["alone"].strip() != "of"):
-        return None
-    if singular or (over is None and under == "half"):
-        return Fraction(1, PARTS[under])
-    return Fraction(NUMBER_WORDS[over], PLURALS[under]) if over in NUMBER_WORDS and under in PLURALS else None
+
+    start: int
+    stop: int
+    worth: Fraction | None
+    is_part: bool = False
+
+    @property
+    def value(self) -> Fraction | None:
+        """What the text says with it; None where it is part of something else, or cannot be read."""
+        return None if self.is_part else self.worth
 
 
-def number_value(match: re.Match[str]) -> Fraction | None:
-    """What a match of NUMBER is worth; None for a division by zero and where it is too long to be an answer."""
-    if len(match.group()) > LONGEST_NUMBER or int(match["under"] or 1) == 0:
+def mentions(text: str, *, comma: bool = False) -> Iterator[Mention]:
+    """The numbers in a text of plain characters, in their order.
+
+    Args:
+        text: Read by `kpod.data.markup.tidy`.
+        comma: Whether the text's language writes decimals with a comma, so that 1.234 is a thousand and more.
+
+    Example:
+        >>> [str(mention.value) for mention in mentions("2.5 thousand, 1.234,50 or 10^3, but 2x")]
+        ['2500', '2469/2', '1000', 'None']
+    """
+    stop = 0
+    for numeral in NUMERAL.finditer(text):
+        if numeral.start() >= stop:
+            mention = _mention(text, numeral, comma)
+            stop = mention.stop
+            yield mention
+
+
+def whole_number(core: str, *, comma: bool = False) -> Fraction | None:
+    """The number that a whole answer is, units aside: digits, a fraction, or English words.
+
+    Example:
+        >>> [str(whole_number(core)) for core in ("18 кг", "twenty-five eggs", "2 1/2", "5 squared", "4 adults or 5")]
+        ['18', '25', '5/2', 'None', 'None']
+    """
+    fraction = FRACTION.match(core)
+    if fraction and is_unit(core, fraction.end()):
+        return _fraction_value(fraction)
+    spoken = spoken_number(core.casefold()) if core[:1].isalpha() or " " in core[:12] else None
+    if spoken and is_unit(core, spoken[1]):
+        return spoken[0]
+    first = next(mentions(core, comma=comma), None)
+    if first is None or first.start != 0 or first.value is None:
         return None
-    number = match["number"].replace(",", "")
-    part = Fraction(numeric(number[-1])).limit_denominator(10) if number[-1] in VULGAR else 0
-    digits = number[:-1].rstrip() or "0" if part else number
-    value = (Fraction(digits + (match["power"] or "")) + part) / int(match["under"] or 1)
-    value = (value + int(match["whole"] or 0)) * SCALES.get(match["scale"], 1)
-    return -value if "-" in (match["sign"], match["inner"]) else value
+    return first.value if is_unit(core, first.stop) else None
+
+
+def is_unit(core: str, start: int) -> bool:
+    """Whether nothing but units stands in an answer from here on."""
+    return bool(UNITS.fullmatch(core, start)) and not NO_UNITS.search(core, start)
 
 
 def plain_digits(value: Fraction) -> str:
@@ -90,3 +162,91 @@ def plain_digits(value: Fraction) -> str:
     if value.denominator == 1:
         return str(value.numerator)
     return format((Decimal(value.numerator) / Decimal(value.denominator)).normalize(), "f")
+
+
+def _mention(text: str, numeral: re.Match[str], comma: bool) -> Mention:
+    before = _found(BEFORE.search(text, max(0, numeral.start() - 24), numeral.start()))
+    after = _found(AFTER.match(text, numeral.end()))
+    value = _numeral_value(numeral[0], comma)
+    worth = None if value is None else _worth(value, after)
+    sign = "-" if before["word"] else before["far"] or before["near"]
+    if worth is not None and (sign == "-") != (before["inner"] == "-"):
+        worth = -worth
+    is_scaled = after["scales"] != "k" or bool(before["money"]) or "." in numeral[0]
+    return Mention(before.start(), after.end(), worth, not is_scaled or _is_touched(text, before, after))
+
+
+def _found(match: re.Match[str] | None) -> re.Match[str]:
+    """The match of a pattern that may be empty, and so is always found."""
+    if match is None:
+        raise ValueError("a pattern that may be empty was not found")
+    return match
+
+
+def _is_touched(text: str, before: re.Match[str], after: re.Match[str]) -> bool:
+    """Whether a number is part of something else, by what stands beside it."""
+    start = before.start()
+    window = max(0, start - 24)
+    if TOUCHED_AFTER.match(text, after.end()) or TOUCHED_BEFORE.search(text, window, start):
+        return True
+    return bool(before["near"]) and bool(NUMBER_BEFORE.search(text, window, start))
+
+
+def _numeral_value(numeral: str, comma: bool) -> Fraction | None:
+    if len(numeral) > LONGEST_NUMBER:
+        return None
+    if numeral in VULGAR:
+        return Fraction(numeric(numeral)).limit_denominator(10)
+    if hour := FULL_HOUR.fullmatch(numeral):
+        return Fraction(hour[1])
+    if comma and POINTS_GROUP.fullmatch(numeral):
+        return Fraction(numeral.replace(".", ""))
+    for grouping, mark in GROUPINGS:
+        if grouping.fullmatch(numeral):
+            whole, _, decimals = numeral.partition(mark)
+            digits = re.sub(r"\D", "", whole)
+            return Fraction(f"{digits or 0}.{decimals or 0}")
+    return None
+
+
+def _worth(value: Fraction, after: re.Match[str]) -> Fraction | None:
+    """A numeral with its fraction, power and scale; None for a division by zero and for what is too large."""
+    if after["vulgar"]:
+        value += Fraction(numeric(after["vulgar"])).limit_denominator(10)
+    elif after["half"]:
+        value += Fraction(1, {"half": 2, "quarter": 4, "third": 3}[after["half"]])
+    over, parts = after["over"] or after["over_tex"], after["parts"] or after["parts_tex"]
+    if over:
+        if int(parts) == 0:
+            return None
+        value += Fraction(int(over), int(parts))
+    if after["power"]:
+        value *= Fraction(f"1{after['power']}")
+    exponent = after["braced"] or after["raised"] or (after["super"] or "").translate(PLAIN_SUPERSCRIPTS)
+    if exponent:
+        raised = _raised(Fraction(10) if after["ten"] else value, exponent)
+        if raised is None:
+            return None
+        value = value * raised if after["ten"] else raised
+    if after["under"]:
+        if int(after["under"][:LONGEST_NUMBER]) == 0 or len(after["under"]) > LONGEST_NUMBER:
+            return None
+        value /= int(after["under"])
+    for scale in re.findall(rf"{_SCALE}|[kK]", after["scales"]):
+        value *= SCALES[scale]
+    return value
+
+
+def _raised(base: Fraction, exponent: str) -> Fraction | None:
+    if not re.fullmatch(r"-?\d+", exponent) or (base == 0 and exponent.startswith("-")):
+        return None
+    power = int(exponent)
+    digits = len(str(base.numerator)) + len(str(base.denominator))
+    return base**power if digits * abs(power) <= LARGEST_POWER else None
+
+
+def _fraction_value(match: re.Match[str]) -> Fraction | None:
+    if int(match["under"]) == 0:
+        return None
+    value = int(match["whole"] or 0) + Fraction(int(match["over"]), int(match["under"]))
+    return -value if match["sign"] else value

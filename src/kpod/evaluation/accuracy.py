@@ -52,7 +52,7 @@ def wilson_interval(num_correct: int, num_questions: int, confidence: float = 0.
     return lower, upper
 
 
-def judge(question: Question, text: str, finished: bool) -> Prediction:
+def judge(question: Question, text: str, finished: bool, words: Sequence[str] = ()) -> Prediction:
     """Read the answer off a generated text and compare it with the gold answer.
 
     A text that ran into the length limit is judged like any other: what it says before the
@@ -62,11 +62,12 @@ def judge(question: Question, text: str, finished: bool) -> Prediction:
         question: What was asked.
         text: What the model wrote, special tokens removed.
         finished: Whether the model ended the text itself.
+        words: Further words that introduce an answer (`data.answer_words`).
 
     Returns:
         The judged prediction; a text without an answer is wrong.
     """
-    answer = extract_answer(text, question.choices)
+    answer = extract_answer(text, question.choices, words)
     correct = answer is not None and same_answer(answer, question.answer, question.choices)
     return Prediction(
         id=question.id, text=text, answer=answer, gold=question.answer, correct=correct, finished=finished

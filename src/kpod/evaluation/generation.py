@@ -27,6 +27,8 @@ def answer_questions(
     config: EvaluationConfig,
     found: Mapping[str, Prediction] = MappingProxyType({}),
     keep: Callable[[Sequence[Prediction]], None] = lambda _: None,
+    *,
+    words: Sequence[str] = (),
 ) -> list[Prediction]:
     """What the model answers to each question, in their order.
 
@@ -42,6 +44,7 @@ def answer_questions(
         found: What an interrupted evaluation has kept, by question id. A batch that it holds whole is not asked again;
             batches are the same with it and without, and so are the answers.
         keep: Called with each new batch's predictions as soon as they are there.
+        words: Further words that introduce an answer (`data.answer_words`).
 
     Returns:
         One judged prediction per question; `finished` tells that the model ended its text itself.
@@ -61,7 +64,7 @@ def answer_questions(
                 judged = [found[questions[index].id] for index in batch]
             else:
                 asked, read = [questions[index] for index in batch], [prompts[index] for index in batch]
-                judged = _answer_batch(lm, asked, read, config, seed=start)
+                judged = _answer_batch(lm, asked, read, config, seed=start, words=words)
                 keep(judged)
             predictions |= zip(batch, judged, strict=True)
             progress.update(len(batch))
@@ -77,14 +80,15 @@ def _answer_batch(
     prompts: Sequence[Sequence[int]],
     config: EvaluationConfig,
     seed: int,
+    words: Sequence[str],
 ) -> list[Prediction]:
     if config.samples == 1:
         written = _greedily(lm, prompts, config.max_new_tokens)
-        return [_judged(lm, question, text) for question, text in zip(questions, written, strict=True)]
+        return [_judged(lm, question, text, words) for question, text in zip(questions, written, strict=True)]
     draw = lm.continue_prompts if isinstance(lm, VllmModel) else partial(continue_sampled, lm)
     drawn = draw(prompts, config.max_new_tokens, number=config.samples, temperature=config.temperature, seed=seed)
     return [
-        majority([_judged(lm, question, text) for text in texts], question)
+        majority([_judged(lm, question, text, words) for text in texts], question)
         for question, texts in zip(questions, drawn, strict=True)
     ]
 
@@ -125,5 +129,5 @@ def _check_room(lm: TextLayout, question: Question, num_prompt: int, max_new_tok
         )
 
 
-def _judged(lm: TextLayout, question: Question, written: Continuation) -> Prediction:
-    return judge(question, decode(lm, written.token_ids), written.finished)
+def _judged(lm: TextLayout, question: Question, written: Continuation, words: Sequence[str]) -> Prediction:
+    return judge(question, decode(lm, written.token_ids), written.finished, words)

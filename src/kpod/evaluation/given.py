@@ -14,13 +14,14 @@ from kpod.records import Question
 T = TypeVar("T")
 
 
-def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:
+def judge_file(path: Path, questions: Sequence[Question], words: Sequence[str] = ()) -> list[Prediction]:
     """The predictions of a file, one for every question, in the questions' order.
 
     Args:
         path: A JSONL, CSV or Parquet file with the columns `id` (the question's) and `text` (what the model wrote,
             empty where it wrote nothing), and perhaps `finished` (false: the text ran into a limit).
         questions: What was asked.
+        words: Further words that introduce an answer (`data.answer_words`).
 
     Raises:
         DataError: At a row that is wrong, by line; at an id that no question has, or that comes twice; or if a question
@@ -41,7 +42,7 @@ def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:
             raise DataError(f"{where}: id {id_!r}: no question has it; the first question is {questions[0].id!r}")
         if id_ in found:
             raise DataError(f"{where}: id {id_!r}: the question is answered twice; give each id once")
-        found[id_] = judge(asked[id_], text, finished)
+        found[id_] = judge(asked[id_], text, finished, words)
     missing = [question.id for question in questions if question.id not in found]
     if missing:
         raise DataError(

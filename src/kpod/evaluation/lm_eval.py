@@ -41,14 +41,22 @@ from kpod.evaluation.accuracy import judge
 from kpod.records import Question
 
 
+WORDS = {words!r}
+
+
 def process_results(doc, results):
     question = Question(doc["id"], doc["question"], doc["answer"], json.loads(doc["choices"]))
-    return {"acc": float(judge(question, results[0].strip(), finished=True).correct)}
+    return {{"acc": float(judge(question, results[0].strip(), finished=True, words=WORDS).correct)}}
 '''
 
 
 def export_task(
-    folder: Path, test: str, questions: Sequence[Question], prompts: Sequence[str], max_new_tokens: int
+    folder: Path,
+    test: str,
+    questions: Sequence[Question],
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    words: Sequence[str] = (),
 ) -> str:
     """Write a task's YAML, its rows and its judge into a folder; returns the task's name.
 
@@ -61,6 +69,7 @@ def export_task(
         questions: What is asked.
         prompts: What the student reads, one per question.
         max_new_tokens: Where a text is broken off.
+        words: Further words that introduce an answer (`data.answer_words`).
     """
     safe = re.sub(r"\W+", "_", test).strip("_").lower()
     if not re.fullmatch(r"[a-z0-9]+|[a-z0-9_]+:[a-z-]+", test):  # a file's, made safe, is kept apart by a hash
@@ -72,7 +81,7 @@ def export_task(
         for q, prompt in zip(questions, prompts, strict=True)
     ]
     write_text(rows, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_text(folder / f"{name}_judge.py", JUDGE)
+    write_text(folder / f"{name}_judge.py", JUDGE.format(words=tuple(words)))
     task = TASK.format(
         folder=folder.resolve(),
         name=name,
