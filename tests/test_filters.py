@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kpod.config import TeacherConfig
 from kpod.errors import ConfigError
 from kpod.records import Dropped, Question, Rationale
-from kpod.teacher.filters import filter_rationales, reached_answer
+from kpod.teacher.filters import answers_of, filter_rationales
 from kpod.teacher.similarity import jaccard, most_diverse, near_duplicates, ngrams
 
 QUESTION = Question("q", "How many?", "1200")
@@ -165,10 +165,10 @@ CHOICE_LIKE = Question("another", "How many?", "1200")
 
 
 def test_what_a_rationale_reaches_is_what_its_teacher_says_or_its_text():
-    assert reached_answer(explained("a", "7", "The answer is 8.")) == "7"
-    assert reached_answer(explained("a", None, "The answer is 8.")) == "8"
-    assert reached_answer(explained("a", None, "It is B, the answer is blue.", question=CHOICE)) == "B"
-    assert reached_answer(explained("a", None)) is None
+    assert answers_of(explained("a", "7", "The answer is 8.")) == ("7",)
+    assert answers_of(explained("a", None, "The answer is 8.")) == ("8",)
+    assert answers_of(explained("a", None, "It is B, the answer is blue.", question=CHOICE)) == ("B",)
+    assert answers_of(explained("a", None, "Nothing is said.")) == ()
 
 
 @pytest.mark.parametrize("wrong", [{"per_question": 0}, {"max_similarity": 0.0}, {"max_similarity": 1.5}], ids=str)

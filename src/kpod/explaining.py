@@ -8,7 +8,6 @@ from typing import Any
 
 from kpod.artifacts import rationale_row, write_jsonl
 from kpod.config import AskConfig, Recipe
-from kpod.data.answers import same_answer
 from kpod.data.datasets import training_questions
 from kpod.errors import ConfigError
 from kpod.evaluation.accuracy import wilson_interval
@@ -18,7 +17,7 @@ from kpod.report.rationales import Asking, RationaleReport, histogram
 from kpod.steps import split_steps
 from kpod.teacher.asking import open_requests
 from kpod.teacher.estimate import Estimate, cost, estimate, tokens
-from kpod.teacher.filters import TRUSTED_SOURCES, reached_answer
+from kpod.teacher.filters import TRUSTED_SOURCES, reaches_gold
 from kpod.teacher.gathering import Gathered, gather, store_of
 from kpod.teacher.requests import requests_for
 from kpod.teacher.store import attempts_by_key, read_store
@@ -86,7 +85,7 @@ def _report(gathered: Gathered, recipe: Recipe) -> RationaleReport:
         keys = {request.key for request in gathered.asked.requests if request.hinted}
         hinted = {id_ for id_, place in gathered.places.items() if place.key in keys}
     judged = [r for r in gathered.found if r.id not in hinted and r.source not in TRUSTED_SOURCES]
-    right = sum(same_answer(reached_answer(r), r.question.answer, r.question.choices) for r in judged)
+    right = sum(reaches_gold(r, recipe.data.answer_words) for r in judged)
     return RationaleReport(
         num_found=len(gathered.found),
         num_kept=len(gathered.kept),

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from kpod.config import AskConfig
 from kpod.data.answers import extract_answer, same_answer
+from kpod.data.endings import reached_answers
 from kpod.errors import TeacherError
 from kpod.records import Dropped, Question, Rationale
 from kpod.teacher.attempts import Attempt
@@ -45,7 +46,9 @@ class Asked:
     questions: Mapping[str, Question]
 
 
-def ask_teacher(questions: Sequence[Question], ask: AskConfig, store: Path, *, retry_failed: bool = False) -> Asked:
+def ask_teacher(
+    questions: Sequence[Question], ask: AskConfig, store: Path, *, retry_failed: bool = False, words: Sequence[str] = ()
+) -> Asked:
     """Have every question explained `ask.samples` times; what the store holds is not asked again.
 
     Args:
@@ -53,6 +56,7 @@ def ask_teacher(questions: Sequence[Question], ask: AskConfig, store: Path, *, r
         ask: Who is asked, and how.
         store: The file that keeps every attempt.
         retry_failed: Ask again where an answer was of no use (cut off, filtered, refused, or a refused request).
+        words: Further words that introduce an answer (`data.answer_words`).
 
     Raises:
         TeacherError: If the teacher cannot be asked, or leaves requests open; what it has answered is in the store.
@@ -60,7 +64,7 @@ def ask_teacher(questions: Sequence[Question], ask: AskConfig, store: Path, *, r
     requests = requests_for(questions, ask)
     attempts = _settle(requests, ask, store, retry_failed)
     if ask.hint:
-        missed = missed_questions(questions, requests, attempts)
+        missed = missed_questions(questions, requests, attempts, words)
         hinted = requests_for(missed, ask, hinted=True)
         attempts |= _settle(hinted, ask, store, retry_failed)
         requests += hinted
@@ -119,18 +123,22 @@ def teacher_of(ask: AskConfig, store: Path) -> Teacher:
 
 
 def missed_questions(
-    questions: Sequence[Question], requests: Sequence[Request], attempts: Mapping[str, Attempt]
+    questions: Sequence[Question],
+    requests: Sequence[Request],
+    attempts: Mapping[str, Attempt],
+    words: Sequence[str] = (),
 ) -> list[Question]:
     """The questions that no whole answer gets right."""
     by_id = {question.id: question for question in questions}
-    right = {r.question_id for r in requests if reaches_gold(attempts[r.key], by_id[r.question_id])}
+    right = {r.question_id for r in requests if reaches_gold(attempts[r.key], by_id[r.question_id], words)}
     return [question for question in questions if question.id not in right]
 
 
-def reaches_gold(attempt: Attempt, question: Question) -> bool:
-    """Whether an attempt is a whole text whose answer is the gold one."""
-    reached = extract_answer(attempt.text, question.choices) if attempt.answered else None
-    return same_answer(reached, question.answer, question.choices)
+def reaches_gold(attempt: Attempt, question: Question, words: Sequence[str] = ()) -> bool:
+    """Whether an attempt is a whole text that reaches the gold answer, read as the filter reads it."""
+    gold, choices = question.answer, question.choices
+    reached = reached_answers(attempt.text, gold, choices, words) if attempt.answered else ()
+    return any(same_answer(answer, gold, choices) for answer in reached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +156,7 @@ class Explained:
     start: int
 
 
-def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dropped]]:
+def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tuple[list[Explained], list[Dropped]]:
     """Rationales of all whole answers, and the others with a reason.
 
     An answer that came from another model than the rest, which gateways may fall back to, is dropped as such, unless
@@ -157,6 +165,7 @@ def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dr
     Args:
         asked: What the teacher said.
         ask: How it was asked; `reasoning` picks thoughts or text as the rationale.
+        words: Further words that introduce an answer (`data.answer_words`).
     """
     usual = _usual_model(asked.attempts.values())
     found: list[Explained] = []
@@ -168,18 +177,18 @@ def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dr
             dropped.append(Dropped(id_, attempt.outcome))
         elif attempt.model not in (None, usual) and ask.model.casefold() not in str(attempt.model).casefold():
             dropped.append(Dropped(id_, f"answered by {attempt.model}"))
-        elif not (text := _reasoning(attempt, ask)):
+        elif not (text := _reasoning(attempt, ask, words)):
             dropped.append(Dropped(id_, "nothing but an answer"))
         else:
-            answer = extract_answer(attempt.text, question.choices)
+            answer = extract_answer(attempt.text, question.choices, words)
             source = f"{ask.model} (hinted)" if request.hinted else ask.model
             start = 0 if ask.reasoning == "rationale" else attempt.text.index(text)
             found.append(Explained(Rationale(id_, question, text, source, answer), request.key, start))
     return found, dropped
 
 
-def _reasoning(attempt: Attempt, ask: AskConfig) -> str:
-    return strip_closing(attempt.reasoning if ask.reasoning == "rationale" else attempt.text)
+def _reasoning(attempt: Attempt, ask: AskConfig, words: Sequence[str]) -> str:
+    return strip_closing(attempt.reasoning if ask.reasoning == "rationale" else attempt.text, words)
 
 
 def _usual_model(attempts: Iterable[Attempt]) -> str | None:

@@ -57,13 +57,14 @@ def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed
     """
     if teacher.ask is None:
         found, fallen = load_rationales(data, teacher)
-        return Gathered(found, *_filtered(found, fallen, teacher))
+        return Gathered(found, *_filtered(found, fallen, teacher, data.answer_words))
     store = store_of(teacher.ask, runs)
-    asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed)
-    explained, fallen = explanations(asked, teacher.ask)
+    words = data.answer_words
+    asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed, words=words)
+    explained, fallen = explanations(asked, teacher.ask, words)
     places = {place.rationale.id: place for place in explained}
     found = [place.rationale for place in explained]
-    return Gathered(found, *_filtered(found, fallen, teacher), asked, places)
+    return Gathered(found, *_filtered(found, fallen, teacher, words), asked, places)
 
 
 def store_of(ask: AskConfig, runs: Path) -> Path:
@@ -72,7 +73,7 @@ def store_of(ask: AskConfig, runs: Path) -> Path:
 
 
 def _filtered(
-    read: Sequence[Rationale], fallen: Sequence[Dropped], teacher: TeacherConfig
+    read: Sequence[Rationale], fallen: Sequence[Dropped], teacher: TeacherConfig, words: Sequence[str]
 ) -> tuple[list[Rationale], list[Dropped]]:
-    kept, dropped = filter_rationales(read, teacher)
+    kept, dropped = filter_rationales(read, teacher, words)
     return kept, [*fallen, *dropped]
