@@ -11,6 +11,7 @@ from typing import NamedTuple
 import sentencex
 
 from kpod.records import Span
+from kpod.sentences.scripts import STOPS
 
 _SAMPLE = 4000
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -140,12 +141,14 @@ _SCRIPTS = {code: re.compile(f"[{letters}]") for code, letters in _BY_SCRIPT.ite
 _WORDS = {code: frozenset(language.words.split()) for code, language in _LANGUAGES.items() if language.words}
 _FEWEST_WORDS = 2
 
-# sentencex hides what two "*" or nested brackets enclose, is slow at other marks than ", panics at "A\u00a0.".
+# sentencex hides what two "*" or nested brackets enclose, is slow at quotes other than ", and panics at "A\u00a0.".
 _WIDE_SPACES = "".join(chr(code) for code in range(0x80, 0x3001) if chr(code).isspace())
-_HIDDEN = str.maketrans({**dict.fromkeys("()[]{}<>*_`‘" + _WIDE_SPACES, " "), **dict.fromkeys("“”«»「」", '"')})
+_HIDDEN = str.maketrans(
+    {**dict.fromkeys("()[]{}<>*_`‘‚‛‹›《》『』（）" + _WIDE_SPACES, " "), **dict.fromkeys("“”«»「」„‟", '"')}
+)
 _SINGLE_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_WINDOW = 8192
+_WINDOW = 4096
 
 
 def language_of(text: str) -> str:
@@ -175,7 +178,7 @@ def _cyrillic(sample: str) -> str:
 @cache
 def _abbreviations(language: str) -> re.Pattern[str]:
     known = _LANGUAGES[language]
-    return re.compile(rf"(?<![^\s(\[\"'«“„])(?:(?P<etc>{known.etc})|{known.held or '(?!)'})\.", re.IGNORECASE)
+    return re.compile(rf"(?<![^\s(\[\"'«“„{STOPS}])(?:(?P<etc>{known.etc})|{known.held or '(?!)'})\.", re.IGNORECASE)
 
 
 def held_dots(line: str, language: str) -> tuple[list[Span], set[int]]:

@@ -123,9 +123,10 @@ def _whole_spans(text: str) -> list[Span]:
 
 
 def _goes_high(text: str, stop: int) -> bool:
-    """Whether a capital follows, or a letter of a script that has none."""
+    """Whether a capital follows maths or code, or behind a block also a letter of a script without capitals."""
     visible = VISIBLE.search(text, stop)
-    return visible is not None and (visible.group().isupper() or _is_caseless(visible.group()))
+    first = visible.group() if visible else ""
+    return first.isupper() or (_is_caseless(first) and not text.endswith("\\)", 0, stop))
 
 
 def _is_caseless(character: str) -> bool:
@@ -162,6 +163,7 @@ def _sentence_ends(line: str, language: str) -> Iterator[int]:
         yield from stops_in(line)
         yield from clauses_in(line)
     likely = likely_ends(line, language)
+    before_digits = likely if language == "en" else likely_ends(line, "en")  # others have dates in mind
     held, may_end = held_dots(line, language)
     head = LIST_NUMBER.match(line)
     number, is_glued = (int(head[1]), False) if head else (0, False)
@@ -169,7 +171,8 @@ def _sentence_ends(line: str, language: str) -> Iterator[int]:
         before = line[max(0, match.start() - 24) : match.start()]
         after = line[match.end() : match.end() + 24]
         is_spaced = any(map(str.isspace, match["gap"]))
-        is_likely = bisect_right(likely, match.start()) < bisect_right(likely, match.end())
+        ends = before_digits if after[:1].isdigit() else likely
+        is_likely = bisect_right(ends, match.start()) < bisect_right(ends, match.end())
         is_likely = is_likely or match.start() in may_end or bool(language != "en" and AMOUNT.search(before))
         is_held = match.start() not in may_end and is_inside(match.start(), held)
         place = _Place(LAST_WORD.findall(before)[0], match["end"], is_spaced, after, is_likely, is_held)
@@ -203,7 +206,7 @@ def _ends_sentence(place: _Place) -> bool:
     if place.is_abbreviation:
         return False
     if not place.is_spaced:
-        if _is_caseless(first):
+        if _is_caseless(first) or (first.isdigit() and _is_caseless(place.word[-1:])):
             return bool(CASELESS_END.search(place.word))
         ends_low = place.word[-1:].islower() or place.word[-1:] in tuple("0123456789)%")
         return ends_low and bool(GLUED_SENTENCE.match(place.after))

@@ -42,6 +42,7 @@ _GAP = re.compile(
 )
 _SHORTEST_CLAUSE = 30
 _SHORTEST_BEFORE_SO = 12
+_SHORTEST_LAST = 8
 
 
 def stops_in(line: str) -> Iterator[int]:
@@ -67,7 +68,7 @@ def clauses_in(line: str) -> Iterator[int]:
         follows_letter = _THAI_OR_LAO.match(line, match.start() - 1) if match.start() else None
         shortest = _SHORTEST_BEFORE_SO if match["so"] else _SHORTEST_CLAUSE
         left, right = match.start() - start, end - match.end()
-        if (follows_letter or match["so"]) and left >= shortest and right >= min(shortest, _SHORTEST_BEFORE_SO):
+        if (follows_letter or match["so"]) and left >= shortest and right >= _SHORTEST_LAST:
             yield match.start()
             start = match.start()
 
