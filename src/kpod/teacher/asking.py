@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from kpod.config import AskConfig
 from kpod.data.answers import extract_answer, same_answer
+from kpod.data.characters import broken_character
 from kpod.errors import TeacherError
 from kpod.records import Dropped, Question, Rationale
 from kpod.teacher.attempts import Attempt
@@ -152,7 +153,7 @@ def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dr
     """Rationales of all whole answers, and the others with a reason.
 
     An answer that came from another model than the rest, which gateways may fall back to, is dropped as such, unless
-    its name holds the asked one.
+    its name holds the asked one. So is one with a broken character (kpod.data.characters), wherever it comes from.
 
     Args:
         asked: What the teacher said.
@@ -168,7 +169,9 @@ def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dr
             dropped.append(Dropped(id_, attempt.outcome))
         elif attempt.model not in (None, usual) and ask.model.casefold() not in str(attempt.model).casefold():
             dropped.append(Dropped(id_, f"answered by {attempt.model}"))
-        elif not (text := _reasoning(attempt, ask)):
+        elif broken_character(attempt.text) or broken_character(_said(attempt, ask)):
+            dropped.append(Dropped(id_, "broken character"))
+        elif not (text := strip_closing(_said(attempt, ask))):
             dropped.append(Dropped(id_, "nothing but an answer"))
         else:
             answer = extract_answer(attempt.text, question.choices)
@@ -178,8 +181,8 @@ def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dr
     return found, dropped
 
 
-def _reasoning(attempt: Attempt, ask: AskConfig) -> str:
-    return strip_closing(attempt.reasoning if ask.reasoning == "rationale" else attempt.text)
+def _said(attempt: Attempt, ask: AskConfig) -> str:
+    return attempt.reasoning if ask.reasoning == "rationale" else attempt.text
 
 
 def _usual_model(attempts: Iterable[Attempt]) -> str | None:
