@@ -129,8 +129,9 @@ def missed_questions(
 
 
 def reaches_gold(attempt: Attempt, question: Question) -> bool:
-    """Whether an attempt is a whole text whose answer is the gold one."""
-    reached = extract_answer(attempt.text, question.choices) if attempt.answered else None
+    """Whether an attempt is a whole text that can be used, and its answer the gold one."""
+    is_whole = attempt.answered and not broken_character(attempt.text)
+    reached = extract_answer(attempt.text, question.choices) if is_whole else None
     return same_answer(reached, question.answer, question.choices)
 
 
@@ -168,7 +169,8 @@ def explanations(asked: Asked, ask: AskConfig) -> tuple[list[Explained], list[Dr
         if not attempt.answered:
             dropped.append(Dropped(id_, attempt.outcome))
         elif attempt.model not in (None, usual) and ask.model.casefold() not in str(attempt.model).casefold():
-            dropped.append(Dropped(id_, f"answered by {attempt.model}"))
+            model = attempt.model.encode("utf-8", "backslashreplace").decode()  # it may be broken too
+            dropped.append(Dropped(id_, f"answered by {model}"))
         elif broken_character(attempt.text) or broken_character(_said(attempt, ask)):
             dropped.append(Dropped(id_, "broken character"))
         elif not (text := strip_closing(_said(attempt, ask))):
