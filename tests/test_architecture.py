@@ -21,6 +21,7 @@ LADDER = [
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},
     {"lm"},
     {"data", "steps", "merging", "recipe"},
+    {"sentences"},
     {"records", "outcomes", "config", "errors", "files", "safe_yaml", "signals", "spans"},
 ]
 """From the top down. A unit is a module, or a folder with all its modules."""
@@ -30,6 +31,7 @@ NEVER_IMPORT_TORCH = {
     "schedule",
     "data",
     "steps",
+    "sentences",
     "merging",
     "report",
     "recipe",

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from kpod.config import TeacherConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.steps import split_steps
+from kpod.teacher import closing
 from kpod.teacher.closing import strip_closing
 from kpod.teacher.filters import filter_rationales
 
@@ -104,6 +106,19 @@ def test_a_hostile_text_takes_no_quadratic_time(piece: str):
     start = time.process_time()
     strip_closing("a" + piece * (30_000 // len(piece)) + "the answer is 7")
     assert time.process_time() - start < 10  # well under a second alone; a split per statement took a minute
+
+
+@pytest.mark.parametrize("piece", ["Step 1: #### 7 ", "answer:\n答. ", "。1.\nThe answer is 7."])
+def test_the_steps_of_a_text_are_looked_for_a_few_times_at_most(piece: str, monkeypatch):
+    calls: list[int] = []
+    monkeypatch.setattr(closing, "split_steps", lambda text: calls.append(len(text)) or split_steps(text))
+    strip_closing("a " + piece * 200)  # each look bared another statement, to the beginning of the text
+    assert len(calls) <= 10
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=()), max_size=30), st.sampled_from(PIECES))
+def test_any_string_can_be_stripped(text: str, piece: str):
+    assert (text + piece).strip().startswith(strip_closing(text + piece))
 
 
 def test_the_filter_cuts_the_closing_with_its_weights_and_keeps_the_answer():

@@ -102,6 +102,23 @@ def test_the_file_is_one_that_the_package_reads(here: Path):
     assert [r.question.id for r in Pipeline(recipe).sources[0]] == ["apples", "apples", "pens", "colour"]
 
 
+@pytest.mark.parametrize("character", ["\ud83d", "\x00", "\x1b"])
+def test_one_broken_character_in_the_store_costs_that_answer_alone(here: Path, character: str, capsys):
+    said = {**SAID, "apples": [f"He has 3 + 4 {character}= 7 apples. The answer is 7.", SAID["apples"][1]]}
+    said["colour"] = ["Red</think> is</think> a colour. The answer is (B) red.", *said["colour"][1:]]
+    unclear = Attempt("", "unclear thought", text=said["colour"][0], model=f"teacher {character}")
+    record(here / "broken.jsonl", {**said, "colour": [unclear, said["colour"][1]]})
+    command = [*COMMAND, "--teacher.ask.replay", "broken.jsonl", "--output", "mine.jsonl"]
+    for _ in range(2):
+        assert main(command) == 0
+        assert [row["id"] for row in rows(here / "mine.jsonl")] == ["apples/1", "pens/1"]
+        dropped = {row["id"]: row["reason"] for row in rows(here / "mine.dropped.jsonl")}
+        assert (dropped["apples/0"], dropped["colour/0"]) == ("broken character", "unclear thought")
+    capsys.readouterr()
+    assert main(["check", "mine.jsonl"]) == 0
+    assert "0 errors" in capsys.readouterr().out
+
+
 def test_what_was_answered_is_not_asked_again(here: Path):
     assert main([*COMMAND, "--output", "mine.jsonl"]) == 0
     before = (here / "runs" / "teacher.jsonl").read_bytes()

@@ -376,6 +376,27 @@ def test_merged_steps_tile_the_text_and_end_where_steps_ended(lengths, most):
     assert {stop for _, stop in merged} <= set(stops)
 
 
+def merged_one_by_one(steps, max_steps):
+    """The definition, in quadratic time."""
+    merged = list(steps)
+    while len(merged) > max_steps:
+        first = min(range(len(merged) - 1), key=lambda left: merged[left + 1][1] - merged[left][0])
+        merged[first : first + 2] = [(merged[first][0], merged[first + 1][1])]
+    return merged
+
+
+@given(st.lists(st.integers(1, 5) | st.integers(1, 400), min_size=1, max_size=60), st.integers(1, 70))
+def test_the_heap_merges_what_the_definition_merges(lengths, most):
+    stops = np.cumsum(lengths).tolist()
+    steps = list(pairwise([0, *stops]))
+    assert merge_shortest(steps, most) == merged_one_by_one(steps, most)
+
+
+def test_very_many_steps_are_merged_in_a_moment():
+    steps = [(start, start + 1) for start in range(30_000)]  # went over all steps at every join: minutes
+    assert len(merge_shortest(steps, 7)) == 7
+
+
 def test_the_shortest_neighbours_are_merged_first():
     steps = [(0, 10), (10, 12), (12, 20), (20, 23), (23, 26)]
     assert merge_shortest(steps, 4) == [(0, 10), (10, 12), (12, 20), (20, 26)]

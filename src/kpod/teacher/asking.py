@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from kpod.config import AskConfig
 from kpod.data.answers import extract_answer, same_answer
+from kpod.data.characters import broken_character
 from kpod.data.endings import reached_answers
 from kpod.errors import TeacherError
 from kpod.records import Dropped, Question, Rationale
@@ -135,9 +136,10 @@ def missed_questions(
 
 
 def reaches_gold(attempt: Attempt, question: Question, words: Sequence[str] = ()) -> bool:
-    """Whether an attempt is a whole text that reaches the gold answer, read as the filter reads it."""
+    """Whether an attempt is a whole text that can be used and reaches the gold answer, read as the filter reads it."""
     gold, choices = question.answer, question.choices
-    reached = reached_answers(attempt.text, gold, choices, words) if attempt.answered else ()
+    is_whole = attempt.answered and not broken_character(attempt.text)
+    reached = reached_answers(attempt.text, gold, choices, words) if is_whole else ()
     return any(same_answer(answer, gold, choices) for answer in reached)
 
 
@@ -160,7 +162,7 @@ def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tup
     """Rationales of all whole answers, and the others with a reason.
 
     An answer that came from another model than the rest, which gateways may fall back to, is dropped as such, unless
-    its name holds the asked one.
+    its name holds the asked one. So is one with a broken character (kpod.data.characters), wherever it comes from.
 
     Args:
         asked: What the teacher said.
@@ -176,8 +178,11 @@ def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tup
         if not attempt.answered:
             dropped.append(Dropped(id_, attempt.outcome))
         elif attempt.model not in (None, usual) and ask.model.casefold() not in str(attempt.model).casefold():
-            dropped.append(Dropped(id_, f"answered by {attempt.model}"))
-        elif not (text := _reasoning(attempt, ask, words)):
+            model = attempt.model.encode("utf-8", "backslashreplace").decode()  # it may be broken too
+            dropped.append(Dropped(id_, f"answered by {model}"))
+        elif broken_character(attempt.text) or broken_character(_said(attempt, ask)):
+            dropped.append(Dropped(id_, "broken character"))
+        elif not (text := strip_closing(_said(attempt, ask), words)):
             dropped.append(Dropped(id_, "nothing but an answer"))
         else:
             answer = extract_answer(attempt.text, question.choices, words)
@@ -187,8 +192,8 @@ def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tup
     return found, dropped
 
 
-def _reasoning(attempt: Attempt, ask: AskConfig, words: Sequence[str]) -> str:
-    return strip_closing(attempt.reasoning if ask.reasoning == "rationale" else attempt.text, words)
+def _said(attempt: Attempt, ask: AskConfig) -> str:
+    return attempt.reasoning if ask.reasoning == "rationale" else attempt.text
 
 
 def _usual_model(attempts: Iterable[Attempt]) -> str | None:

@@ -13,6 +13,7 @@ Outcome: TypeAlias = Literal[
     "filtered",
     "refused",
     "bad request",
+    "unclear thought",
     # failures that may pass: the request is repeated
     "empty",
     "rate limited",
@@ -23,7 +24,7 @@ Outcome: TypeAlias = Literal[
     "no completion",
 ]
 
-PASSING: frozenset[str] = frozenset(get_args(Outcome)[5:])
+PASSING: frozenset[str] = frozenset(get_args(Outcome)[get_args(Outcome).index("empty") :])
 """Outcomes after which a request is repeated: nothing usable was said, and a repetition may go otherwise."""
 
 
@@ -49,7 +50,8 @@ class Attempt:
     Attributes:
         key: The request's.
         outcome: What came of it.
-        text: What the teacher wrote, without its thoughts; empty unless it answered, or was cut off.
+        text: What the teacher wrote, without its thoughts; empty unless it answered, or was cut off; all
+            that it wrote where its thoughts cannot be told apart.
         reasoning: What it thought before, where it tells.
         finish_reason: Why it stopped, in the endpoint's words.
         model: The name that the endpoint answered under.

@@ -4,11 +4,21 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, takewhile
 from typing import NamedTuple, TypeAlias
 
+from kpod.teacher.doubts import (
+    goes_on_after,
+    goes_on_before,
+    may_be_rounded,
+    may_be_turned,
+    may_convert,
+    with_thousands,
+)
+
 _TOKEN = re.compile(
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)|(?P<space>[ \t\u00a0]+|\\?[$€£](?=\s?[\d.])"
+    r"(?P<number>(?:\d{1,3}(?:(?:,(?:\\!)?|\{,\}|\\,|\\!)\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
+    r"|(?P<space>[ \t\u00a0]+|\\?[$€£](?=\s?[\d.])"
     r"|(?<![^\s(=:])\*\*(?=[^\s*])|(?<=[^\s*])\*\*(?=[\s.,;:!?)]|\Z))"  # bold; 2**3 and 2 ** 3 are powers
     r"|(?P<sign>[-+*/×÷−–·]|\\times|\\div|\\cdot)|(?P<open>\()|(?P<close>\))|(?P<equals>=)|(?P<percent>\\?%)"
     r"|(?P<times>x(?=[ \t]{0,3}[(\d$.]))|(?P<other>\\[()\[\]]|[A-Za-z_]+|.|\n)"
@@ -25,10 +35,11 @@ _PLAIN = {
     "\\div": "/",
     "\\%": "%",
 }
-_TOUCHES = re.compile(r"[\w.)\]}%^\\]\Z|\d,\Z|\d(?::|\s:\s?)\Z|\b(?:of|times|by|over)\s\Z")
-_TOUCHED = re.compile(r"[^\s.,;:!?\"'”’)\]}|*_\\$]|\s?:\s?\d|,\d")
 _SHARE = re.compile(r"\d+/\d+")
 _WORD = re.compile(r"\s?[A-Za-z]")
+_DOLLAR = re.compile(r"\$ *\Z")
+_LINE_START = re.compile(r"(?:\A|\n)[^\S\n]*\Z")
+_GROUPING = re.compile(r"[,{}\\!]")
 LONGEST = 60
 """Tokens of an expression; longer ones are not checked."""
 
@@ -51,8 +62,8 @@ def wrong_equations(text: str) -> list[str]:
 
     `a op b = c` with any number of operands, brackets, currency and percent signs, and chains of them. A number with
     two decimals or more may be rounded; so may the right side where it has decimals or the left side divides, there
-    also by cutting off. What holds variables, powers, ratios, or words between its numbers is not looked at, and
-    neither is what means two things: 3/4 = 45 minutes, 100 + 10% = 110.
+    also by cutting off. What holds variables, powers, functions, ratios, or words between its numbers is not looked
+    at, and neither is what means two things: 3/4 = 45 minutes, 100 + 10% = 110, 30 + 30 = 1 hour, 6 + 8 = 2 (mod 12).
 
     Args:
         text: A rationale.
@@ -75,8 +86,24 @@ def checked_equations(text: str) -> Iterator[tuple[str, bool]]:
             if values is not None and claimed is not None:
                 shown = text[left[0].start : right[-1].stop]
                 cents = "$" in text[left[-1].stop : right[-1].start] and "$" not in text[left[0].start : left[-1].stop]
-                cents = cents and not text[: left[0].start].rstrip(" ").endswith("$")
-                yield " ".join(shown.split()), _holds(values, claimed, left, right, cents)
+                cents = cents and not _DOLLAR.search(text[max(0, left[0].start - 4) : left[0].start])
+                holds = _holds(values, claimed, left, right, cents)
+                if holds or not _may_mean_another(text, left, right, values, claimed):
+                    yield " ".join(shown.split()), holds
+
+
+def _may_mean_another(
+    text: str, left: Sequence[_Token], right: Sequence[_Token], values: _Range, claimed: _Range
+) -> bool:
+    """Whether an equation that does not hold may hold as its writer meant it."""
+    stop = right[-1].stop
+    if may_be_turned(text, left[0].start, stop) or may_convert(text, stop, *values, claimed[0]):
+        return True
+    if may_be_rounded(text, stop, right[-1].text, min(abs(values[0] - claimed[0]), abs(values[1] - claimed[1]))):
+        return True
+    other, others = ([token._replace(text=with_thousands(token.text)) for token in side] for side in (left, right))
+    value, values_ = _value(other), _value(others)
+    return value is not None and values_ is not None and _holds(value, values_, other, others, False)
 
 
 def _is_share(left: Sequence[_Token], right: Sequence[_Token], text: str) -> bool:
@@ -92,14 +119,12 @@ def _runs(text: str) -> Iterator[list[_Token]]:
         run = [token for token in group if token.kind != "space"] if not is_other else []
         if not any(token.kind == "equals" for token in run):
             continue
-        before, after = text[max(0, run[0].start - 12) : run[0].start], text[run[-1].stop : run[-1].stop + 3]
-        line = text.rfind("\n", 0, run[0].start) + 1
-        marked = _without_list_mark(run) if not text[line : run[0].start].strip() else run
-        if marked is run and _is_touched(run, before):
+        marked = _without_list_mark(run) if _LINE_START.search(text[max(0, run[0].start - 12) : run[0].start]) else run
+        if marked is run and _is_touched(run, text):
             run = run[[token.kind for token in run].index("equals") + 1 :]
         else:
             run = marked[1:] if marked[0].kind == "equals" else marked
-        if run and (run[-1].kind in ("sign", "times") or _TOUCHED.match(after)):
+        if run and (run[-1].kind in ("sign", "times") or goes_on_after(text, run[-1].stop)):
             rest = [position for position, token in enumerate(run) if token.kind == "equals"]
             run = run[: rest[-1]] if rest else []
         yield run
@@ -114,10 +139,13 @@ def _without_list_mark(run: list[_Token]) -> list[_Token]:
     return run
 
 
-def _is_touched(run: Sequence[_Token], before: str) -> bool:
+def _is_touched(run: Sequence[_Token], text: str) -> bool:
     """Whether the first side goes on to the left, in what could not be read."""
-    mixed = [token.text for token in run[1:2]] == ["/"] and before.endswith("and ")  # 2 and 1/3
-    return run[0].kind in ("sign", "times", "percent") or mixed or bool(_TOUCHES.search(before))
+    start = run[0].start
+    first = list(takewhile(lambda token: token.kind != "equals", run))
+    is_factor = bool(first) and first[0].kind == "open" and not _around(first, "open")
+    mixed = [token.text for token in run[1:2]] == ["/"] and text.endswith("and ", 0, start)  # 2 and 1/3
+    return run[0].kind in ("sign", "times", "percent") or mixed or goes_on_before(text, start, is_factor=is_factor)
 
 
 def _sides(run: Sequence[_Token]) -> Iterator[tuple[list[_Token], list[_Token]]]:
@@ -218,7 +246,7 @@ def _is_proper_fraction(tokens: Sequence[_Token]) -> bool:
 
 
 def _number(token: _Token) -> str:
-    plain = token.text.replace(",", "")
+    plain = _GROUPING.sub("", token.text)
     return f"0{plain}" if plain.startswith(".") else plain
 
 

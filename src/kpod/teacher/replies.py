@@ -1,16 +1,13 @@
 """Read an endpoint's answer, which may be anything: a completion, a proxy's page, half a text, nothing."""
 
 import math
-import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kpod.data.thoughts import part_thoughts
 from kpod.records import Span
 from kpod.teacher.attempts import Attempt, Outcome, TokenLogprob
-
-_CLOSE_THOUGHT = re.compile(r"</think(?:ing)?>")
-_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>")
 
 FAILED_FINISHES: Mapping[str, Outcome] = {
     "length": "truncated",
@@ -44,7 +41,7 @@ def attempt_of(key: str, body: object, seconds: float = 0.0) -> Attempt:
 
     Returns:
         `answered` where there is a whole text; `no completion` where the body is none, `empty` where it holds no text,
-        or why the text is not whole.
+        `unclear thought` where the tags around its thoughts do not pair up, or why the text is not whole.
 
     Example:
         >>> body = {"choices": [{"message": {"content": "<think>6 * 7</think>42."}, "finish_reason": "stop"}]}
@@ -58,7 +55,8 @@ def attempt_of(key: str, body: object, seconds: float = 0.0) -> Attempt:
         return Attempt(key, "no completion", seconds=seconds, detail=_shown(body))
     written, refusal = _text(message.get("content")), _text(message.get("refusal"))
     finish = _text(choice.get("finish_reason"))
-    thought, text = _without_thought(written)
+    parted = part_thoughts(written)
+    text = parted.text
     told = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
     told = told or _text(message.get("content"), "thinking")
     # Gemini's endpoint names the filter behind a colon
@@ -67,20 +65,22 @@ def attempt_of(key: str, body: object, seconds: float = 0.0) -> Attempt:
         outcome = "refused"
     elif outcome == "answered" and not text.strip():
         outcome = "empty"
+    elif outcome == "answered" and not parted.is_clear:
+        outcome = "unclear thought"
     usage = body.get("usage") if isinstance(body.get("usage"), Mapping) else {}
-    said = outcome in ("answered", "truncated")
+    said = outcome in ("answered", "truncated", "unclear thought")
     return Attempt(
         key,
         outcome,
         text=text if said else "",
-        reasoning=told or thought,
+        reasoning=told or parted.thought,
         finish_reason=finish or None,
         model=_text(body.get("model")) or None,
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         seconds=round(seconds, 3),
         detail=refusal,
-        logprobs=_logprobs(choice.get("logprobs"), written, len(written) - len(text)) if said else None,
+        logprobs=_logprobs(choice.get("logprobs"), written, parted.spans) if said else None,
     )
 
 
@@ -90,31 +90,30 @@ def _first_choice(body: object) -> Mapping[str, Any] | None:
     return first if isinstance(first, Mapping) else None
 
 
-def _without_thought(written: str) -> tuple[str, str]:
-    """What stands in a <think> block, which a template may have opened or a limit left open, and what follows it."""
-    closed = [*_CLOSE_THOUGHT.finditer(written)][-1:]
-    opened = _OPEN_THOUGHT.match(written, len(written) - len(written.lstrip()))
-    if not (closed or opened):
-        return "", written
-    stop, start = (closed[0].start(), closed[0].end()) if closed else (len(written), len(written))
-    return written[opened.end() if opened else 0 : stop].strip(), written[start:].lstrip()
+def _logprobs(given: object, written: str, kept: Sequence[Span]) -> tuple[TokenLogprob, ...] | None:
+    """Log-probabilities of the tokens of a text; None where there are none, or they spell another.
 
-
-def _logprobs(given: object, written: str, offset: int) -> tuple[TokenLogprob, ...] | None:
-    """Log-probabilities of the tokens of `written[offset:]`; None where there are none, or they spell another text."""
+    Args:
+        given: As the endpoint sent them.
+        written: What the tokens spell.
+        kept: Where it holds the text. Tokens of a thought before the text are left out; a text that a thought
+            interrupts is not what was predicted token by token, so it has none.
+    """
     tokens = given.get("content") if isinstance(given, Mapping) else None
-    if not isinstance(tokens, Sequence) or not tokens:
+    if not isinstance(tokens, Sequence) or not tokens or len(kept) != 1:
         return None
+    offset, end = kept[0]
     try:
         spans = _spans([_bytes(token) for token in tokens], written)
         read = [
             TokenLogprob(
-                (max(start - offset, 0), stop - offset),
+                (max(start - offset, 0), min(stop, end) - offset),
                 _logprob(token["logprob"]),
                 {str(other["token"]): _logprob(other["logprob"]) for other in token.get("top_logprobs") or ()},
             )
             for token, (start, stop) in zip(tokens, spans or (), strict=True)
-            if start >= offset or stop > offset  # the last token of a thought may hold the text's first characters
+            # The last token of a thought may hold the text's first characters; an end token has none.
+            if (start >= offset or stop > offset) and (start < end or start == stop == len(written) == end)
         ]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None

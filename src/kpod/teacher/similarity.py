@@ -31,13 +31,17 @@ def near_duplicates(texts: Sequence[str], max_similarity: float) -> list[int]:
         >>> near_duplicates(["He has 3 + 4 = 7.", "They have 7.", "he has 3 + 4 = 7 ."], 0.9)
         [2]
     """
-    kept: list[frozenset[tuple[str, ...]]] = []
+    kept: dict[frozenset[tuple[str, ...]], int] = {}  # each with its size, which bounds the similarity
     doubled = []
     for position, grams in enumerate(map(ngrams, texts)):
-        if any(grams == other or jaccard(grams, other) > max_similarity for other in kept):
+        size = len(grams)
+        if grams in kept or any(
+            min(size, other_size) > max_similarity * max(size, other_size) and jaccard(grams, other) > max_similarity
+            for other, other_size in kept.items()
+        ):
             doubled.append(position)
         else:
-            kept.append(grams)
+            kept[grams] = size
     return doubled
 
 
@@ -57,7 +61,9 @@ def most_diverse(texts: Sequence[str], number: int) -> list[int]:
         return [0]
     grams = [ngrams(text) for text in texts]
     _, *chosen = min((jaccard(grams[i], grams[j]), i, j) for i, j in combinations(range(len(texts)), 2))
+    nearest = [max(jaccard(one, grams[other]) for other in chosen) for one in grams]
     while len(chosen) < number:
-        left = [position for position in range(len(texts)) if position not in chosen]
-        chosen.append(min(left, key=lambda position: max(jaccard(grams[position], grams[c]) for c in chosen)))
+        added = min(set(range(len(texts))) - set(chosen), key=lambda position: (nearest[position], position))
+        chosen.append(added)
+        nearest = [max(value, jaccard(one, grams[added])) for value, one in zip(nearest, grams, strict=True)]
     return sorted(chosen)
