@@ -198,6 +198,6 @@ def _made(client: Callable[..., _Client], transport: Callable[..., Any], url: st
         ) from None
     except (ValueError, httpx2.InvalidURL):  # whose words hold the URL, and a password in it
         raise ConfigError(
-            f"{proxy_variable(url)} names {proxy_of(url)}, which is no URL of a proxy, such as http://host:3128; fix it, "
+            f"{proxy_variable(url)} names {proxy_of(url)}, which is no URL such as http://host:3128; fix it, "
             f"or add {urlsplit(url).hostname} to NO_PROXY"
         ) from None
