@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 import openai
@@ -149,10 +149,10 @@ def asynchronous_client(ask: AskConfig, credentials: Credentials) -> openai.Asyn
     timeout = openai.Timeout(ask.timeout, connect=min(ask.timeout, LONGEST_CONNECTING))
     return openai.AsyncOpenAI(
         api_key=credentials.key,
-        base_url=ask.base_url,
+        base_url=url_of(ask).partition("?")[0],  # the library would set a query before the rest of the path
         max_retries=0,
         timeout=timeout,
-        default_query=dict(ask.extra_query),
+        default_query={**dict(parse_qsl(urlsplit(url_of(ask)).query)), **ask.extra_query},
         http_client=http,
     )
 
@@ -167,10 +167,10 @@ def synchronous_client(ask: AskConfig, credentials: Credentials) -> openai.OpenA
     http.way = _Way(credentials, ask.timeout)
     return openai.OpenAI(
         api_key=credentials.key,
-        base_url=ask.base_url,
+        base_url=url_of(ask).partition("?")[0],  # the library would set a query before the rest of the path
         max_retries=ask.retries,
         timeout=ask.timeout,
-        default_query=dict(ask.extra_query),
+        default_query={**dict(parse_qsl(urlsplit(url_of(ask)).query)), **ask.extra_query},
         http_client=http,
     )
 
