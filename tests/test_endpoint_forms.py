@@ -22,6 +22,8 @@ from kpod.errors import ConfigError, TeacherError
 from kpod.teacher import clients, endpoint
 from kpod.teacher.asking import ask_teacher, explanations
 from kpod.teacher.store import attempts_by_key, read_store
+from test_failures import PASSING, STOPPING, completion
+from test_streams import PIECES, STREAMS, events, piece
 
 KEY = "sk-kpod-sentinel-5f2b8c1d9e"
 HEADER_KEY = "azure-3f9a7c"
@@ -35,11 +37,6 @@ def _surroundings(monkeypatch):
     for name in (*PROXIES, *map(str.upper, PROXIES), "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
-
-
-def completion(content: Any = "I add. The answer is 4.", finish: Any = "stop", **message: Any) -> dict[str, Any]:
-    said = {"role": "assistant", "content": content, **message}
-    return {"model": "teacher", "choices": [{"index": 0, "message": said, "finish_reason": finish}]}
 
 
 class Scripted:
@@ -201,8 +198,9 @@ def test_refusals_that_differ_in_numbers_share_a_wording(tmp_path):
 NO_TEXT = [None, "", " \n", []]
 
 
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-@pytest.mark.parametrize("content", NO_TEXT, ids=repr)
+@pytest.mark.parametrize(
+    ("content", "field"), [*((content, "reasoning_content") for content in NO_TEXT), (None, "reasoning")], ids=repr
+)
 def test_thoughts_without_a_text_are_the_rationale_where_the_recipe_says_so(tmp_path, content, field):
     server = always(completion(content, **{field: "2 and 2 make 4. The answer is 4."}))
     store = tmp_path / "s.jsonl"
@@ -248,25 +246,8 @@ def test_one_answer_with_thoughts_alone_is_dropped_and_not_repeated(tmp_path):
 
 # ----- errors inside an answer
 
-QUIET = {"choices": []}
-STOPPING = [
-    {"error": {"code": 402, "message": "Insufficient credits"}},
-    {"error": {"code": "402", "message": "Insufficient credits"}},
-    {"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}},
-    {"error": {"type": "insufficient_quota", "message": "x"}},
-    {"error": {"message": "Insufficient balance"}},
-    {"error": {"code": 401, "message": "No auth credentials found"}},
-    {"error": {"code": "invalid_api_key", "message": "Incorrect API key"}},
-    {"error": {"code": 403, "message": "moderated"}, **QUIET},
-    {"error": {"code": 404, "message": "no such model"}},
-    {"object": "error", "message": "no access", "code": 403},
-    {"code": 401, "msg": "who are you?"},
-    {"choices": [{"error": {"code": 402, "message": "Insufficient credits"}, "message": {"content": ""}}]},
-    {"choices": [{"error": {"code": 401, "message": "x"}, "finish_reason": "error", "message": {"content": "par"}}]},
-]
 
-
-@pytest.mark.parametrize("body", STOPPING, ids=json.dumps)
+@pytest.mark.parametrize("body", STOPPING[:3] + STOPPING[-1:], ids=json.dumps)
 def test_an_error_inside_an_answer_that_all_would_get_stops_the_run_at_once(tmp_path, body):
     server = always(body)
     assert "refuses the teacher" in failure(tmp_path, server, concurrency=1)
@@ -274,30 +255,7 @@ def test_an_error_inside_an_answer_that_all_would_get_stops_the_run_at_once(tmp_
     assert not read_store(tmp_path / "s.jsonl")
 
 
-PASSING = [
-    ({"error": {"code": 429, "message": "slow down"}}, "rate limited", "429: slow down"),
-    ({"error": {"code": "rate_limit_exceeded", "message": "slow down"}}, "rate limited", "429: slow down"),
-    (
-        {"error": {"code": 502, "message": "Provider returned error", "metadata": {"raw": "cuda"}}},
-        "server error",
-        "cuda",
-    ),
-    ({"error": {"type": "overloaded_error", "message": "busy"}}, "server error", "529: busy"),
-    ({"error": {"code": 408, "message": "late"}}, "server error", "408: late"),
-    ({"error": "the engine is gone"}, "no completion", "the engine is gone"),
-    ({"error": {"message": "hm"}, **QUIET}, "no completion", "hm"),
-    (completion("4", "error") | {"error": {"code": 500, "message": "mid-stream"}}, "server error", "500: mid-stream"),
-    (completion("4", "error") | {"error": {"message": "lost"}}, "server error", "lost"),
-    (completion("4", "error"), "server error", "finish_reason 'error'"),
-    (
-        {"choices": [{"finish_reason": "error", "error": {"code": 503, "message": "no node"}}]},
-        "server error",
-        "no node",
-    ),
-]
-
-
-@pytest.mark.parametrize(("body", "outcome", "words"), PASSING, ids=[json.dumps(row[0]) for row in PASSING])
+@pytest.mark.parametrize(("body", "outcome", "words"), [*PASSING[:1], *PASSING[2:9:2], *PASSING[9:10]])
 def test_an_error_inside_an_answer_that_may_pass_is_repeated_and_its_words_are_kept(tmp_path, body, outcome, words):
     server = Scripted(lambda _, number: completion() if number else body)
     with serving(server.answer) as url:
@@ -307,103 +265,40 @@ def test_an_error_inside_an_answer_that_may_pass_is_repeated_and_its_words_are_k
     assert words in failed.detail
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        {"metadata": {"retry_after_seconds": 0.6}},
-        {"retry_after": "0.6"},
-        {"metadata": {"headers": {"Retry-After": "0.6"}}},
-        {"details": [{"@type": "x"}, {"retryDelay": "0.6s"}]},
-    ],
-    ids=json.dumps,
-)
-def test_an_error_inside_an_answer_says_how_long_to_wait(tmp_path, error):
+def test_an_error_inside_an_answer_says_how_long_to_wait(tmp_path):
     times: list[float] = []
+    error = {"code": 429, "message": "slow down", "metadata": {"retry_after_seconds": 0.4}}
 
     def script(_: Call, number: int) -> Any:
         times.append(asyncio.get_running_loop().time())
-        return completion() if number else {"error": {"code": 429, "message": "slow down", **error}}
+        return completion() if number else {"error": error}
 
     with serving(Scripted(script).answer) as url:
         ask_teacher(questions(1), ask_of(url), tmp_path / "s.jsonl")
-    assert times[1] - times[0] >= 0.55
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        completion() | {"error": None},
-        completion() | {"error": {}},
-        completion() | {"error": {"code": 0, "message": "ok"}},
-    ],
-    ids=json.dumps,
-)
-def test_an_error_that_is_none_leaves_the_answer(tmp_path, body):
-    with serving(always(body).answer) as url:
-        ask_teacher(questions(1), ask_of(url), tmp_path / "s.jsonl")
-    assert outcomes(tmp_path / "s.jsonl") == [["answered"]]
+    assert times[1] - times[0] >= 0.35
 
 
 # ----- event streams
 
 
-def events(*rows: Any, end: str = "\n\n", done: bool = True) -> bytes:
-    lines = [f"data: {json.dumps(row)}" for row in rows] + ["data: [DONE]"] * done
-    return (end.join(lines) + end).encode()
-
-
-def piece(finish: Any = None, **delta: Any) -> dict[str, Any]:
-    return {"model": "teacher", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-
-
-PIECES = [
-    piece(role="assistant", content=""),
-    piece(reasoning_content="hm"),
-    piece(content="I add.\u2028 The answer"),
-    piece(content=" is 4."),
-    piece("stop"),
-    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}},
-]
-STREAMS = {
-    "plain": events(*PIECES),
-    "carriage returns": events(*PIECES, end="\r\n\r\n"),
-    "without empty lines": events(*PIECES, end="\n"),
-    "without an end mark": events(*PIECES, done=False),
-    "comments": b": OPENROUTER PROCESSING\n\n" + events(*PIECES),
-    "named events": events(*PIECES).replace(b"data: {", b"event: message\nid: 1\ndata:{"),
-    "byte order mark": b"\xef\xbb\xbf" + events(*PIECES),
-    "a whole message": events(PIECES[-1] | completion("I add.\u2028 The answer is 4.", reasoning_content="hm")),
-}
-
-
-@pytest.mark.parametrize("kind", ["text/event-stream", "text/event-stream; charset=utf-8", "application/json"])
-@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
-def test_a_stream_that_nobody_asked_for_is_read(tmp_path, stream, kind):
-    with serving(always(200, stream, {"content-type": kind}).answer) as url:
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+def test_a_stream_that_nobody_asked_for_is_read(tmp_path, kind):
+    with serving(always(200, STREAMS["plain"], {"content-type": kind}).answer) as url:
         ask_teacher(questions(1), ask_of(url), tmp_path / "s.jsonl")
     (attempt,) = read_store(tmp_path / "s.jsonl").values()
     assert (attempt.outcome, attempt.text, attempt.reasoning) == ("answered", "I add.\u2028 The answer is 4.", "hm")
     assert (attempt.model, attempt.prompt_tokens, attempt.completion_tokens) == ("teacher", 3, 9)
 
 
-@pytest.mark.parametrize(
-    ("stream", "words"),
-    [
-        (events(*PIECES[:3], done=False), "breaks off"),
-        (b"data: {broken\n\n", "no JSON"),
-        (b"event: ping\n\n", "breaks off"),
-        (events({"error": {"code": 502, "message": "no node"}}), "502: no node"),
-        (events(*PIECES[:3], {"choices": [{"delta": {}, "finish_reason": "error"}]}), "finish_reason 'error'"),
-    ],
-)
-def test_a_stream_without_an_answer_says_so_and_is_repeated(tmp_path, stream, words):
+def test_a_stream_that_breaks_off_is_repeated(tmp_path):
+    stream = events(*PIECES[:3], done=False)
     server = Scripted(
         lambda _, number: completion() if number else (200, stream, {"content-type": "text/event-stream"})
     )
     with serving(server.answer) as url:
         ask_teacher(questions(1), ask_of(url), tmp_path / "s.jsonl")
     ((failed, answered),) = attempts_by_key(tmp_path / "s.jsonl").values()
-    assert words in failed.detail
+    assert "the endpoint streams, and the stream breaks off" in failed.detail
     assert answered.answered
 
 
@@ -411,10 +306,9 @@ def test_a_stream_without_an_answer_says_so_and_is_repeated(tmp_path, stream, wo
 
 
 @pytest.mark.parametrize(
-    "body",
-    [{"detail": "Not Found"}, {"error": {"message": "Not Found"}}, b"<html>404</html>", b"", b"404 page not found"],
+    ("status", "body"),
+    [(404, {"detail": "Not Found"}), (404, b"<html>404</html>"), (404, b""), (405, {"detail": "Method Not Allowed"})],
 )
-@pytest.mark.parametrize("status", [404, 405])
 def test_a_wrong_path_is_named_by_its_url(tmp_path, body, status):
     server = always(status, body)
     with serving(server.answer) as url, pytest.raises(TeacherError) as error:
@@ -629,13 +523,20 @@ ECHOES = {
 }
 
 
-@pytest.mark.parametrize("status", [200, 500, 400])
-@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
+@pytest.mark.parametrize(
+    ("echo", "status"),
+    [
+        *((name, 200) for name in ECHOES),
+        ("in an error", 500),
+        ("in an error, escaped", 400),
+        ("in a page, escaped", 500),
+    ],
+)
 def test_no_secret_comes_back_whatever_a_server_echoes(tmp_path, caplog, capsys, monkeypatch, echo, status):
     monkeypatch.chdir(tmp_path)
     rows = "".join(json.dumps({"id": q.id, "question": q.question, "answer": q.answer}) + "\n" for q in questions(2))
     (tmp_path / "q.jsonl").write_text(rows)
-    with serving(always(status, echo.encode()).answer) as url:
+    with serving(always(status, ECHOES[echo].encode()).answer) as url:
         words = (
             f"rationales q.jsonl --teacher.ask.model {KEY[:3]}x --teacher.ask.base_url {url} --teacher.ask.retries 0"
         )
