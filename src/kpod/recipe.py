@@ -191,8 +191,13 @@ def _decode_mapping(wanted: Any, value: Any, key: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise ConfigError(f"{key} must be a mapping, such as {{name: value}}; what stands there is not shown here")
+    for name, inner in value.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{key}: the name {name!r} must be a text; put it in quotes")
+        if get_args(wanted)[1] is str and not isinstance(inner, str):
+            raise ConfigError(f"{key}.{name} must be a text; put it in quotes")
     if get_args(wanted)[1] is str:
-        return {name: str(text) if isinstance(text, str) else text for name, text in value.items()}
+        return {name: str(text) for name, text in value.items()}
     return {name: _plain(inner, f"{key}.{name}") for name, inner in value.items()}
 
 
