@@ -549,7 +549,9 @@ def test_no_key_is_an_error_before_openai_and_none_before_a_server_of_ones_own(m
     endpoint.Endpoint(ask_of("http://127.0.0.1:1/v1"))
 
 
-@pytest.mark.parametrize("url", ["localhost:8000/v1", "http://", "http://127.0.0.1:99999/v1", "http://[bad/v1"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "http://", "http://127.0.0.1:99999/v1", "http://[bad/v1", "http://☃x/v1"]
+)
 def test_a_url_that_is_none_is_named_before_anything_is_asked(url):
     with pytest.raises(ConfigError, match=r"teacher\.ask\.base_url"):
         endpoint.Endpoint(ask_of(url))

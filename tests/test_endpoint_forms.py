@@ -371,8 +371,15 @@ def test_a_proxy_that_is_not_there_is_named(tmp_path, monkeypatch, variable):
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ALL_PROXY", "socks5://me:pa55word@127.0.0.1:1", "SOCKS proxy, which needs a further package: pip install"),
-        ("HTTP_PROXY", "ftp://me:pa55word@127.0.0.1:1", "HTTP_PROXY names ftp://127.0.0.1:1, which is no URL"),
+        (
+            "ALL_PROXY",
+            "socks5://me:pa55word@127.0.0.1:1",
+            r"proxy socks5://127.0.0.1:1 \(ALL_PROXY\) needs a further package: pip install",
+        ),
+        ("HTTP_PROXY", "ftp://me:pa55word@127.0.0.1:1", r"the proxy ftp://127.0.0.1:1 \(HTTP_PROXY\) is no URL"),
+        ("HTTP_PROXY", "http://me:pa55word@127.0.0.1:99999", "is no URL such as http://host:3128"),
+        ("all_proxy", "http://me:pa55word@[bad", "is no URL such as http://host:3128"),
+        ("http_proxy", "http://☃:1", "is no URL such as http://host:3128"),
         ("SSL_CERT_FILE", "/nowhere/c.pem", "SSL_CERT_FILE names /nowhere/c.pem"),
         ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names"),
         ("SSL_CERT_FILE", str(Path(__file__).parent), "SSL_CERT_FILE names"),
@@ -445,7 +452,7 @@ def test_https_before_a_server_without_it_is_named(tmp_path):
 
 
 def test_a_host_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(TeacherError, match=r"http://nowhere\.invalid/v1 cannot be reached: its host name is not known"):
+    with pytest.raises(TeacherError, match=r"http://nowhere\.invalid/v1 cannot be reached: the host name is not known"):
         ask_teacher(questions(1), ask_of("http://nowhere.invalid/v1", retries=0), tmp_path / "s.jsonl")
 
 

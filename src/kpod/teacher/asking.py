@@ -14,7 +14,7 @@ from kpod.errors import TeacherError
 from kpod.records import Dropped, Question, Rationale
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.closing import strip_closing
-from kpod.teacher.refusals import ONLY_THOUGHTS, Refusals, answered_forms, is_done
+from kpod.teacher.refusals import ONLY_THOUGHTS, Refusals, advice, answered_forms, is_done
 from kpod.teacher.requests import Request, requests_for
 from kpod.teacher.store import Store, read_store
 
@@ -112,7 +112,7 @@ def _settle(requests: Sequence[Request], ask: AskConfig, path: Path, retry_faile
     left = [request for request in requests if not is_done(attempts.get(request.key), request)]
     if left:
         last = attempts.get(left[0].key)
-        why = f", the first of them: {last.outcome}, {last.detail}" if last else ""
+        why = f", the first of them: {last.outcome}, {last.detail}{advice(last.detail, ask)}" if last else ""
         raise TeacherError(
             f"{len(left)} of {len(requests)} answers are missing{why}; what was answered is kept in {path}: run again"
         )

@@ -12,7 +12,7 @@ import openai
 
 from kpod.config import AskConfig
 from kpod.errors import ConfigError
-from kpod.teacher.connection import proxy_of, proxy_variable, shown, url_of
+from kpod.teacher.connection import proxy_of, proxy_shown, shown, url_of
 from kpod.teacher.credentials import NO_KEY, Credentials
 
 LONGEST_REPLY = 1 << 26
@@ -176,28 +176,25 @@ def synchronous_client(ask: AskConfig, credentials: Credentials) -> openai.OpenA
 
 
 def _made(client: Callable[..., _Client], transport: Callable[..., Any], url: str) -> _Client:
-    """A client as the environment wants it."""
+    """A client as the environment wants it; a proxy for other hosts, of whatever kind, is in nobody's way."""
+    proxy = proxy_of(url)
+    mend = f"or add {urlsplit(url).hostname} to NO_PROXY, if the server needs no proxy"
     try:
-        if proxy_of(url) is None:  # so that a proxy for other hosts, which cannot be used, is in nobody's way
+        if proxy is None:
             return client(transport=transport(limits=openai.DEFAULT_CONNECTION_LIMITS))
-        return client()
+        urlsplit(proxy).port  # noqa: B018 (raises ValueError where it is none)
+        return client(proxy=proxy)
     except ImportError as error:
         if "socks" not in str(error):
             raise
-        raise ConfigError(
-            f"{proxy_variable(url)} names a SOCKS proxy, which needs a further package: pip install socksio; or add "
-            f"{urlsplit(url).hostname} to NO_PROXY, if the server needs no proxy"
-        ) from None
+        raise ConfigError(f"{proxy_shown(url)} needs a further package: pip install socksio; {mend}") from None
     except OSError as error:
         name = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
         if name is None:
             raise ConfigError(f"the certificates of this machine cannot be read: {error}") from None
         raise ConfigError(
             f"the environment variable {name} names {os.environ[name]}, which holds no certificates that can be read "
-            f"({error.strerror or error}); mend it or unset it"
+            f"({error.strerror or error}); correct it or unset it"
         ) from None
     except (ValueError, httpx2.InvalidURL):  # whose words hold the URL, and a password in it
-        raise ConfigError(
-            f"{proxy_variable(url)} names {proxy_of(url)}, which is no URL such as http://host:3128; fix it, "
-            f"or add {urlsplit(url).hostname} to NO_PROXY"
-        ) from None
+        raise ConfigError(f"{proxy_shown(url)} is no URL such as http://host:3128; correct it, {mend}") from None

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import httpx2
+
 from kpod.config import AskConfig
 from kpod.errors import ConfigError
 
@@ -20,8 +22,8 @@ def url_of(ask: AskConfig) -> str:
     url = ask.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port above 65535, half an IPv6 address
+        good = parts.scheme in ("http", "https") and bool(httpx2.URL(url).host) and parts.port != 0
+    except (ValueError, httpx2.InvalidURL):  # a port above 65535, half an IPv6 address, a host that cannot be one
         good = False
     if not good:
         raise ConfigError("teacher.ask.base_url (or OPENAI_BASE_URL) must be a URL such as http://127.0.0.1:8000/v1")
@@ -35,15 +37,20 @@ def shown(url: object) -> str:
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy that requests to a URL go through, without user and password; None where they go there directly."""
+    """The proxy that requests to a URL go through, which may hold a password; None where they go there directly."""
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     host = parts.hostname or ""
     if not proxy or proxy_bypass(host) or proxy_bypass(f"{host}:{parts.port}"):
         return None
-    scheme, divider, rest = proxy.rpartition("://")
-    return f"{scheme}{divider}{rest.rpartition('@')[2]}"
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def proxy_shown(url: str) -> str:
+    """The same, without user and password, and the variable that names it."""
+    scheme, divider, rest = (proxy_of(url) or "").rpartition("://")
+    return f"the proxy {scheme}{divider}{rest.rpartition('@')[2]} ({proxy_variable(url)})"
 
 
 def proxy_variable(url: str) -> str:
@@ -57,11 +64,10 @@ def proxy_variable(url: str) -> str:
 
 def proxy_hint(url: str) -> str:
     """What to know of a failure where a proxy stands between; empty where none does."""
-    proxy = proxy_of(url)
-    if proxy is None:
+    if proxy_of(url) is None:
         return ""
     return (
-        f"; the request went through the proxy {proxy} ({proxy_variable(url)}): if the server needs no proxy, set "
+        f"; the request went through {proxy_shown(url)}: if the server needs no proxy, set "
         f"NO_PROXY={urlsplit(url).hostname}"
     )
 
@@ -93,7 +99,7 @@ def told(error: BaseException) -> str:
     """A connection's failure in words."""
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
-            return f"its host name is not known ({cause.strerror})"
+            return f"the host name is not known ({cause.strerror})"
     return str(error) or type(error).__name__
 
 
