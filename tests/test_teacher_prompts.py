@@ -1,6 +1,8 @@
 """What a teacher is asked: the templates, and the keys under which requests are known."""
 
 import json
+import re
+import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -427,6 +429,20 @@ def test_a_recipe_with_further_keys_is_written_and_read_back_without_a_secret(tm
     assert load_recipe(path) == recipe
     assert "$AZURE_KEY" in dumped
     assert "s3cret-1" not in dumped
+
+
+TASKS = re.findall(
+    r"```yaml\n(.*?)```", (Path(__file__).parent.parent / "docs" / "teacher.md").read_text("utf-8"), re.S
+)
+
+
+@pytest.mark.parametrize("block", TASKS)
+def test_the_documents_tasks_are_recipes(block, tmp_path):
+    path = tmp_path / "r.yaml"
+    model = "" if "model:" in block else "    model: m\n"
+    path.write_text(f"teacher:\n  ask:\n{model}" + textwrap.indent(block, "    "), encoding="utf-8")
+    assert load_recipe(path).teacher.ask is not None
+    assert len(TASKS) >= 5
 
 
 @pytest.mark.parametrize("key", ["temperature", "top_p", "max_tokens", "seed"])
