@@ -234,6 +234,16 @@ def test_few_questions_with_thoughts_alone_fail_too(tmp_path, number):
     assert len(server.calls) == number
 
 
+def test_one_answer_with_thoughts_alone_keeps_nobody_from_asking_the_others(tmp_path):
+    said = [completion(None, reasoning_content="4"), completion(), completion()]
+    server = Scripted(lambda _, number: said[number])
+    with serving(server.answer) as url:
+        with pytest.raises(TeacherError, match=r"teacher\.ask\.reasoning"):
+            ask_teacher(questions(1), ask_of(url), tmp_path / "s.jsonl")
+        ask_teacher(questions(3), ask_of(url), tmp_path / "s.jsonl")
+    assert len(server.calls) == 3
+
+
 def test_one_answer_with_thoughts_alone_is_dropped_and_not_repeated(tmp_path):
     said = [completion(), completion(None, reasoning_content="4"), completion()]
     server = Scripted(lambda _, number: said[number])
@@ -323,6 +333,7 @@ def test_a_wrong_path_is_named_by_its_url(tmp_path, body, status):
         {"error": {"message": "The model `teacher` does not exist", "code": "model_not_found"}},
         {"object": "error", "message": "The model `teacher` does not exist.", "code": 404},
         {"error": {"message": 'model "teacher" not found, try pulling it first'}},
+        {"detail": "teacher is not served here"},
     ],
     ids=json.dumps,
 )

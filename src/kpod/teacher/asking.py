@@ -14,7 +14,7 @@ from kpod.errors import TeacherError
 from kpod.records import Dropped, Question, Rationale
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.closing import strip_closing
-from kpod.teacher.refusals import ONLY_THOUGHTS, Refusals, advice, answered_forms, is_done
+from kpod.teacher.refusals import FIRST_THOUGHTS, ONLY_THOUGHTS, Refusals, advice, answered_forms, is_done
 from kpod.teacher.requests import Request, requests_for
 from kpod.teacher.store import Store, read_store
 
@@ -62,7 +62,7 @@ def ask_teacher(questions: Sequence[Question], ask: AskConfig, store: Path, *, r
     """
     requests = requests_for(questions, ask)
     if not retry_failed:
-        _check_thoughts(requests, read_store(store), ask)
+        _check_thoughts(requests, read_store(store), ask, enough=min(FIRST_THOUGHTS, len(requests)))
     attempts = _settle(requests, ask, store, retry_failed)
     _check_thoughts(requests, attempts, ask)
     if ask.hint:
@@ -89,11 +89,13 @@ def _taken(attempt: Attempt | None, reasoning: str) -> Attempt | None:
     return replace(attempt, outcome="answered", text=attempt.reasoning)
 
 
-def _check_thoughts(requests: Sequence[Request], attempts: Mapping[str, Attempt], ask: AskConfig) -> None:
+def _check_thoughts(
+    requests: Sequence[Request], attempts: Mapping[str, Attempt], ask: AskConfig, enough: int = 1
+) -> None:
     """Raise TeacherError where all that was written stands among the thoughts, and they are not wanted."""
     found = [attempts[request.key] for request in requests if request.key in attempts]
-    thoughts = any(attempt.only_thought for attempt in found)
-    if ask.reasoning == "apart" and thoughts and not any(attempt.answered for attempt in found):
+    thoughts = sum(attempt.only_thought for attempt in found)
+    if ask.reasoning == "apart" and thoughts >= max(1, enough) and not any(attempt.answered for attempt in found):
         raise TeacherError(ONLY_THOUGHTS)
 
 

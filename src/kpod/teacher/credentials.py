@@ -14,6 +14,8 @@ NO_KEY = "none"
 SHORTEST_SECRET, SHORTEST_WORD = 8, 16
 """Letters from which a secret is also taken out of answers, and from which one of letters alone is. Servers of one's
 own are given words like EMPTY, which an answer may hold."""
+SHORTEST_HEADER = 4
+"""Letters of a header's value from which it is taken out of messages; a single letter would spoil them."""
 INSTEAD_OF_THE_KEY = frozenset({"authorization", "api-key", "x-api-key"})
 """Headers that say who asks; beside one of them the key is not sent."""
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -117,7 +119,8 @@ def extra_headers(ask: AskConfig) -> tuple[dict[str, str], tuple[str, ...]]:
                 raise ConfigError(f"the environment variable {variable} ({where}) is missing; set it")
             if not all(" " <= letter <= "~" for letter in value):
                 raise ConfigError(f"the environment variable {variable} ({where}) holds a letter that no header can")
-            secrets.add(value)
+            if len(value) >= SHORTEST_HEADER:
+                secrets.add(value)
             return value
 
         headers[name.lower()] = VARIABLE_REFERENCE.sub(value_of, template)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -211,9 +212,10 @@ class _Session:
         start = f"the endpoint refuses the teacher: {failure.told}"
         if failure.no_money or failure.status not in (404, 405):
             return start
-        if "model" in failure.words.lower() or self.config.model in failure.words:
+        model = rf"(?i)model|(?<![\w-]){re.escape(self.config.model)}(?![\w-])"
+        if re.search(model, failure.words) or "model_not_found" in failure.names:
             return f"{start}; {shown(url)} has no model {self.config.model!r}: see teacher.ask.model"
-        version = "" if "/v1/" in url else ", which mostly ends in /v1"
+        version = "" if re.search(r"/(v\d|deployments/)", url) else ", which mostly ends in /v1"
         return f"{start}; nothing is at {shown(url)}: see teacher.ask.base_url{version}"
 
     def _spend_repetition(self, attempt: Attempt) -> None:

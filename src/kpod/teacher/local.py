@@ -96,7 +96,11 @@ class LocalModel:
             "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(written.token_ids)},
         }
         attempt = attempt_of(request.key, body, seconds)
-        return replace(attempt, outcome="refused", detail="wrote nothing") if attempt.outcome == "empty" else attempt
+        return (
+            replace(attempt, outcome="refused", detail="wrote nothing")
+            if attempt.outcome == "empty" and not attempt.only_thought
+            else attempt
+        )
 
 
 def _tokenise(lm: LanguageModel, batch: Sequence[Request]) -> list[list[int]]:
