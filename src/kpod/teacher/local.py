@@ -96,11 +96,8 @@ class LocalModel:
             "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(written.token_ids)},
         }
         attempt = attempt_of(request.key, body, seconds)
-        return (
-            replace(attempt, outcome="refused", detail="wrote nothing")
-            if attempt.outcome == "empty" and not attempt.only_thought
-            else attempt
-        )
+        nothing = attempt.outcome == "empty" and not attempt.only_thought
+        return replace(attempt, outcome="refused", detail="wrote nothing") if nothing else attempt
 
 
 def _tokenise(lm: LanguageModel, batch: Sequence[Request]) -> list[list[int]]:
