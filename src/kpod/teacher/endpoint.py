@@ -180,12 +180,11 @@ class _Session:
         try:
             text, kind = answer.text, answer.headers.get("content-type", "")
             body = joined(text) if is_stream(text, kind) else json.loads(text)
+            failure, attempt = in_answer(body, answer.headers), attempt_of(request.key, body)
         except (ValueError, RecursionError) as error:  # a page of a proxy, or a body that breaks off
             page = f"; {shown(answer.url)} sent a page" if answer.text.lstrip()[:1] == "<" else ""
             return failed("no completion", f"the answer is no JSON: {error}{page}")
-        if (failure := in_answer(body, answer.headers)) is not None:
-            return self._refused(request, failure, str(answer.url))
-        return attempt_of(request.key, body), None
+        return (attempt, None) if failure is None else self._refused(request, failure, str(answer.url))
 
     def _unconnected(self, error: openai.APIConnectionError) -> tuple[Outcome, str]:
         """What a broken connection is; raises TeacherError where it will not pass."""
