@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import random
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -94,6 +95,7 @@ class Call:
     body: bytes
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    target: str = ""
 
     async def send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         told = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
@@ -117,7 +119,7 @@ async def read_message(reader: asyncio.StreamReader) -> tuple[str, dict[str, str
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[Call], Awaitable[None]]) -> Iterator[str]:
+def serving(answer: Callable[[Call], Awaitable[None]], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server on loopback in a thread of its own, while the block runs; its URL, ending in /v1."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
 
@@ -127,13 +129,13 @@ def serving(answer: Callable[[Call], Awaitable[None]]) -> Iterator[str]:
         held.add(task := asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while not writer.is_closing() and (message := await read_message(reader)):
-                await answer(Call(message[1], message[2], reader, writer))
+                await answer(Call(message[1], message[2], reader, writer, message[0].split(" ")[1]))
         writer.close()
         held.discard(task)
 
     async def serve() -> None:
         stop = asyncio.Event()
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
         started.set_result((asyncio.get_running_loop(), stop, server.sockets[0].getsockname()[1]))
         await stop.wait()
         server.close()
@@ -142,7 +144,7 @@ def serving(answer: Callable[[Call], Awaitable[None]]) -> Iterator[str]:
     thread.start()
     loop, stop, port = started.result(timeout=30)
     try:
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{port}/v1"
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()

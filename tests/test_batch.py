@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kpod.config import AskConfig
 from kpod.errors import TeacherError
 from kpod.records import Question
 from kpod.teacher import batch as batch_module
+from kpod.teacher import clients
 from kpod.teacher.asking import ask_teacher, open_requests
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.batch import MARK, BatchApi
@@ -302,6 +304,9 @@ def test_a_failed_batch_says_why_and_is_ordered_again(api, tmp_path):
         ({"status_code": 500, "body": "<html>"}, "server error", "500 no reason was given"),
         ({"status_code": 500, "body": {"error": "down"}}, "server error", "500 down"),
         ({"status_code": None}, "server error", "no reason was given"),
+        ({"status_code": 402, "body": {"error": {"message": "empty"}}}, "server error", "402 empty"),
+        ({"status_code": 200, "body": {"error": {"code": 429, "message": "slow"}}}, "rate limited", "429 slow"),
+        ({"status_code": 200, "body": {"error": {"code": 402, "message": "empty"}}}, "server error", "402 empty"),
         ("nonsense", "server error", "no reason was given"),
     ],
     ids=str,
@@ -350,3 +355,44 @@ def test_the_key_is_in_no_file_and_no_error(api, tmp_path, caplog):
     written = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) >= 2
     assert all(KEY not in text for text in (*written, str(missing.value), str(refused.value), caplog.text))
+
+
+def test_a_batch_that_is_refused_as_a_whole_fails_with_the_servers_words_and_is_ordered_again_once_mended(
+    api, tmp_path
+):
+    store = tmp_path / "s.jsonl"
+    api.answer = {"status_code": 400, "body": {"error": {"message": f"no max_tokens for {KEY}"}}}
+    with pytest.raises(TeacherError, match=r"refused all 5 requests: 400 no max_tokens for \*\*\*; set"):
+        ask_teacher(QUESTIONS, ASK, store)
+    assert not read_store(store)
+    api.answer = None
+    ask_teacher(QUESTIONS, replace(ASK, length_parameter="max_completion_tokens"), store)
+    assert len(read_store(store)) == len(QUESTIONS)
+    assert [len(keys) for keys in api.ordered()] == [5, 5]
+
+
+def test_further_keys_and_headers_reach_the_api(api, tmp_path, monkeypatch):
+    monkeypatch.setenv("AZURE_KEY", "s3cret-0001")
+    ask = replace(ASK, extra_body={"top_k": 3}, top_p=None, extra_headers={"authorization": "Bearer $AZURE_KEY"})
+    ask_teacher(QUESTIONS[:1], ask, tmp_path / "s.jsonl")
+    body = api.rows("file-0")[0]["body"]
+    assert (body["top_k"], "top_p" in body) == (3, False)
+    assert api.keys_sent == {"Bearer s3cret-0001"}
+
+
+def test_an_output_file_without_end_is_cut_off(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_module, "LONGEST_FILE", 100)
+    with pytest.raises(TeacherError, match="the Batch API: file file-1 is longer than"):
+        asked(tmp_path / "s.jsonl", requests_for(QUESTIONS, ASK))
+
+
+def test_an_answer_without_end_is_cut_off(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(clients, "LONGEST_REPLY", 10)
+    with pytest.raises(TeacherError, match="the Batch API: the reply is longer than"):
+        asked(tmp_path / "s.jsonl", requests_for(QUESTIONS, ASK))
+
+
+def test_an_api_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    with pytest.raises(TeacherError, match=r"the Batch API: the endpoint http://127\.0\.0\.1:1/v1 cannot be reached"):
+        asked(tmp_path / "s.jsonl", requests_for(QUESTIONS, ASK))

@@ -185,7 +185,7 @@ def test_answers_of_no_use_are_counted_and_asked_again_only_on_request(here: Pat
     record(here / "recorded.jsonl", spoilt)
     assert main([*COMMAND, "--output", "mine.jsonl"]) == 0
     reasons = {(row["id"], row["reason"]) for row in rows(here / "mine.dropped.jsonl")}
-    assert {("pens/0", "truncated"), ("pens/1", "refused"), ("apples/0", "bad request")} <= reasons
+    assert {("pens/0", "truncated"), ("pens/1", "refused"), ("apples/0", "bad request (why)")} <= reasons
     (here / "recorded.jsonl").unlink()
     record(here / "recorded.jsonl", SAID)
     assert main([*COMMAND, "--output", "mine.jsonl"]) == 0

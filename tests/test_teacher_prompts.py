@@ -1,7 +1,9 @@
 """What a teacher is asked: the templates, and the keys under which requests are known."""
 
 import json
-from dataclasses import replace
+import re
+import textwrap
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from hypothesis import strategies as st
 
 from kpod.config import AskConfig, PricesConfig, TeacherPromptConfig
 from kpod.errors import ConfigError, DataError
+from kpod.recipe import dump_recipe, load_recipe
 from kpod.records import Question
+from kpod.report.rationales import estimate_markdown
+from kpod.teacher.estimate import TOKENS_PER_ANSWER, estimate
 from kpod.teacher.requests import Request, chat_arguments, requests_for
 
 PLAIN = Question("q", "What is 3 + 4?", "7")
@@ -188,6 +193,11 @@ def keys(ask: AskConfig = BASE, question: Question = PLAIN, *, hinted: bool = Fa
         {"stop": ("Q:",)},
         {"logprobs": 0},
         {"logprobs": 5},
+        {"temperature": None},
+        {"top_p": None},
+        {"max_tokens": None},
+        {"extra_body": {"top_k": 20}},
+        {"extra_body": {"enable_thinking": False}},
         {"prompt": TeacherPromptConfig(system="Hm.")},
         {"prompt": TeacherPromptConfig(template="{{ question }}")},
     ],
@@ -208,6 +218,11 @@ def test_what_changes_the_answer_changes_the_key(changed):
         {"backend": "replay", "replay": "old.jsonl"},
         {"api_key_variable": "OTHER"},
         {"length_parameter": "max_completion_tokens"},
+        {"seed": None},
+        {"stop": None},
+        {"extra_body": {}},
+        {"extra_headers": {"x-title": "a study"}},
+        {"extra_query": {"api-version": "1"}},
         {"retries": 0},
         {"retry_budget": 7},
         {"hint": True},
@@ -264,6 +279,186 @@ def test_the_endpoint_is_told_what_the_recipe_says():
     }
     plain = chat_arguments(request, BASE)
     assert plain.keys() == {"model", "messages", "temperature", "top_p", "max_tokens", "seed"}
+
+
+def forms(ask: AskConfig) -> set[str]:
+    return {request.form for request in requests_for([PLAIN, CHOICE], ask)}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"length_parameter": "max_completion_tokens"},
+        {"seed": None},
+        {"top_p": None},
+        {"temperature": 0.9},
+        {"stop": ("Q:",)},
+        {"extra_body": {"top_k": 20}},
+        {"model": "gpt-y"},
+        {"prompt": TeacherPromptConfig(system="Hm.")},
+    ],
+    ids=str,
+)
+def test_requests_of_one_recipe_share_a_form_and_another_way_to_ask_has_another(changed):
+    assert len(forms(BASE)) == 1
+    assert forms(replace(BASE, **changed)) != forms(BASE)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"extra_headers": {"x-title": "t"}}, {"base_url": "http://x/v1"}, {"timeout": 5.0}, {"backend": "batch"}],
+    ids=str,
+)
+def test_what_an_endpoint_does_not_read_in_a_request_is_in_no_form(changed):
+    assert forms(replace(BASE, **changed)) == forms(BASE)
+
+
+def test_only_endpoints_know_forms():
+    assert forms(replace(BASE, backend="local")) == forms(replace(BASE, backend="replay", replay="x")) == {""}
+
+
+def test_an_extra_body_is_sent_as_it_stands_and_its_order_makes_no_key():
+    body = {"top_k": 20, "provider": {"order": ["a"]}, "x": None}
+    ask = replace(BASE, extra_body=body)
+    assert chat_arguments(requests_for([PLAIN], ask)[0], ask).items() >= body.items()
+    assert keys(ask) == keys(replace(BASE, extra_body=dict(reversed(body.items()))))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "other"},
+        {"messages": []},
+        {"temperature": 1},
+        {"seed": 7},
+        {"max_completion_tokens": 9},
+        {"n": 4},
+        {"top_logprobs": 2},
+        {"api_key": "sk-1"},
+        {"provider": {"Api-Key": "sk-1"}},
+        {"providers": [{"password": "sk-1"}]},
+        {"x": float("nan")},
+        {"x": float("inf")},
+        {"x": {1, 2}},
+        {"x": b"1"},
+        {"x": {7: "a"}},
+    ],
+    ids=str,
+)
+def test_an_extra_body_that_cannot_be_sent_or_holds_a_key_is_refused(body):
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.extra_body") as error:
+        AskConfig("m", extra_body=body)
+    assert "sk-1" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"api-key": "s3cret-1"},
+        {"Authorization": "Bearer s3cret-1"},
+        {"X-Api-Key": "s3cret-1"},
+        {"Ocp-Apim-Subscription-Key": "s3cret-1"},
+        {"cookie": "a=s3cret-1"},
+        {"x-auth-token": "s3cret-1"},
+        {"x-more": "Bearer s3cret-1"},
+        {"x-more": "sk-s3cret-1"},
+        {"x-more": "$azure_key s3cret-1"},
+        {"x-more": "${AZURE_KEY s3cret-1"},
+        {"x-more": "s3cret-1$"},
+        {"x-more": "s3cret-1\r\nx-admin: 1"},
+        {"x-more": "s3cret-1 ключ"},
+        {"x more": "s3cret-1"},
+        {"x-more:": "s3cret-1"},
+        {"": "s3cret-1"},
+        {"content-length": "7"},
+        {"Transfer-Encoding": "chunked"},
+        {"x-more": 7},
+        {"x-more": None},
+    ],
+    ids=str,
+)
+def test_a_header_that_cannot_be_sent_or_holds_a_key_is_refused_without_being_shown(headers):
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.extra_headers") as error:
+        load_recipe(None, ["--teacher.ask.model", "m", "--teacher.ask.extra_headers", json.dumps(headers)])
+    assert "s3cret-1" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["extra_body", "extra_headers", "extra_query"])
+def test_a_name_that_is_no_text_is_told(key):
+    with pytest.raises(ConfigError, match=rf"teacher\.ask\.{key}: the name 7 must be a text"):
+        load_recipe(None, ["--teacher.ask.model", "m", f"--teacher.ask.{key}", "{7: a}"])
+
+
+@pytest.mark.parametrize("written", ["sk-s3cret-1", '"Bearer s3cret-1"', "[s3cret-1]", "{s3cret-1", "7"])
+def test_headers_that_are_no_mapping_are_not_shown(written):
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.extra_headers must be a mapping") as error:
+        load_recipe(None, ["--teacher.ask.model", "m", "--teacher.ask.extra_headers", written])
+    assert "s3cret-1" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["key", "api_key", "api-key", "access_token", "subscription-key", "sig", "code_secret"]
+)
+def test_a_key_in_the_url_is_refused_without_being_shown(name):
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.base_url: .* does not belong in a URL") as error:
+        AskConfig("m", base_url=f"http://x/v1?a=1&{name}=s3cret-1")
+    assert "s3cret-1" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.extra_query: .* does not belong in a URL"):
+        AskConfig("m", extra_query={name: "s3cret-1"})
+
+
+@pytest.mark.parametrize("name", ["sk-abc123", "hf_abc", "$OPENAI_API_KEY", "openai_api_key", "A B", "", "1A", "KEY-1"])
+def test_a_key_where_the_name_of_a_variable_belongs_is_refused_without_being_shown(name):
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.api_key_variable must be the NAME") as error:
+        AskConfig("m", api_key_variable=name)
+    assert not name or name == "$OPENAI_API_KEY" or name not in str(error.value)
+
+
+def test_a_recipe_with_further_keys_is_written_and_read_back_without_a_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("AZURE_KEY", "s3cret-1")
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "teacher:\n  ask:\n    model: m\n    top_p: null\n    seed: null\n    stop: null\n    max_tokens: null\n"
+        "    extra_body: {enable_thinking: false, provider: {order: [a, b], allow_fallbacks: no}, x: null}\n"
+        "    extra_headers: {api-key: $AZURE_KEY, X-Title: a study}\n    extra_query: {api-version: '2024-10-21'}\n"
+    )
+    recipe = load_recipe(path)
+    assert recipe.teacher.ask is not None
+    assert recipe.teacher.ask.extra_body["provider"] == {"order": ["a", "b"], "allow_fallbacks": False}
+    path.write_text(dumped := dump_recipe(recipe))
+    assert load_recipe(path) == recipe
+    assert "$AZURE_KEY" in dumped
+    assert "s3cret-1" not in dumped
+
+
+TASKS = re.findall(
+    r"```yaml\n(.*?)```", (Path(__file__).parent.parent / "docs" / "teacher.md").read_text("utf-8"), re.S
+)
+
+
+@pytest.mark.parametrize("block", TASKS)
+def test_the_documents_tasks_are_recipes(block, tmp_path):
+    path = tmp_path / "r.yaml"
+    model = "" if "model:" in block else "    model: m\n"
+    path.write_text(f"teacher:\n  ask:\n{model}" + textwrap.indent(block, "    "), encoding="utf-8")
+    assert load_recipe(path).teacher.ask is not None
+    assert len(TASKS) >= 5
+
+
+@pytest.mark.parametrize("key", ["temperature", "top_p", "max_tokens", "seed"])
+def test_a_local_model_needs_what_an_endpoint_may_decide(key):
+    with pytest.raises(ConfigError, match=rf"teacher\.ask\.{key} is None; it must be given with backend: local"):
+        AskConfig("m", backend="local", **{key: None})
+    with pytest.raises(ConfigError, match=r"teacher\.ask\.extra_body .* left out with backend: local"):
+        AskConfig("m", backend="local", extra_body={"top_k": 1})
+
+
+def test_without_a_limit_an_estimate_rests_on_an_assumption():
+    ask = replace(BASE, max_tokens=None)
+    made = requests_for([PLAIN], ask)
+    found = estimate(made, made, {}, ask)
+    assert (found.completion_tokens, found.limited) == (2 * TOKENS_PER_ANSWER, False)
+    assert "very roughly 1,024 to write" in estimate_markdown(**asdict(found))
 
 
 def test_an_empty_stop_text_is_refused():

@@ -4,11 +4,13 @@ This module holds what a recipe may say, all of it, so that whoever writes one f
 `kpod.recipe` reads YAML and command lines into it.
 """
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kpod.errors import require, require_positive
+from kpod.errors import ConfigError, require, require_positive
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,105 @@ class PricesConfig:
     completion: float
 
 
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+VARIABLE_REFERENCE = re.compile(rf"\$(?:({_VARIABLE.pattern})|\{{({_VARIABLE.pattern})\}})")
+"""$NAME or ${NAME} in the value of a header."""
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SENT_BY_THE_CLIENT = frozenset(
+    {"content-length", "content-type", "content-encoding", "transfer-encoding", "accept-encoding", "connection"}
+)
+_CREDENTIAL = re.compile(
+    r"(?i)(.*[^a-z])?(authorization|auth|cookie|(api|access|subscription|secret|private|auth|x)[-_]?(key|token)|key"
+    r"|token|secret|password|signature|sig)"
+)
+_CREDENTIAL_IN_BODY = re.compile(r"(?i)(api|access|auth|secret|private)[-_]?(key|token)|authorization|password|secret")
+_LOOKS_SECRET = re.compile(r"(?i)(bearer|basic|token|apikey|api-key)\s|(sk|pk|hf|gsk|xai|ghp)[-_]|AIza")
+_KEYS_OF_THEIR_OWN = {
+    **{name: name for name in ("model", "temperature", "top_p", "seed", "stop", "logprobs", "max_tokens")},
+    "max_completion_tokens": "length_parameter",
+    "top_logprobs": "logprobs",
+    "messages": "prompt",
+    "n": "samples",
+}
+"""Names in a request -> the keys of teacher.ask that set them."""
+
+
+def holds_credential(header: str) -> bool:
+    """Whether a header of this name holds a key or a password.
+
+    Example:
+        >>> [holds_credential(name) for name in ("api-key", "Authorization", "X-Title")]
+        [True, True, False]
+    """
+    return _CREDENTIAL.fullmatch(header) is not None
+
+
+def _check_variable(name: str) -> None:
+    if not _VARIABLE.fullmatch(name):  # which is not shown: it may be the key itself
+        raise ConfigError(
+            "teacher.ask.api_key_variable must be the NAME of an environment variable, in capitals, such as "
+            "OPENAI_API_KEY; set that variable to the key. What stands there is not shown here, since it may be a key"
+        )
+
+
+def _check_body(body: Mapping[str, Any]) -> None:
+    try:
+        json.dumps(dict(body), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"teacher.ask.extra_body holds what JSON cannot hold ({error}); quote dates") from None
+    for name in _names(body):
+        if not isinstance(name, str):
+            raise ConfigError(f"teacher.ask.extra_body: the name {name!r} must be a text; put it in quotes")
+        if _CREDENTIAL_IN_BODY.fullmatch(name):
+            raise ConfigError(
+                f"teacher.ask.extra_body.{name}: a key does not belong in a recipe; send it as a header that names an "
+                "environment variable, as in teacher.ask.extra_headers: {api-key: $MY_KEY}"
+            )
+    for name in body.keys() & _KEYS_OF_THEIR_OWN.keys():
+        raise ConfigError(f"teacher.ask.extra_body.{name}: set teacher.ask.{_KEYS_OF_THEIR_OWN[name]} instead")
+
+
+def _names(value: Any) -> Iterator[object]:
+    """The names in a JSON value, at every depth."""
+    if isinstance(value, Mapping):
+        yield from value
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for item in inner:
+        yield from _names(item)
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that cannot be sent, and keys that stand in the recipe; no value is shown."""
+    for name, value in headers.items():
+        where = f"teacher.ask.extra_headers.{name}"
+        if not _HEADER.fullmatch(name):
+            raise ConfigError(f"teacher.ask.extra_headers: {name!r} cannot be the name of a header")
+        if name.lower() in _SENT_BY_THE_CLIENT:
+            raise ConfigError(f"{where} is sent by the client itself; leave it out")
+        rest = VARIABLE_REFERENCE.sub("", value)
+        if "$" in rest:
+            raise ConfigError(f"{where}: after $ the NAME of an environment variable must stand, in capitals")
+        if rest == value and (holds_credential(name) or _LOOKS_SECRET.match(value)):
+            raise ConfigError(
+                f"{where}: a key does not belong in a recipe; set an environment variable to it and write its name, "
+                f"as in {name}: $MY_KEY. What stands there is not shown here"
+            )
+        if not all(" " <= letter <= "~" for letter in rest):
+            raise ConfigError(f"{where} holds a letter that no header can hold, such as a line break")
+
+
+def _check_query(base_url: str, query: Mapping[str, str]) -> None:
+    """Refuse keys in the URL, which stand in logs and messages."""
+    given = {"base_url": [pair.partition("=")[0] for pair in base_url.partition("?")[2].split("&")]}
+    for key, names in {**given, "extra_query": list(query)}.items():
+        for name in names:
+            if _CREDENTIAL.fullmatch(name):
+                raise ConfigError(
+                    f"teacher.ask.{key}: {name!r} does not belong in a URL, which stands in logs; send a key as a "
+                    "header, as in teacher.ask.extra_headers: {api-key: $MY_KEY}"
+                )
+
+
 @dataclass(frozen=True)
 class AskConfig:
     """A teacher to ask, and how.
@@ -135,18 +236,30 @@ class AskConfig:
     base_url: str | None = None
     """The endpoint, such as http://127.0.0.1:8000/v1; null: OPENAI_BASE_URL, else OpenAI."""
     api_key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; it is read from nowhere else and written nowhere."""
+    """The NAME of the environment variable that holds the key; it is read from nowhere else and written nowhere."""
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of every request, any JSON, such as {enable_thinking: false} or {top_k: 20}; part of what makes a
+    request."""
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    """Further headers of every request. $NAME or ${NAME} in a value stands for an environment variable, so that no key
+    stands in a recipe: {api-key: $AZURE_KEY}. authorization, api-key and x-api-key replace the key above."""
+    extra_query: Mapping[str, str] = field(default_factory=dict)
+    """Further parameters of the URL, such as {api-version: "2024-10-21"}."""
     replay: str | None = None
     """The store that `backend: replay` answers from."""
     samples: int = 1
     """Rationales per question, a request each, with seeds of their own."""
-    temperature: float = 0.7
-    top_p: float = 1.0
-    max_tokens: int = 512
+    temperature: float | None = 0.7
+    """null leaves a sampling parameter out of the request, so that the endpoint decides: this key and the next three,
+    stop and logprobs."""
+    top_p: float | None = 1.0
+    max_tokens: int | None = 512
     """Where an answer is cut off; one that is cut off is never trained on."""
+    seed: Literal["auto"] | None = "auto"
+    """auto: every request has a seed of its own, the same on every day; null: none is sent."""
     length_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The name under which the endpoint knows `max_tokens`; OpenAI's reasoning models want the second."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] | None = ()
     logprobs: int | None = None
     """Also keep the log-probabilities of the written tokens and of so many alternatives (0 to 20) of each."""
     hint: bool = False
@@ -177,20 +290,33 @@ class AskConfig:
         require_positive(self, "teacher.ask", "samples", "top_p", "max_tokens", "concurrency", "timeout")
         require_positive(self, "teacher.ask", "batch_size", "poll_seconds", "retry_budget")
         require(bool(self.model.strip()), "teacher.ask.model", self.model, "the teacher's name")
-        require(self.temperature >= 0, "teacher.ask.temperature", self.temperature, "at least 0")
-        require(self.top_p <= 1, "teacher.ask.top_p", self.top_p, "at most 1")
-        require(all(self.stop), "teacher.ask.stop", self.stop, "texts that are not empty")
+        temperature = self.temperature
+        require(temperature is None or temperature >= 0, "teacher.ask.temperature", temperature, "at least 0")
+        require(self.top_p is None or self.top_p <= 1, "teacher.ask.top_p", self.top_p, "at most 1")
+        require(all(self.stop or ()), "teacher.ask.stop", self.stop, "texts that are not empty")
         require(self.retries >= 0, "teacher.ask.retries", self.retries, "at least 0")
         require(self.logprobs is None or 0 <= self.logprobs <= 20, "teacher.ask.logprobs", self.logprobs, "0 to 20")
         require("@" not in (self.base_url or ""), "teacher.ask.base_url", "a URL with an @", "without user or password")
+        _check_variable(self.api_key_variable)
+        _check_body(self.extra_body)
+        _check_headers(self.extra_headers)
+        _check_query(self.base_url or "", self.extra_query)
         replays = self.backend == "replay"
         require(
             replays == bool(self.replay), "teacher.ask.replay", self.replay, "given with backend: replay, and only then"
         )
-        local = self.backend == "local" and self.logprobs is not None
-        require(not local, "teacher.ask.logprobs", self.logprobs, "left out with backend: local")
-        more = self.samples == 1 or self.temperature > 0
-        require(more, "teacher.ask.temperature", self.temperature, "above 0 where samples is more than 1")
+        more = self.samples == 1 or temperature is None or temperature > 0
+        require(more, "teacher.ask.temperature", temperature, "above 0 where samples is more than 1")
+        if self.backend == "local":
+            self._check_local()
+
+    def _check_local(self) -> None:
+        """Refuse what only an endpoint can be told, or decide."""
+        require(self.logprobs is None, "teacher.ask.logprobs", self.logprobs, "left out with backend: local")
+        require(not self.extra_body, "teacher.ask.extra_body", self.extra_body, "left out with backend: local")
+        for name in ("temperature", "top_p", "max_tokens", "seed"):
+            value = getattr(self, name)
+            require(value is not None, f"teacher.ask.{name}", value, "given with backend: local")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def estimate_recipe(recipe: Recipe, retry_failed: bool = False) -> Estimate:
     """
     ask = _asked(recipe)
     store, requests = store_of(ask, Path(recipe.runs)), requests_for(training_questions(recipe.data), ask)
-    return estimate(requests, open_requests(requests, store, retry_failed=retry_failed), read_store(store), ask)
+    missing = open_requests(requests, store, retry_failed=retry_failed, reasoning=ask.reasoning)
+    return estimate(requests, missing, read_store(store), ask)
 
 
 def _asked(recipe: Recipe) -> AskConfig:
@@ -109,7 +110,7 @@ def _asking(gathered: Gathered, recipe: Recipe) -> Asking | None:
     read, written, uncounted = tokens(attempts)
     return Asking(
         model=ask.model,
-        served=dict(Counter(a.model or "unnamed" for a in attempts if a.answered).most_common()),
+        served=dict(Counter(a.model or "unnamed" for a in attempts if a.answered or a.only_thought).most_common()),
         num_requests=len(keys),
         num_attempts=len(attempts),
         outcomes=dict(Counter(a.outcome for a in attempts).most_common()),

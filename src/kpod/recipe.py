@@ -161,6 +161,8 @@ def _decode(wanted: Any, value: Any, key: str) -> Any:
         return _decode_config(wanted, value, f"{key}.")
     if wanted is str or get_origin(wanted) is Literal:
         return _decode_text(wanted, value, key)
+    if get_origin(wanted) is Mapping:
+        return _decode_mapping(wanted, value, key)
     value = _from_word(value, key)
     if get_origin(wanted) is tuple:
         if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
@@ -177,6 +179,33 @@ def _decode_text(wanted: Any, value: Any, key: str) -> str:
     if options and value not in options:
         raise _wrong(key, str(value), description)
     return str(value)
+
+
+def _decode_mapping(wanted: Any, value: Any, key: str) -> dict[str, Any]:
+    """A mapping with names of the user's own; its values may be secrets, and are not shown."""
+    try:
+        value = _from_word(value, key)
+    except ConfigError:
+        value = ""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be a mapping, such as {{name: value}}; what stands there is not shown here")
+    for name, inner in value.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{key}: the name {name!r} must be a text; put it in quotes")
+        if get_args(wanted)[1] is str and not isinstance(inner, str):
+            raise ConfigError(f"{key}.{name} must be a text; put it in quotes")
+    if get_args(wanted)[1] is str:
+        return {name: str(text) for name, text in value.items()}
+    return {name: _plain(inner, f"{key}.{name}") for name, inner in value.items()}
+
+
+def _plain(value: Any, key: str) -> Any:
+    """JSON, with what stands in words of the command line read as YAML."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner, f"{key}.{name}") for name, inner in value.items()}
+    return _from_word(value, key)
 
 
 def _decode_scalar(wanted: type, value: Any, key: str) -> bool | int | float:

@@ -121,9 +121,10 @@ def estimate_markdown(
     cost: float | None,
     num_measured: int,
     num_hinted: int,
+    limited: bool = True,
 ) -> str:
     """What asking will take; the words tell what it rests on."""
-    at_most = "" if num_measured else "at most "
+    at_most = "" if num_measured else "at most " if limited else "very roughly "
     basis = (
         f"{num_measured} earlier answers"
         if num_measured

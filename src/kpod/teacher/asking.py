@@ -1,9 +1,10 @@
 """Ask a teacher for what has not been answered yet, and make rationales of what has."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from kpod.errors import TeacherError
 from kpod.records import Dropped, Question, Rationale
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.closing import strip_closing
+from kpod.teacher.refusals import FIRST_THOUGHTS, ONLY_THOUGHTS, Refusals, advice, answered_forms, is_done
 from kpod.teacher.requests import Request, requests_for
 from kpod.teacher.store import Store, read_store
 
@@ -60,10 +62,14 @@ def ask_teacher(
         words: Further words that introduce an answer (`data.answer_words`).
 
     Raises:
-        TeacherError: If the teacher cannot be asked, or leaves requests open; what it has answered is in the store.
+        TeacherError: If the teacher cannot be asked, refuses every request, writes nothing but thoughts, or leaves
+            requests open; what it has answered is in the store.
     """
     requests = requests_for(questions, ask)
+    if not retry_failed:
+        _check_thoughts(requests, read_store(store), ask, enough=min(FIRST_THOUGHTS, len(requests)))
     attempts = _settle(requests, ask, store, retry_failed)
+    _check_thoughts(requests, attempts, ask)
     if ask.hint:
         missed = missed_questions(questions, requests, attempts, words)
         hinted = requests_for(missed, ask, hinted=True)
@@ -72,28 +78,48 @@ def ask_teacher(
     return Asked(tuple(requests), attempts, {question.id: question for question in questions})
 
 
-def open_requests(requests: Sequence[Request], store: Path, *, retry_failed: bool = False) -> list[Request]:
-    """Those that no attempt in the store has settled, each key once."""
+def open_requests(
+    requests: Sequence[Request], store: Path, *, retry_failed: bool = False, reasoning: str = "apart"
+) -> list[Request]:
+    """Those that no attempt in the store has settled, each key once; `reasoning` as in the recipe."""
     attempts = read_store(store)
     wanted = {request.key: request for request in requests}
-    return [r for key, r in wanted.items() if not _is_done(attempts.get(key), retry_failed)]
+    return [r for r in wanted.values() if not is_done(_taken(attempts.get(r.key), reasoning), r, retry_failed)]
 
 
-def _is_done(attempt: Attempt | None, retry_failed: bool) -> bool:
-    return attempt is not None and (attempt.answered if retry_failed else attempt.settled)
+def _taken(attempt: Attempt | None, reasoning: str) -> Attempt | None:
+    """An attempt as the recipe takes it: where thoughts are the rationale, those without a text are an answer."""
+    if attempt is None or reasoning == "apart" or not attempt.only_thought:
+        return attempt
+    return replace(attempt, outcome="answered", text=attempt.reasoning)
+
+
+def _check_thoughts(
+    requests: Sequence[Request], attempts: Mapping[str, Attempt], ask: AskConfig, enough: int = 1
+) -> None:
+    """Raise TeacherError where all that was written stands among the thoughts, and they are not wanted."""
+    found = [attempts[request.key] for request in requests if request.key in attempts]
+    thoughts = sum(attempt.only_thought for attempt in found)
+    if ask.reasoning == "apart" and thoughts >= max(1, enough) and not any(attempt.answered for attempt in found):
+        raise TeacherError(ONLY_THOUGHTS)
 
 
 def _settle(requests: Sequence[Request], ask: AskConfig, path: Path, retry_failed: bool) -> dict[str, Attempt]:
-    if open_requests(requests, path, retry_failed=retry_failed):
+    def missing() -> list[Request]:
+        return open_requests(requests, path, retry_failed=retry_failed, reasoning=ask.reasoning)
+
+    if missing():
         with Store(path) as store:  # look again: another run may have asked until the lock was free
-            if missing := open_requests(requests, path, retry_failed=retry_failed):
-                log.info("asking %s for %d of %d answers", ask.model, len(missing), len(requests))
-                teacher_of(ask, path).ask(missing, store.append)
-    attempts = read_store(path)
-    left = [request for request in requests if not _is_done(attempts.get(request.key), retry_failed=False)]
+            if wanted := missing():
+                log.info("asking %s for %d of %d answers", ask.model, len(wanted), len(requests))
+                refusals = Refusals(ask, store.append, answered_forms(requests, read_store(path).values()))
+                teacher_of(ask, path).ask(wanted, refusals.keep)
+                refusals.finish()
+    attempts = {key: _taken(attempt, ask.reasoning) or attempt for key, attempt in read_store(path).items()}
+    left = [request for request in requests if not is_done(attempts.get(request.key), request)]
     if left:
         last = attempts.get(left[0].key)
-        why = f", the first of them: {last.outcome}, {last.detail}" if last else ""
+        why = f", the first of them: {last.outcome}, {last.detail}{advice(last.detail, ask)}" if last else ""
         raise TeacherError(
             f"{len(left)} of {len(requests)} answers are missing{why}; what was answered is kept in {path}: run again"
         )
@@ -172,11 +198,12 @@ def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tup
     usual = _usual_model(asked.attempts.values())
     found: list[Explained] = []
     dropped: list[Dropped] = []
+    refusals: dict[str, str] = {}
     for request in asked.requests:
         attempt, question = asked.attempts[request.key], asked.questions[request.question_id]
         id_ = _rationale_id(request, ask.samples)
         if not attempt.answered:
-            dropped.append(Dropped(id_, attempt.outcome))
+            dropped.append(Dropped(id_, _why_not(attempt, refusals)))
         elif attempt.model not in (None, usual) and ask.model.casefold() not in str(attempt.model).casefold():
             model = attempt.model.encode("utf-8", "backslashreplace").decode()  # it may be broken too
             dropped.append(Dropped(id_, f"answered by {model}"))
@@ -194,6 +221,16 @@ def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tup
 
 def _said(attempt: Attempt, ask: AskConfig) -> str:
     return attempt.reasoning if ask.reasoning == "rationale" else attempt.text
+
+
+def _why_not(attempt: Attempt, refusals: dict[str, str]) -> str:
+    """Why an attempt is no rationale; a refusal in the endpoint's words, where numbers alone make no difference."""
+    if attempt.only_thought:
+        return "only thoughts"
+    if attempt.outcome != "bad request" or not attempt.detail:
+        return attempt.outcome
+    words = " ".join(attempt.detail.split())[:200]
+    return refusals.setdefault(re.sub(r"\d+", "0", words), f"bad request ({words})")
 
 
 def _usual_model(attempts: Iterable[Attempt]) -> str | None:

@@ -25,7 +25,8 @@ Outcome: TypeAlias = Literal[
 ]
 
 PASSING: frozenset[str] = frozenset(get_args(Outcome)[get_args(Outcome).index("empty") :])
-"""Outcomes after which a request is repeated: nothing usable was said, and a repetition may go otherwise."""
+"""Outcomes after which a request is repeated: nothing usable was said, and a repetition may go otherwise. `empty` is
+none of them where there are thoughts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Attempt:
         seconds: From asking to answer.
         detail: The failure in the endpoint's words, without the API key.
         logprobs: Of the text's tokens, where asked for.
+        form: The request's; empty where no endpoint was asked, and in stores of earlier versions.
     """
 
     key: str
@@ -73,11 +75,17 @@ class Attempt:
     seconds: float = 0.0
     detail: str = ""
     logprobs: tuple[TokenLogprob, ...] | None = None
+    form: str = ""
 
     @property
     def settled(self) -> bool:
         """Whether the request need not be asked again."""
-        return self.outcome not in PASSING
+        return self.outcome not in PASSING or self.only_thought
+
+    @property
+    def only_thought(self) -> bool:
+        """Whether all that was written stands among the thoughts, which were paid for."""
+        return self.outcome == "empty" and bool(self.reasoning.strip())
 
     @property
     def answered(self) -> bool:
@@ -98,7 +106,7 @@ class Attempt:
         values = dict(row)
         if values["outcome"] not in get_args(Outcome):
             raise TypeError(f"outcome {values['outcome']!r}")
-        for name in ("key", "text", "reasoning", "detail"):
+        for name in ("key", "text", "reasoning", "detail", "form"):
             if not isinstance(values.get(name, ""), str):
                 raise TypeError(f"{name} {values[name]!r}")
         if (logprobs := values.get("logprobs")) is not None:

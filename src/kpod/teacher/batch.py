@@ -9,11 +9,13 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from tempfile import TemporaryFile
+from typing import IO, Any, Final
 
+import httpx2
 import openai
-from openai import OpenAI
 from openai.pagination import SyncCursorPage
 from openai.types import Batch, FileObject
 
@@ -21,8 +23,10 @@ from kpod.config import AskConfig
 from kpod.errors import TeacherError
 from kpod.files import whole_lines, write_text
 from kpod.teacher.attempts import Attempt, Outcome
-from kpod.teacher.endpoint import api_key
-from kpod.teacher.failures import scrubbed
+from kpod.teacher.clients import LONGEST_REPLY, ReplyError, synchronous_client
+from kpod.teacher.connection import told, unreachable, url_of, why_unreachable
+from kpod.teacher.credentials import Credentials
+from kpod.teacher.failures import Failure, in_answer, of_status
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request, chat_arguments
 from kpod.teacher.store import attempts_by_key
@@ -33,6 +37,10 @@ REQUESTS_PER_BATCH = 10_000
 ENDPOINT: Final = "/v1/chat/completions"
 MARK = "kpod_order"
 """The name in a batch's metadata under which it carries its order's id."""
+LONGEST_FILE = 4 << 30
+"""Bytes of an output file: 10 000 answers of 400 kB each."""
+LONGEST_DOWNLOAD = 3600.0
+"""Seconds for such a file."""
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
@@ -44,15 +52,16 @@ class BatchApi:
         store: The store's path; the orders are kept beside it.
 
     Raises:
-        ConfigError: If there is no API key.
+        ConfigError: If there is no API key, or the environment's proxies or certificates cannot be used.
     """
 
     def __init__(self, ask: AskConfig, store: Path) -> None:
         self.config = ask
-        self._key = api_key(ask)
-        self.client = OpenAI(api_key=self._key, base_url=ask.base_url, max_retries=ask.retries, timeout=ask.timeout)
+        self._credentials = Credentials.of(ask)
+        self.client = synchronous_client(ask, self._credentials)
         self.store = store
         self.orders = store.with_name(f"{store.name}.batches.jsonl")
+        self._forms: dict[str, str] = {}
 
     def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
         """Fetch what earlier runs ordered, order what is missing, and wait for it.
@@ -76,12 +85,16 @@ class BatchApi:
                 for number, (batch, keys) in enumerate(concerned.items(), start=1):
                     log.info("batch %d of %d: %s, %d requests", number, len(concerned), batch, len(keys))
                     self._fetch(batch, keys, keep)
-            except (openai.OpenAIError, json.JSONDecodeError) as error:  # broken JSON reaches us as it is
-                raise TeacherError(f"the Batch API: {scrubbed(str(error), self._key)}; see {self.orders}") from None
+            except (
+                openai.OpenAIError,
+                httpx2.HTTPError,
+                json.JSONDecodeError,
+            ) as error:  # broken JSON reaches us as it is
+                raise TeacherError(f"the Batch API: {self._why(error)}; see {self.orders}") from None
 
     def _order(self, requests: Sequence[Request]) -> str:
         """Order a batch; returns its id. Its order is on the disk before it is sent."""
-        order = {"order": uuid.uuid4().hex, "keys": [request.key for request in requests]}
+        order = {"order": uuid.uuid4().hex, "keys": [request.key for request in requests], "form": requests[0].form}
         self._write(order)
         lines = "".join(
             json.dumps({"custom_id": r.key, "method": "POST", "url": ENDPOINT, "body": chat_arguments(r, self.config)})
@@ -100,16 +113,18 @@ class BatchApi:
         if not isinstance(batch, Batch):
             raise self._no_answer(batch)
         self._write({"order": order["order"], "batch": batch.id})
+        self._forms[batch.id] = requests[0].form
         return batch.id
 
     def _known_batches(self) -> Iterator[tuple[str, set[str]]]:
         """The batches of earlier runs that have not been read to their end, with their requests' keys."""
         keys: dict[str, set[str]] = {}
+        forms: dict[str, str] = {}
         batches: dict[str, str] = {}
         read: set[str] = set()
         for row in map(json.loads, self._lines()):
             if "keys" in row:
-                keys[row["order"]] = set(row["keys"])
+                keys[row["order"]], forms[row["order"]] = set(row["keys"]), row.get("form", "")
             if "batch" in row:
                 batches[row["order"]] = row["batch"]
             if "read" in row:
@@ -121,6 +136,7 @@ class BatchApi:
                 if order in lost:
                     batches[order] = batch.id
                     self._write({"order": order, "batch": batch.id})
+        self._forms |= {batch: forms[order] for order, batch in batches.items()}
         yield from ((batch, keys[order]) for order, batch in batches.items() if batch not in read)
 
     def _batches(self) -> SyncCursorPage[Batch]:
@@ -133,21 +149,21 @@ class BatchApi:
         """Wait for a batch and keep what it says of its requests; those it says nothing of stay unanswered."""
         batch = self._ended(batch_id)
         recorded = attempts_by_key(self.store)  # a run that was killed while it read the batch has kept some of it
-        told: set[str] = set()
+        open_keys = set(keys)
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for attempt in self._attempts(file_id):
-                if attempt.key in keys - told:
-                    told.add(attempt.key)
+            for attempt in self._attempts(file_id, self._forms.get(batch_id, "")):
+                if attempt.key in open_keys:
+                    open_keys.discard(attempt.key)
                     if attempt not in recorded.get(attempt.key, ()):
                         keep(attempt)
         self._write({"read": batch_id})
-        if len(told) < len(keys):
-            log.warning(
-                "batch %s ended as %s and leaves %d requests open", batch_id, batch.status, len(keys) - len(told)
-            )
-        if batch.status == "failed" and not told:
+        if open_keys:
+            log.warning("batch %s ended as %s and leaves %d requests open", batch_id, batch.status, len(open_keys))
+        if batch.status == "failed" and len(open_keys) == len(keys):
             errors = "; ".join(e.message or "" for e in (batch.errors and batch.errors.data) or ())
-            raise TeacherError(f"batch {batch_id} failed: {scrubbed(errors, self._key) or 'no reason was given'}")
+            raise TeacherError(
+                f"batch {batch_id} failed: {self._credentials.scrubbed(errors) or 'no reason was given'}"
+            )
 
     def _ended(self, batch_id: str) -> Batch:
         """Wait for the end of a batch."""
@@ -161,30 +177,57 @@ class BatchApi:
             log.info("batch %s: %s, %s of %s", batch_id, batch.status, done, total)
             time.sleep(self.config.poll_seconds)
 
-    def _attempts(self, file_id: str) -> Iterator[Attempt]:
+    def _attempts(self, file_id: str, form: str) -> Iterator[Attempt]:
         """What an output or error file says; a line that is none is skipped, and its request stays unanswered."""
-        for line in self.client.files.content(file_id).content.split(b"\n"):  # JSON may hold other line ends in a text
-            try:
-                row = json.loads(line) if line.strip() else None
-            except ValueError:
-                log.warning("file %s of the Batch API: a line is no JSON", file_id)
-                continue
-            if isinstance(row, Mapping):
-                yield self._attempt(row)
+        with TemporaryFile() as file:
+            self._download(file_id, file)
+            for line in iter(lambda: file.readline(LONGEST_REPLY), b""):  # JSON may hold other line ends in a text
+                try:
+                    row = json.loads(line) if line.strip() else None
+                except (ValueError, RecursionError):
+                    log.warning("file %s of the Batch API: a line is no JSON", file_id)
+                    continue
+                if isinstance(row, Mapping):
+                    yield self._credentials.cleaned(replace(self._attempt(row), form=form))
+
+    def _download(self, file_id: str, file: IO[bytes]) -> None:
+        ends, length = time.monotonic() + LONGEST_DOWNLOAD, 0
+        with self.client.files.with_streaming_response.content(file_id) as response:
+            for part in response.iter_bytes():
+                length += len(part)
+                if length > LONGEST_FILE:
+                    raise ReplyError(f"file {file_id} is longer than {LONGEST_FILE >> 30} GiB")
+                if time.monotonic() > ends:
+                    raise ReplyError(f"file {file_id} did not come within {LONGEST_DOWNLOAD:g} s")
+                file.write(part)
+        file.seek(0)
 
     def _attempt(self, row: Mapping[str, Any]) -> Attempt:
         """A line of an output or error file."""
         key, response = str(row.get("custom_id")), _mapping(row.get("response"))
         status, body = response.get("status_code"), response.get("body")
         if status == 200:
-            return attempt_of(key, body)
-        error = row.get("error") or _mapping(body).get("error") or {}
-        told = error if isinstance(error, str) else _mapping(error).get("message") or _mapping(error).get("code")
-        detail = scrubbed(f"{status or ''} {told or 'no reason was given'}".strip(), self._key)[:500]
-        return Attempt(key, _outcome_of(status), detail=detail)
+            failure = in_answer(body)
+            if failure is None:
+                return attempt_of(key, body)
+        else:
+            error = row.get("error") or _mapping(body).get("error") or {}
+            words = error if isinstance(error, str) else _mapping(error).get("message") or _mapping(error).get("code")
+            failure = Failure(status if isinstance(status, int) else None, str(words or ""))
+        detail = f"{failure.status or ''} {failure.words or 'no reason was given'}".strip()
+        return Attempt(key, _outcome_of(failure), detail=self._credentials.scrubbed(detail)[:500])
+
+    def _why(self, error: Exception) -> str:
+        """What went wrong, and what to do."""
+        if isinstance(error, openai.APIStatusError):
+            return self._credentials.scrubbed(of_status(error).told)
+        if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
+            url = url_of(self.config)
+            return why_unreachable(error, url) or unreachable(told(error.__cause__ or error), url)
+        return self._credentials.scrubbed(str(error))
 
     def _no_answer(self, given: object) -> TeacherError:
-        return TeacherError(f"the Batch API sent {scrubbed(str(given), self._key)[:200]!r}; see {self.orders}")
+        return TeacherError(f"the Batch API sent {self._credentials.scrubbed(str(given))[:200]!r}; see {self.orders}")
 
     def _write(self, row: dict[str, Any]) -> None:
         """Add a line to the orders; it is on the disk when this returns."""
@@ -194,12 +237,9 @@ class BatchApi:
         return whole_lines(self.orders) if self.orders.exists() else []
 
 
-def _outcome_of(status: object) -> Outcome:
+def _outcome_of(failure: Failure) -> Outcome:
     """What a failed line means; a refused key or model is mended elsewhere, so that its requests stay open."""
-    if status == 429:
-        return "rate limited"
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in (401, 403, 404, 408, 409)
-    return "bad request" if refused else "server error"
+    return "server error" if failure.ends_run or failure.status is None else failure.outcome
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

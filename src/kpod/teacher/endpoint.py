@@ -4,59 +4,43 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
-from openai import AsyncOpenAI
 from tqdm import tqdm
 
 from kpod.config import AskConfig
-from kpod.errors import ConfigError, TeacherError
+from kpod.errors import TeacherError
 from kpod.signals import heeded
 from kpod.teacher.attempts import Attempt, Outcome
-from kpod.teacher.failures import NO_KEY, ends_run, outcome_of, retry_after, scrubbed, told
+from kpod.teacher.clients import ReplyError, asynchronous_client
+from kpod.teacher.connection import (
+    proxy_hint,
+    shown,
+    told,
+    unreachable,
+    url_of,
+    why_unreachable,
+)
+from kpod.teacher.credentials import Credentials
+from kpod.teacher.failures import Failure, in_answer, of_status
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request, chat_arguments
+from kpod.teacher.streams import is_stream, joined
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before the first repetition, doubled each time, and at most."""
-LONGEST_CONNECTING = 20.0
-"""Seconds until a server that does not even take the call counts as out of reach."""
 LONGEST_RETRY_AFTER = 900.0
 """Seconds that an endpoint may ask to wait; a run is stopped instead of sleeping longer."""
-BAD_REQUESTS = 5
-"""So many refused requests before any other answer stop the run: all would be."""
-SHORTEST_SECRET = 16
-"""Letters of the key from which it is also taken out of answers; servers of one's own are given words like EMPTY."""
-
-
-def api_key(ask: AskConfig) -> str:
-    """The key from the environment; a placeholder for servers of one's own, which want none.
-
-    Raises:
-        ConfigError: If it is missing and the endpoint is OpenAI's, or cannot be sent.
-    """
-    key = os.environ.get(ask.api_key_variable, "").strip()
-    if not all("!" <= letter <= "~" for letter in key):
-        raise ConfigError(
-            f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds what no API key can "
-            "hold, such as a blank or a letter outside ASCII; copy the key again"
-        )
-    if not key and ask.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
-        raise ConfigError(
-            f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds no API key; set it, "
-            "or name a server of your own under teacher.ask.base_url"
-        )
-    return key or NO_KEY
 
 
 class Endpoint:
@@ -66,17 +50,13 @@ class Endpoint:
         ask: The server and how it is asked.
 
     Raises:
-        ConfigError: As `api_key`; or if the server's URL is none.
+        ConfigError: As `Credentials.of`; or if the server's URL is none.
     """
 
     def __init__(self, ask: AskConfig) -> None:
         self.ask_config = ask
-        self._key = api_key(ask)
-        url = ask.base_url or os.environ.get("OPENAI_BASE_URL")
-        if url and not _is_url(url):
-            raise ConfigError(
-                "teacher.ask.base_url (or OPENAI_BASE_URL) must be a URL such as http://127.0.0.1:8000/v1"
-            )
+        self._credentials = Credentials.of(ask)
+        url_of(ask)
 
     def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
         """Ask for every request; each attempt is handed to `keep` as soon as it is made.
@@ -84,12 +64,13 @@ class Endpoint:
         Ctrl-C and SIGTERM let the requests that are under way finish, which are paid for; a second one does not.
 
         Raises:
+            ConfigError: If the environment's proxies or certificates cannot be used.
             TeacherError: If going on is of no use: the key or the model is refused, the account is empty, the endpoint
                 cannot be reached or asks for too long a pause, or the budget of repetitions is spent.
         """
 
         def run() -> BaseException | None:
-            return asyncio.run(_Session(self.ask_config, self._key, len(requests), keep).run(requests))
+            return asyncio.run(_Session(self.ask_config, self._credentials, len(requests), keep).run(requests))
 
         try:
             asyncio.get_running_loop()
@@ -102,28 +83,19 @@ class Endpoint:
             raise stopped
 
 
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port above 65535, half an IPv6 address
-        return False
-
-
 class _Session:
     """One run against an endpoint; lives and dies with an event loop, as its client must."""
 
-    def __init__(self, ask: AskConfig, key: str, number: int, keep: Callable[[Attempt], None]) -> None:
+    def __init__(self, ask: AskConfig, credentials: Credentials, number: int, keep: Callable[[Attempt], None]) -> None:
         self.config = ask
-        self.key = key
+        self.credentials = credentials
         self.keep = keep
         self.repeats_left = ask.retry_budget if ask.retry_budget is not None else max(100, number)
         self.resume_at = 0.0
-        self.refused_first: list[Attempt] | None = []
         self.stopped: BaseException | None = None
         self.stopping = asyncio.Event()
-        timeout = openai.Timeout(ask.timeout, connect=min(ask.timeout, LONGEST_CONNECTING))
-        self.client = AsyncOpenAI(api_key=key, base_url=ask.base_url, max_retries=0, timeout=timeout)
+        self.client = asynchronous_client(ask, credentials)
+        self.url = url_of(ask)
 
     async def run(self, requests: Sequence[Request]) -> BaseException | None:
         """Settle the requests; returns what stopped it, if anything did."""
@@ -132,8 +104,6 @@ class _Session:
             async with self.client:
                 workers = range(min(self.config.concurrency, len(requests)))
                 await asyncio.gather(*(self._work(waiting, progress) for _ in workers))
-                if self.stopped is None:
-                    await self._keep_refused()
         return self.stopped
 
     def _stop(self, reason: BaseException) -> None:
@@ -166,7 +136,7 @@ class _Session:
             if self.stopped is not None:  # perhaps during the pause: what is not under way is not begun
                 return
             attempt, wanted = await self._ask_once(request)
-            await self._keep(attempt)
+            await asyncio.to_thread(self.keep, attempt)
             if attempt.settled:
                 return
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**repetition) * random.uniform(0.75, 1.25)
@@ -177,63 +147,75 @@ class _Session:
                 self._spend_repetition(attempt)
                 await self._rest(pause)
         if attempt.outcome == "no connection":
-            raise TeacherError(f"the endpoint cannot be reached: {attempt.detail}; start it and run again")
+            raise TeacherError(unreachable(attempt.detail, self.url))
         log.warning("question %r, sample %d: given up: %s", request.question_id, request.sample, attempt.detail)
 
     async def _ask_once(self, request: Request) -> tuple[Attempt, float | None]:
         """One attempt, and the pause that the endpoint asks for."""
         start = time.monotonic()
+        attempt, wanted = await self._attempt(request)
+        attempt = replace(attempt, form=request.form, seconds=round(time.monotonic() - start, 3))
+        return self.credentials.cleaned(attempt), wanted
 
-        def failed(outcome: Outcome, detail: object) -> Attempt:
-            text = scrubbed(str(detail), self.key)[:500]
-            return Attempt(request.key, outcome, seconds=round(time.monotonic() - start, 3), detail=text)
+    async def _attempt(self, request: Request) -> tuple[Attempt, float | None]:
+        arguments = chat_arguments(request, self.config)
+        named = {name: arguments.pop(name) for name in ("model", "messages")}
+
+        def failed(outcome: Outcome, detail: str) -> tuple[Attempt, None]:
+            return Attempt(request.key, outcome, detail=self.credentials.scrubbed(detail)[:500]), None
 
         try:
             async with asyncio.timeout(self.config.timeout):  # httpx's own limits never end a slow trickle
-                arguments = chat_arguments(request, self.config)
-                answer = await self.client.chat.completions.with_raw_response.create(**arguments)
+                answer = await self.client.chat.completions.with_raw_response.create(**named, extra_body=arguments)
         except TimeoutError:
-            return failed("timeout", f"no whole answer within {self.config.timeout:g} s"), None
+            return failed("timeout", f"no whole answer within {self.config.timeout:g} s")
         except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            name = type(cause).__name__
-            late: Outcome = "timeout" if isinstance(error, openai.APITimeoutError) else "connection lost"
-            return failed("no connection" if name.startswith("Connect") else late, str(cause) or name), None
+            return failed(*self._unconnected(error))
         except openai.APIStatusError as error:
-            return failed(self._outcome_of(error), told(error)), retry_after(error)
+            return self._refused(request, of_status(error), str(error.response.request.url))
+        except ReplyError as error:
+            return failed("no completion", str(error))
         except UnicodeEncodeError as error:  # half a surrogate pair in the question
-            return failed("bad request", f"it cannot be sent: {error}"), None
+            return failed("bad request", f"it cannot be sent: {error}")
         try:
-            text = answer.text if len(self.key) < SHORTEST_SECRET else scrubbed(answer.text, self.key)
-            body = json.loads(text)
+            text, kind = answer.text, answer.headers.get("content-type", "")
+            body = joined(text) if is_stream(text, kind) else json.loads(text)
+            failure, attempt = in_answer(body, answer.headers), attempt_of(request.key, body)
         except (ValueError, RecursionError) as error:  # a page of a proxy, or a body that breaks off
-            return failed("no completion", f"the answer is no JSON: {error}"), None
-        return attempt_of(request.key, body, time.monotonic() - start), None
+            page = f"; {shown(answer.url)} sent a page" if answer.text.lstrip()[:1] == "<" else ""
+            return failed("no completion", f"the answer is no JSON: {error}{page}")
+        return (attempt, None) if failure is None else self._refused(request, failure, str(answer.url))
 
-    def _outcome_of(self, error: openai.APIStatusError) -> Outcome:
-        """What a status means; raises TeacherError where every other request would fare alike."""
-        if ends_run(error):
-            raise TeacherError(f"the endpoint refuses the teacher: {scrubbed(told(error), self.key)}") from None
-        return outcome_of(error)
+    def _unconnected(self, error: openai.APIConnectionError) -> tuple[Outcome, str]:
+        """What a broken connection is; raises TeacherError where it will not pass."""
+        if (why := why_unreachable(error, self.url)) is not None:
+            raise TeacherError(why) from None
+        cause = error.__cause__ or error
+        if type(cause).__name__.startswith(("Connect", "Proxy")):
+            return "no connection", told(cause)
+        late = isinstance(error, openai.APITimeoutError)
+        return "timeout" if late else "connection lost", told(cause) + proxy_hint(self.url)
 
-    async def _keep(self, attempt: Attempt) -> None:
-        """Hand an attempt on; refused requests only once another answer shows that not every one is refused.
+    def _refused(self, request: Request, failure: Failure, url: str) -> tuple[Attempt, float | None]:
+        """A refused request; raises TeacherError where every other one would fare alike."""
+        hint = (
+            proxy_hint(self.url) if failure.status in (403, 404, 405, 407) or failure.outcome == "server error" else ""
+        )
+        if failure.ends_run:
+            raise TeacherError(self.credentials.scrubbed(f"{self._why(failure, url)}{hint}")) from None
+        detail = self.credentials.scrubbed(f"{failure.told}{hint}")
+        return Attempt(request.key, failure.outcome, detail=detail), failure.wait
 
-        Where all are, what is wrong stands in the recipe, and the requests are asked again when it is mended.
-        """
-        if attempt.outcome == "bad request" and self.refused_first is not None:
-            self.refused_first.append(attempt)
-            if len(self.refused_first) >= BAD_REQUESTS:
-                raise TeacherError(f"the endpoint refused the first {BAD_REQUESTS} requests: {attempt.detail}")
-            return
-        if attempt.settled:
-            await self._keep_refused()
-        await asyncio.to_thread(self.keep, attempt)
-
-    async def _keep_refused(self) -> None:
-        held, self.refused_first = self.refused_first or (), None
-        for attempt in held:
-            await asyncio.to_thread(self.keep, attempt)
+    def _why(self, failure: Failure, url: str) -> str:
+        """Why every request is refused, and what to look at."""
+        start = f"the endpoint refuses the teacher: {failure.told}"
+        if failure.no_money or failure.status not in (404, 405):
+            return start
+        model = rf"(?i)model|(?<![\w-]){re.escape(self.config.model)}(?![\w-])"
+        if re.search(model, failure.words) or "model_not_found" in failure.names:
+            return f"{start}; {shown(url)} has no model {self.config.model!r}: see teacher.ask.model"
+        version = "" if re.search(r"/(v\d|deployments/)", url) else ", which mostly ends in /v1"
+        return f"{start}; nothing is at {shown(url)}: see teacher.ask.base_url{version}"
 
     def _spend_repetition(self, attempt: Attempt) -> None:
         self.repeats_left -= 1

@@ -14,6 +14,10 @@ TOKENS_PER_SECOND = 50.0
 """That a teacher writes for one request, where nothing has been answered yet."""
 
 
+TOKENS_PER_ANSWER = 512
+"""That a teacher writes, where nothing has been answered yet and `max_tokens` is null."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What is left to ask.
@@ -27,6 +31,7 @@ class Estimate:
         cost: None without prices.
         num_measured: Earlier answers that this rests on; 0: on assumptions.
         num_hinted: Questions that may be asked again with a hint, not counted above.
+        limited: Whether `max_tokens` limits what is written.
     """
 
     num_requests: int
@@ -37,6 +42,7 @@ class Estimate:
     cost: float | None
     num_measured: int
     num_hinted: int = 0
+    limited: bool = True
 
 
 def estimate(
@@ -52,7 +58,8 @@ def estimate(
     """
     measured = [(r, a) for r in requests if (a := attempts.get(r.key)) and a.completion_tokens and a.prompt_tokens]
     per_token = CHARACTERS_PER_TOKEN
-    written, seconds = float(ask.max_tokens), ask.max_tokens / TOKENS_PER_SECOND
+    longest = ask.max_tokens or TOKENS_PER_ANSWER
+    written, seconds = float(longest), longest / TOKENS_PER_SECOND
     if measured:
         per_token = sum(_length(r) for r, _ in measured) / sum(a.prompt_tokens or 0 for _, a in measured)
         written = fmean(a.completion_tokens or 0 for _, a in measured)
@@ -68,6 +75,7 @@ def estimate(
         cost=None if ask.prices is None else cost(prompt, completion, ask.prices),
         num_measured=len(measured),
         num_hinted=len({request.question_id for request in requests}) if ask.hint else 0,
+        limited=ask.max_tokens is not None,
     )
 
 

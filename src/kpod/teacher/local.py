@@ -66,15 +66,15 @@ class LocalModel:
         return lm
 
     def _write(self, lm: LanguageModel, batch: Sequence[Request], prompts: Sequence[list[int]]) -> list[Attempt]:
-        limit, start = self.config.max_tokens, time.monotonic()
+        limit, start = self.config.max_tokens or 0, time.monotonic()  # the config refuses null for a local model
         fits = [lm.context is None or len(ids) + limit <= lm.context for ids in prompts]
         asked = [ids for ids, fit in zip(prompts, fits, strict=True) if fit]
         if not asked:
             written = []
-        elif self.config.temperature == 0:
+        elif not self.config.temperature:
             written = continue_greedily(lm, asked, limit)
         else:
-            how = {"temperature": self.config.temperature, "top_p": self.config.top_p}
+            how = {"temperature": self.config.temperature, "top_p": self.config.top_p or 1.0}
             written = [one for (one,) in continue_sampled(lm, asked, limit, number=1, seed=batch[0].seed, **how)]
         seconds, texts = (time.monotonic() - start) / max(1, len(asked)), iter(written)
         return [
@@ -87,7 +87,7 @@ class LocalModel:
     def _attempt(
         self, lm: LanguageModel, request: Request, prompt: Sequence[int], written: Continuation, seconds: float
     ) -> Attempt:
-        text, stopped = _cut(decode(lm, written.token_ids), self.config.stop)
+        text, stopped = _cut(decode(lm, written.token_ids), self.config.stop or ())
         body = {
             "model": self.config.model,
             "choices": [
@@ -96,14 +96,19 @@ class LocalModel:
             "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(written.token_ids)},
         }
         attempt = attempt_of(request.key, body, seconds)
-        return replace(attempt, outcome="refused", detail="wrote nothing") if attempt.outcome == "empty" else attempt
+        nothing = attempt.outcome == "empty" and not attempt.only_thought
+        return replace(attempt, outcome="refused", detail="wrote nothing") if nothing else attempt
 
 
 def _tokenise(lm: LanguageModel, batch: Sequence[Request]) -> list[list[int]]:
     try:
         return [chat_ids(lm, request.messages) for request in batch]
-    except TemplateError as error:  # some templates know no system role
-        raise ConfigError(f"teacher.ask.prompt: the model's chat template refuses the messages: {error}") from error
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        system = ".system" if batch[0].messages[0]["role"] == "system" else ""  # some templates know no system role
+        hint = "; set it to null and put its words into teacher.ask.prompt.template" if system else ""
+        raise ConfigError(
+            f"teacher.ask.prompt{system}: the model's chat template refuses the messages: {error}{hint}"
+        ) from error
 
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:

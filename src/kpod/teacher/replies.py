@@ -79,7 +79,7 @@ def attempt_of(key: str, body: object, seconds: float = 0.0) -> Attempt:
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
         seconds=round(seconds, 3),
-        detail=refusal,
+        detail=refusal or (f"the answer ends with finish_reason {finish!r}" if outcome == "server error" else ""),
         logprobs=_logprobs(choice.get("logprobs"), written, parted.spans) if said else None,
     )
 

@@ -32,6 +32,9 @@ class Request:
         sample: Its number among the question's requests, from 0.
         hinted: Whether the teacher is told the gold answer.
         messages: What the teacher reads.
+        form: A hash of how an endpoint is asked: the parameters' names and values and the messages' roles, but not the
+            words. Where an endpoint refuses every request of a form, the recipe is wrong and not the requests. Empty
+            where no endpoint is asked.
     """
 
     key: str
@@ -39,6 +42,7 @@ class Request:
     sample: int
     hinted: bool
     messages: tuple[Message, ...]
+    form: str = ""
 
     @property
     def seed(self) -> int:
@@ -59,36 +63,58 @@ def requests_for(questions: Sequence[Question], ask: AskConfig, *, hinted: bool 
         DataError: If the file of solved examples is wrong.
     """
     prompter = _Prompter(ask.prompt)
+    form = _form(ask, [message["role"] for message in prompter.before])
     made = []
     for question in questions:
         messages = prompter.messages(question, hinted)
         made += [
-            Request(_key(ask, messages, sample), question.id, sample, hinted, messages) for sample in range(ask.samples)
+            Request(_key(ask, messages, sample), question.id, sample, hinted, messages, form)
+            for sample in range(ask.samples)
         ]
     return made
 
 
 def chat_arguments(request: Request, ask: AskConfig) -> dict[str, Any]:
-    """The request in the words of an OpenAI-compatible endpoint; never with `n`, which many servers ignore."""
-    arguments: dict[str, Any] = {
+    """The request in the words of an OpenAI-compatible endpoint; never with `n`, which many servers ignore.
+
+    A parameter that the recipe sets to null is left out.
+    """
+    arguments = {
         "model": ask.model,
         "messages": [dict(message) for message in request.messages],
         "temperature": ask.temperature,
         "top_p": ask.top_p,
         ask.length_parameter: ask.max_tokens,
-        "seed": request.seed,
+        "seed": request.seed if ask.seed else None,
+        "stop": list(ask.stop) if ask.stop else None,
+        "logprobs": None if ask.logprobs is None else True,
+        "top_logprobs": ask.logprobs,
     }
-    if ask.stop:
-        arguments["stop"] = list(ask.stop)
-    if ask.logprobs is not None:
-        arguments |= {"logprobs": True, "top_logprobs": ask.logprobs}
-    return arguments
+    return {name: value for name, value in arguments.items() if value is not None} | dict(ask.extra_body)
 
 
 def _key(ask: AskConfig, messages: Sequence[Message], sample: int) -> str:
-    how = [float(ask.temperature), float(ask.top_p), ask.max_tokens, list(ask.stop), ask.logprobs]
-    text = json.dumps([ask.model, how, messages, sample], ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    how = [_number(ask.temperature), _number(ask.top_p), ask.max_tokens, list(ask.stop or ()), ask.logprobs]
+    parts: list[Any] = [ask.model, how, messages, sample]
+    if ask.extra_body:  # without one, keys are those of stores that were written before there was any
+        parts.append(ask.extra_body)
+    return _hash(parts)[:32]
+
+
+def _form(ask: AskConfig, roles: Sequence[str]) -> str:
+    if ask.backend not in ("endpoint", "batch"):
+        return ""
+    alike = Request("0" * 32, "", 0, hinted=False, messages=())
+    return _hash([chat_arguments(alike, ask), roles])[:16]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _hash(parts: Sequence[Any]) -> str:
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 class _Prompter:
