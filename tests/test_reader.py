@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from kpod.config import ColumnsConfig
+from kpod.data.findings import Finding
 from kpod.data.reader import check_file, read_questions, read_rationales
-from kpod.data.rows import Finding
 from kpod.errors import DataError
 from kpod.records import Dropped, Question, Rationale
 

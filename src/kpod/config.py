@@ -13,13 +13,18 @@ from kpod.errors import require, require_positive
 
 @dataclass(frozen=True)
 class ColumnsConfig:
-    """How a file's columns are named."""
+    """How a file's columns are named.
+
+    Where `answer` and `rationale` name the same column, it holds solutions: rationale and gold answer are read from it.
+    """
 
     id: str = "id"
     question: str = "question"
     answer: str = "answer"
     rationale: str = "rationale"
     choices: str = "choices"
+    thoughts: Literal["apart", "rationale"] = "apart"
+    """What stands in <think> tags of a solution: left aside where more than an answer follows, or the rationale."""
 
 
 @dataclass(frozen=True)

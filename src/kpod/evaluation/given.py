@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kpod.data.cells import flag_cell, id_cell, rationale_cell
-from kpod.data.rows import Finding, rows_of
+from kpod.data.findings import Finding
+from kpod.data.rows import rows_of
 from kpod.errors import DataError
 from kpod.evaluation.accuracy import judge
 from kpod.outcomes import Prediction

@@ -56,8 +56,8 @@ def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed
         TeacherError: If the teacher cannot be asked, or leaves requests open.
     """
     if teacher.ask is None:
-        found, fallen = load_rationales(data, teacher)
-        return Gathered(found, *_filtered(found, fallen, teacher))
+        loaded = load_rationales(data, teacher)
+        return Gathered(loaded.rationales, *_filtered(loaded.rationales, loaded.dropped, teacher))
     store = store_of(teacher.ask, runs)
     asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed)
     explained, fallen = explanations(asked, teacher.ask)
