@@ -162,14 +162,17 @@ def whole_text(cell: object) -> str:
     try:
         cell.encode()
     except UnicodeEncodeError as error:
-        broken = cell[error.start]
-        what = (
-            f"the byte 0x{ord(broken) - 0xDC00:X}, which is not UTF-8,"
-            if "\udc80" <= broken <= "\udcff"
-            else f"half a character ({broken!r})"
-        )
+        what = _broken(cell[error.start])
         raise UnusableError("broken character", f"holds {what} at {error.start}") from None
     return cell
+
+
+def _broken(char: str) -> str:
+    """What a lone surrogate stands for: one of a byte that is not UTF-8 begins with U+DC."""
+    if not "\udc80" <= char <= "\udcff":
+        return f"half a character ({char!r})"
+    byte = ord(char) - 0xDC00
+    return f"the byte 0x{byte:X}, which is not UTF-8 ({bytes([byte]).decode('latin-1')!r} in Latin-1),"
 
 
 def _kind(value: object) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.entries import Entry
@@ -64,23 +65,29 @@ def load_questions(name: str, config: DataConfig) -> list[Question]:
     return questions_and_notes(name, config).questions
 
 
-def questions_and_notes(name: str, config: DataConfig) -> LoadedQuestions:
-    """As `load_questions`, with the rows that are dropped and what the reader has to say.
-
-    Raises:
-        DataError: As `load_questions`.
-    """
-    reading = _reading(name, "test", config, explained=False)
-    return LoadedQuestions(_distinct(reading.entries)[: config.test_limit], reading.dropped, reading.notes)
-
-
 def training_questions(config: DataConfig) -> list[Question]:
     """The questions of `data.train`, the first `data.train_limit` of them, for a teacher to explain.
 
     Raises:
         DataError: As `load_questions`.
     """
-    return _distinct(_reading(config.train, "train", config, explained=False).entries)[: config.train_limit]
+    return questions_and_notes(config.train, config, "train").questions
+
+
+def questions_and_notes(name: str, config: DataConfig, split: Literal["train", "test"] = "test") -> LoadedQuestions:
+    """As `load_questions` or `training_questions`, with rows that are dropped and what the reader has to say.
+
+    Args:
+        name: The data set.
+        config: How it is read.
+        split: What a name without a split means, and which limit counts.
+
+    Raises:
+        DataError: As `load_questions`.
+    """
+    reading = _reading(name, split, config, explained=False)
+    limit = config.test_limit if split == "test" else config.train_limit
+    return LoadedQuestions(_distinct(reading.entries)[:limit], reading.dropped, reading.notes)
 
 
 def load_rationales(config: DataConfig, teacher: TeacherConfig) -> Loaded:
@@ -106,8 +113,9 @@ def load_rationales(config: DataConfig, teacher: TeacherConfig) -> Loaded:
     rationales, dropped = _explained(_distinct(listing.entries), config.train_limit, reading, where)
     if not rationales:
         raise DataError(_nothing_left(config, where, dropped))
-    notes = reading.notes if listing is reading else (*listing.notes, *reading.notes)
-    return Loaded(rationales, dropped, notes)
+    if listing is reading:
+        return Loaded(rationales, dropped, reading.notes)
+    return Loaded(rationales, [*listing.dropped, *dropped], (*listing.notes, *reading.notes))
 
 
 def _reading(name: str, split: str, config: DataConfig, explained: bool) -> Reading:

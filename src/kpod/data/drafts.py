@@ -65,7 +65,8 @@ def drafts_of(
     if not layout.solved:
         return _plain(values, cells, layout) if explained else [Draft(cells)]
     with _column(layout.rationale):
-        return _solved(values, cells, layout, columns.thoughts, aside)[: None if explained else 1]
+        drafts = _solved(values, cells, layout, columns.thoughts, aside)
+    return drafts if explained else [Draft(drafts[0].cells)]
 
 
 @contextmanager

@@ -131,7 +131,7 @@ class DraftCells:
 
 def left_out(line: int, id_: str, error: UnusableError) -> Finding:
     """The warning that a row is dropped."""
-    return Finding(line, id_, f"{error}: the row is dropped", "warning", error.reason)
+    return Finding(line, id_, f"{error}: the row is dropped until that is repaired", "warning", error.reason)
 
 
 def readable_id(cell: object) -> str:

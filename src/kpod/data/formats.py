@@ -26,7 +26,7 @@ class Format:
         solution: The columns that may hold the rationale, or rationale and gold in one text. A list of messages counts
             with the assistant's first turn; a list of texts is several rationales of one question.
         answer: The columns that may hold the gold answer; without one, it is read off the solution.
-        told_by: A cell of `solution` that tells the format where columns alone do not.
+        told_by: What holds for half of the cells of `solution`, where columns alone do not tell the format.
     """
 
     name: str
@@ -123,8 +123,8 @@ def _fits(form: Format, cases: Sequence[Mapping[str, Any]], names: Mapping[str, 
         return False
     if form.told_by is None:
         return True
-    cells = (case.get(_named(form.solution[0], names)) for case in cases)
-    return any(isinstance(cell, str) and form.told_by(cell) for cell in cells)
+    cells = [case.get(_named(form.solution[0], names)) for case in cases]
+    return 2 * sum(isinstance(cell, str) and form.told_by(cell) for cell in cells) >= len(cells)
 
 
 def _overlaid(form: Format, names: Mapping[str, str], columns: ColumnsConfig) -> Layout:

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from kpod.errors import DataError
 
@@ -32,6 +32,10 @@ _WINDOWS_1252 = re.compile(
 )
 
 
+class UnreadableFileError(DataError):
+    """A file whose text cannot be read as a whole."""
+
+
 def text_lines(path: Path) -> Iterator[str]:
     r"""The lines of a file, with their ends; a line ends at "\n" only, since a text may hold "\r" or U+2028.
 
@@ -39,7 +43,8 @@ def text_lines(path: Path) -> Iterator[str]:
     A byte that is not UTF-8 becomes a lone surrogate, which no whole text holds.
 
     Raises:
-        DataError: If the file as a whole has another encoding, or does not end with a whole character.
+        UnreadableFileError: If the file as a whole has another encoding, does not end with a whole character, or cannot
+            be unpacked.
     """
     encoding = _encoding(path)
     if encoding == "utf-8":
@@ -50,16 +55,16 @@ def text_lines(path: Path) -> Iterator[str]:
             for number, line in enumerate(lines):
                 yield line.removeprefix("\ufeff") if number == 0 else line
         except UnicodeDecodeError as error:
-            raise DataError(
+            raise UnreadableFileError(
                 f"the text is {encoding.upper()} and breaks off within a character ({error.reason}): save it as UTF-8"
             ) from None
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> io.BufferedReader:
     """The bytes of a file, unpacked where it is gzipped.
 
     Raises:
-        DataError: While reading, if a compressed file is broken or unpacks to far more than texts do.
+        UnreadableFileError: While reading, if a compressed file is broken or unpacks to far more than texts do.
     """
     if path.suffix.lower() != GZIP:
         return path.open("rb")
@@ -81,10 +86,12 @@ class _Unpacked(io.RawIOBase):
         try:
             number = self._file.readinto(buffer)
         except (OSError, EOFError) as error:
-            raise DataError(f"no valid gzip ({error}): write the file again") from None
+            raise UnreadableFileError(f"no valid gzip ({error}): write the file again") from None
         self._left -= number
         if self._left < 0:
-            raise DataError(f"unpacks to over {MOST_GROWTH} times its size, which no text does: unpack it yourself")
+            raise UnreadableFileError(
+                f"unpacks to over {MOST_GROWTH} times its size, which no text does: unpack it yourself"
+            )
         return number
 
     def close(self) -> None:
@@ -121,7 +128,7 @@ def _utf8_lines(path: Path) -> Iterator[str]:
 
 
 def _refuse_other_encodings(path: Path) -> None:
-    """Raise DataError where not a few rows are broken but the file as a whole is not UTF-8.
+    """Raise UnreadableFileError where not a few rows are broken but the file as a whole is not UTF-8.
 
     That is certain where no line beyond ASCII is UTF-8 and at least two are not. In addition, all of these must read
     well as Windows-1252, or they must be at least half of the file.
@@ -140,9 +147,13 @@ def _refuse_other_encodings(path: Path) -> None:
             else:
                 return
     if broken > 1 and windows == broken:
-        raise DataError("the text is not UTF-8 but seems to be Windows-1252 (Latin-1): save the file as UTF-8")
+        raise UnreadableFileError(
+            "the text is not UTF-8 but seems to be Windows-1252 (Latin-1): save the file as UTF-8"
+        )
     if broken > 1 and 2 * broken >= lines:
-        raise DataError("the text is not UTF-8 but has an encoding that it does not name: save the file as UTF-8")
+        raise UnreadableFileError(
+            "the text is not UTF-8 but has an encoding that it does not name: save the file as UTF-8"
+        )
 
 
 def _is_windows_1252(raw: bytes) -> bool:

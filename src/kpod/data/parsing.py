@@ -155,11 +155,13 @@ class _Reading:
     def _notes(self, items: Sequence[Entry | Finding], key: str | None) -> Iterator[str]:
         layout = self.layout
         if layout.format:
-            gold = f"gold answer from {layout.answer}" if layout.answer else f"gold answer from {layout.rationale} too"
-            solution = f", rationale from {layout.rationale}" if self.explained else ""
-            if not layout.answer and not self.explained:
-                gold = f"gold answer from {layout.rationale}"
-            yield f"read as {layout.format.name}: question from {' and '.join(layout.question)}{solution}, {gold}"
+            gold = layout.answer or layout.rationale
+            parts = [f"question from {' and '.join(layout.question)}"]
+            if self.explained and gold == layout.rationale:
+                parts.append(f"rationale and gold answer from {gold}")
+            else:
+                parts += [f"rationale from {layout.rationale}"] * self.explained + [f"gold answer from {gold}"]
+            yield f"read as {layout.format.name}: {', '.join(parts)}"
         numbered = [item.id for item in items if isinstance(item, Entry)] if key is None else []
         if numbered:
             yield f"the rows have no ids and are numbered, from {numbered[0]} to {numbered[-1]}"
@@ -169,9 +171,9 @@ class _Reading:
         if unused:
             yield f"columns that are not used: {listed(unused)}"
         for what, number in self.aside.items():
-            if number and what == THOUGHTS:
+            if what == THOUGHTS and number and self.explained:
                 yield f"thoughts left aside: {number}; data.columns.thoughts: rationale would train on them"
-            elif number:
+            elif what != THOUGHTS and number:
                 yield f"{what}: {number}" if "read" in what else f"{what} left aside: {number}"
         again = sum(isinstance(item, Finding) and not item.dropped and item.severity == "warning" for item in items)
         if again:

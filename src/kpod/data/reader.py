@@ -214,7 +214,7 @@ def _once_a_kind(findings: Sequence[Finding]) -> list[Finding]:
         alike = lines.get(finding.message, []) if finding.severity == "error" else []
         if len(alike) > 1:
             more = ", ".join(map(str, alike[1:4])) + (", ..." if len(alike) > 4 else "")
-            told.append(replace(finding, message=f"{finding.message} (so {len(alike) - 1} more: line {more})"))
+            told.append(replace(finding, message=f"{finding.message} ({len(alike) - 1} more such: lines {more})"))
             alike.clear()
         elif alike or finding.severity != "error":
             told.append(finding)

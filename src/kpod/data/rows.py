@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpod.data.findings import Finding, Row
-from kpod.data.lines import GZIP, text_lines
+from kpod.data.lines import GZIP, UnreadableFileError, text_lines
 from kpod.data.tables import csv_rows
 from kpod.errors import DataError
 
@@ -51,15 +51,14 @@ def suffix_of(path: Path) -> str:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row | Finding]:
-    line = 0
     try:
         for line, text in enumerate(text_lines(path), start=1):
             if line == 1 and text.lstrip(_BLANK).startswith("["):  # an array under another name
                 yield from _json_rows(path)
                 return
             yield from _jsonl_row(line, text)
-    except DataError as error:
-        yield Finding(line + 1, "", f"{error}; what follows was not read")
+    except UnreadableFileError as error:
+        yield Finding(0, "", str(error))
 
 
 def _jsonl_row(line: int, text: str) -> Iterator[Row | Finding]:
@@ -92,8 +91,8 @@ def _json_rows(path: Path) -> Iterator[Row | Finding]:
     """The rows of an array, of the one list of an object, or of JSONL under another name."""
     try:
         text = "".join(text_lines(path))
-    except DataError as error:
-        yield Finding(1, "", str(error))
+    except UnreadableFileError as error:
+        yield Finding(0, "", str(error))
         return
     start = _next(text, 0)
     if text.startswith("[", start):

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from kpod.data.findings import Finding, Row
-from kpod.data.lines import is_broken, text_lines
+from kpod.data.lines import UnreadableFileError, is_broken, text_lines
 from kpod.errors import DataError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -41,7 +41,11 @@ def csv_rows(path: Path) -> Iterator[Row | Finding]:
             elif cells:
                 yield Row(start, dict(zip(header, cells, strict=True)))
             start = table.line_num + 1 + skipped
-    except (csv.Error, DataError) as error:
+    except UnreadableFileError as error:
+        yield Finding(0, "", str(error))
+    except DataError as error:
+        yield Finding(start, "", str(error))
+    except csv.Error as error:
         # Once a quote is open that should not be, every later line would be misread: stop here.
         yield Finding(start, "", f"no valid CSV ({error}); what follows was not read")
 
