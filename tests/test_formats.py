@@ -42,6 +42,8 @@ def columns(**cells: Any) -> list[dict[str, Any]]:
 
 
 SHAREGPT, MESSAGES = ("from", "value"), ("role", "content")
+FINAL = tuple(f"{told}\nThe answer is: {gold}" for told, gold in zip(HASHED, GOLD, strict=True))
+TAGGED = tuple(f"<think>{told}</think><answer>{gold}</answer>" for told, gold in zip(TOLD, GOLD, strict=True))
 FORMS: Mapping[str, tuple[list[dict[str, Any]], tuple[str, ...]]] = {
     "GSM8K with marks": (columns(question=ASKED, answer=MARKED), TOLD),
     "GSM8K without marks": (columns(question=ASKED, answer=HASHED), TOLD),
@@ -83,8 +85,8 @@ FORMS: Mapping[str, tuple[list[dict[str, Any]], tuple[str, ...]]] = {
     "response beside GSM8K": (columns(question=ASKED, answer=MARKED, response=BOXED), BOXED),
     "Dolly": (columns(instruction=ASKED, context="", response=STATED), STATED),
     "MetaMathQA": (
-        columns(type="GSM", query=ASKED, response=tuple(f"{h}\nThe answer is: {g}" for h, g in zip(HASHED, GOLD))),
-        tuple(f"{h}\nThe answer is: {g}" for h, g in zip(HASHED, GOLD)),
+        columns(type="GSM", query=ASKED, response=FINAL),
+        FINAL,
     ),
     "prompt and completion": (columns(prompt=ASKED, completion=STATED), STATED),
     "prompt and completion, messages": (
@@ -99,7 +101,7 @@ FORMS: Mapping[str, tuple[list[dict[str, Any]], tuple[str, ...]]] = {
     "input and target": (columns(input=ASKED, target=STATED), STATED),
     "input and output": (columns(input=ASKED, output=BOXED), BOXED),
     "<answer> tags": (
-        columns(prompt=ASKED, completion=tuple(f"<think>{t}</think><answer>{g}</answer>" for t, g in zip(TOLD, GOLD))),
+        columns(prompt=ASKED, completion=TAGGED),
         TOLD,
     ),
 }
