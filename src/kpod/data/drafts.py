@@ -88,6 +88,10 @@ def _question_cells(
     if not parts or layout.question[0] not in values:
         return cells
     turns = turns_of(parts[0])
+    if turns is None and layout.rationale in layout.question:
+        if parts[0] in (None, "", []):
+            raise UnusableError("empty chat", "holds no message")
+        raise DataError("is no list of messages (role and content, or from and value); in a CSV the list must be JSON")
     if turns is not None:
         cells["question"], _ = first_exchange(turns)
         if layout.rationale not in layout.question:

@@ -147,11 +147,14 @@ def _missing(name: str, column: str, present: Sequence[str]) -> str:
     guess = f" (did you mean {near[0]!r}?)" if near else ""
     remedy = f"name it under data.columns.{name}"
     if name == "rationale":
-        remedy += ", or name a file or teacher that has rationales under teacher.rationales"
+        remedy += (
+            ", or the answer's column where that holds the whole solution, or name a file or teacher that has "
+            "rationales under teacher.rationales"
+        )
     return f"no column {column!r} among {listed(present) or 'none at all'}{guess}: {remedy}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names of many."""
+    """The first names of many, without characters that a terminal would act on or cannot write."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:MOST_NAMES]) + more

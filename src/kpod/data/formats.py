@@ -65,6 +65,7 @@ FORMATS: Sequence[Format] = (
     Format("Dolly", ("instruction", "response"), ("instruction", "context"), ("response",), GOLD),
     Format("MetaMathQA", ("query", "response"), ("query",), ("response",), GOLD),
     Format("prompt and completion", ("prompt", "completion"), ("prompt",), ("completion",), GOLD),
+    Format("preference pairs", ("prompt", "chosen", "rejected"), ("prompt",), ("chosen",), GOLD),
     Format("prompt and response", ("prompt", "response"), ("prompt",), ("response",), GOLD),
     Format("question and response", ("question", "response"), ("question",), ("response",), GOLD),
     Format("input and target", ("input", "target"), ("input",), ("target",), GOLD),
@@ -113,9 +114,11 @@ def layout_of(cases: Sequence[Mapping[str, Any]], columns: ColumnsConfig, explai
         return own
     names = {name.casefold(): name for name in present} | {name: name for name in present}
     found = next((form for form in FORMATS if _fits(form, cases, names)), None)
-    if found is None or (asked and not one_text and not found.told_by and not (explained and found.solution)):
+    if found is None:
         return own
-    return _overlaid(found, names, columns)
+    layout = _overlaid(found, names, columns)
+    solves = bool(found.told_by) or (bool(found.solution) and (explained or layout.answer is None))
+    return layout if solves or not asked or one_text else own
 
 
 def _fits(form: Format, cases: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> bool:

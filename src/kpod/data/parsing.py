@@ -72,6 +72,7 @@ class _Reading:
         self.layout, self.columns, self.explained, self.stem = layout, columns, explained, stem
         self.aside: Counter[str] = Counter()
         self.present: dict[str, None] = {}
+        self.last_present: list[str] = []
         self.labels = {
             "question": layout.question[0],
             "answer": layout.answer or layout.rationale,
@@ -87,7 +88,9 @@ class _Reading:
 
     def _pending(self, row: Row) -> Pending | Finding:
         present = list(row.values)
-        self.present.update(dict.fromkeys(present))
+        if present != self.last_present:
+            self.last_present = present
+            self.present.update(dict.fromkeys(present))
         wanted = {self.columns.id.casefold(), *ID_COLUMNS}
         ids = {name: row.values[name] for name in present if name.casefold() in wanted}
         try:
@@ -96,12 +99,14 @@ class _Reading:
             return left_out(row.line, readable_id(ids.get(self.columns.id)), error)
         except DataError as error:
             return Finding(row.line, readable_id(ids.get(self.columns.id)), str(error))
-        return Pending(row.line, present, ids, drafts)
+        return Pending(row.line, self.last_present, ids, drafts)
 
     def _id_column(self, rows: Sequence[Pending]) -> str | None:
         """The column that holds the ids; None where rows are numbered."""
         named = self.columns.id
-        if not rows or named != DEFAULTS.id or named in rows[0].ids:
+        if not rows or named != DEFAULTS.id or not _is_blank(rows[0].ids.get(named)):
+            return named
+        if named in rows[0].ids and not all(_is_blank(row.ids.get(named)) for row in rows):
             return named
         names = {name.casefold(): name for name in rows[0].ids}
         for candidate in (names[name] for name in (DEFAULTS.id, *ID_COLUMNS) if name in names):
@@ -118,7 +123,7 @@ class _Reading:
             if isinstance(row, Finding):
                 yield row
                 continue
-            if key is None and self.columns.id in row.ids:
+            if key is None and not _is_blank(row.ids.get(self.columns.id)):
                 yield Finding(row.line, "", "has an id, which earlier rows have not: give every row one, or none")
                 continue
             for draft in row.drafts:
@@ -167,6 +172,8 @@ class _Reading:
             yield f"the rows have no ids and are numbered, from {numbered[0]} to {numbered[-1]}"
         elif key is not None and key != self.columns.id:
             yield f"ids are taken from {key}"
+        if not layout.format and not layout.answer:
+            yield f"rationale and gold answer are both read from {layout.rationale}"
         unused = [name for name in self.present if name not in self._used(key)]
         if unused:
             yield f"columns that are not used: {listed(unused)}"
@@ -185,6 +192,10 @@ class _Reading:
         if not self.explained or not layout.format or layout.format.told_by:
             used |= set(SAID_BESIDE)
         return used | {"teacher_answer"}
+
+
+def _is_blank(cell: object) -> bool:
+    return cell is None or cell == ""
 
 
 def _doubled(first: Entry, again: Entry) -> Finding:

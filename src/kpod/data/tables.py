@@ -33,12 +33,14 @@ def csv_rows(path: Path) -> Iterator[Row | Finding]:
         lines, separator, skipped = _with_separator(path)
         table = csv.reader(lines, delimiter=separator, strict=True)
         for cells in table:
-            if cells and not header:
+            if not any(map(str.strip, cells)):
+                pass  # a blank line, or one of separators alone, as spreadsheets leave them at the end
+            elif not header:
                 header = _header(cells)
-            elif cells and len(cells) != len(header):
+            elif len(cells) != len(header):
                 remedy = f"quote texts that hold the separator {separator!r}"
                 yield Finding(start, "", f"{len(cells)} cells under {len(header)} columns: {remedy}")
-            elif cells:
+            else:
                 yield Row(start, dict(zip(header, cells, strict=True)))
             start = table.line_num + 1 + skipped
     except UnreadableFileError as error:
