@@ -209,16 +209,13 @@ def test_a_cell_may_be_longer_than_the_csv_module_allows(tmp_path: Path):
     assert len(read_questions(path)[0].question) == 200_000
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_hundred_thousand_columns_are_read_in_seconds(tmp_path: Path, known: bool):
-    """Ninety seconds once, since each name was counted among all."""
-    names = [f"c{k}" for k in range(100_000)]
-    header = (["id", "question", "answer"] if known else ["x", "y", "z"]) + names
-    body = ",".join(["a", "?", "4"] + ["1"] * len(names))
-    path = write(tmp_path / "file.csv", ",".join(header) + "\n" + body + "\n")
-    messages = [finding.message for finding in check_file(path)]
-    assert all(len(message) < 300 for message in messages)
-    assert bool(messages) != known
+def test_a_hundred_thousand_columns_are_read_in_seconds(tmp_path: Path):
+    """They took ninety seconds while each name was counted among all others."""
+    header = ["id", "question", "z", *(f"c{k}" for k in range(100_000))]
+    path = write(tmp_path / "file.csv", ",".join(header) + "\n" + ",".join("4" for _ in header) + "\n")
+    (finding,) = check_file(path)
+    assert finding.message.startswith("no column 'answer' among id, question, z, c0, c1")
+    assert finding.message.endswith("c8 and 99991 more: name it under data.columns.answer")
 
 
 JSON_FORMS = {
@@ -254,7 +251,10 @@ def test_one_object_is_one_row(tmp_path: Path):
         ("[]", r"file\.json: the file holds no rows"),
         ("3", r"file\.json:1: '3' is no JSON array of rows"),
         ("[3]", r"file\.json:1: '3' is no object: write an array of JSON objects"),
-        ('[{"id": 1, "question": "?", "answer": 2},\n{"id" 2}]', r"file\.json:2: no valid JSON \(Expecting ':' delimiter"),
+        (
+            '[{"id": 1, "question": "?", "answer": 2},\n{"id" 2}]',
+            r"file\.json:2: no valid JSON \(Expecting ':' delimiter",
+        ),
         ('[{"id": 1, "question": "?", "answer": 2},\n{"id": 2', r"file\.json:2: .* the array has no end"),
         ('[{"id": 1, "question": "?", "answer": 2}', r"file\.json:1: no comma and no \] after this row"),
         ('[{"id": 1, "question": "?", "answer": 2}] x', r"file\.json:1: text after the end of the array"),

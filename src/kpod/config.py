@@ -60,7 +60,7 @@ class DataConfig:
 
     train: str = "word_problems"
     """Training questions: a built-in name (word_problems, or a key of kpod.data.datasets.DATASETS), optionally
-    with :split, or a JSONL, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
+    with :split, or a JSONL, JSON, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
     train_limit: int | None = None
     """Use only the first so many training questions; None for all."""
     tests: tuple[str, ...] = ("word_problems:test",)

@@ -174,7 +174,8 @@ class _Reading:
             yield f"ids are taken from {key}"
         if not layout.format and not layout.answer:
             yield f"rationale and gold answer are both read from {layout.rationale}"
-        unused = [name for name in self.present if name not in self._used(key)]
+        used = self._used(key)
+        unused = [name for name in self.present if name not in used]
         if unused:
             yield f"columns that are not used: {listed(unused)}"
         for what, number in self.aside.items():

@@ -19,8 +19,8 @@ def judge_file(path: Path, questions: Sequence[Question]) -> list[Prediction]:
     """The predictions of a file, one for every question, in the questions' order.
 
     Args:
-        path: A JSONL, CSV or Parquet file with the columns `id` (the question's) and `text` (what the model wrote,
-            empty where it wrote nothing), and perhaps `finished` (false: the text ran into a limit).
+        path: A JSONL, JSON, CSV or Parquet file with the columns `id` (the question's) and `text` (what the model
+            wrote, empty where it wrote nothing), and perhaps `finished` (false: the text ran into a limit).
         questions: What was asked.
 
     Raises:
