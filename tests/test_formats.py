@@ -224,7 +224,7 @@ def test_thoughts_are_left_aside_or_are_the_rationale(tmp_path: Path):
     assert read_rationales(path)[0][0].text == BOXED[0]
     assert read_rationales(path, ColumnsConfig(thoughts="rationale"))[0][0].text == "Hm."
     notes = read_file(path, explained=True).notes
-    assert f"{path}: thoughts left aside: 1; data.columns.thoughts: rationale would train on them" in notes
+    assert f"{path}: thoughts left aside: 1; data.columns.thoughts: rationale trains on them instead" in notes
 
 
 def test_ids_that_are_not_unique_are_no_ids(tmp_path: Path):
@@ -279,6 +279,7 @@ def test_a_chat_counts_with_its_first_exchange_and_the_rest_is_told(tmp_path: Pa
         "system messages left aside: 1",
         "further turns left aside: 2",
         "messages of tools or others left aside: 1",
+        "rationales that still state their answer: 1; teacher.strip_closing: true cuts the sentence off",
     ]
 
 

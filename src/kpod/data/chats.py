@@ -68,9 +68,11 @@ def set_aside(turns: Sequence[Turn]) -> Mapping[str, int]:
     """How many turns of a chat `first_exchange` leaves aside, by kind."""
     spoken = [turn for turn in turns if turn.role in ("user", "assistant")]
     return {
-        "system messages": sum(turn.role == "system" for turn in turns),
-        "further turns": max(len(spoken) - 2, 0),
-        "messages of tools or others": len(turns) - len(spoken) - sum(turn.role == "system" for turn in turns),
+        "system messages left aside": sum(turn.role == "system" for turn in turns),
+        "further turns left aside": max(len(spoken) - 2, 0),
+        "messages of tools or others left aside": len(turns)
+        - len(spoken)
+        - sum(turn.role == "system" for turn in turns),
     }
 
 

@@ -17,8 +17,8 @@ from kpod.errors import DataError
 
 SAID_BESIDE = ("source", "teacher_answer", "token_weights")
 """Columns that say more of a rationale which has a column of its own."""
-THOUGHTS = "thoughts"
-"""What is counted under this name can be used, unlike the rest."""
+THOUGHTS, STATEMENTS = "thoughts left aside", "rationales that still state their answer"
+"""What is counted under these names can be changed by a key."""
 UNSTATED = "no stated answer"
 """The reason under which a row without a gold answer is dropped."""
 
@@ -139,6 +139,7 @@ def _solved(
             drafts.append(Draft(cells, sample, solution))
             continue
         aside[THOUGHTS] += solution.set_aside
+        aside[STATEMENTS] += solution.states_it
         reached = {"teacher_answer": solution.answer if _is_blank(given) else given}
         drafts.append(Draft({**cells, **reached, "rationale": solution.rationale}, sample))
     return drafts

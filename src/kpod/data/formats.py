@@ -48,6 +48,7 @@ FORMATS: Sequence[Format] = (
     Format("OpenR1-Math", ("problem", "generations"), ("problem",), ("generations",), GOLD),
     Format("OpenMathInstruct", ("problem", "generated_solution"), ("problem",), ("generated_solution",), GOLD),
     Format("OpenMathInstruct", ("question", "generated_solution"), ("question",), ("generated_solution",), GOLD),
+    Format("OpenThoughts", ("problem", "deepseek_solution"), ("problem",), ("deepseek_solution",), GOLD),
     Format("MATH and NuminaMath", ("problem", "solution"), ("problem",), ("solution",), GOLD),
     Format("question and solution", ("question", "solution"), ("question",), ("solution",), GOLD),
     Format("DeepMath", ("question", "final_answer", "r1_solution_1"), ("question",), ("r1_solution_1",), GOLD),

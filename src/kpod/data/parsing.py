@@ -8,7 +8,7 @@ from typing import Any
 
 from kpod.config import ColumnsConfig
 from kpod.data.cells import UnusableError
-from kpod.data.drafts import SAID_BESIDE, THOUGHTS, UNSTATED, drafts_of
+from kpod.data.drafts import SAID_BESIDE, STATEMENTS, THOUGHTS, UNSTATED, drafts_of
 from kpod.data.entries import DraftCells, Entry, Pending, left_out, listed, readable_id
 from kpod.data.findings import Finding, Row
 from kpod.data.formats import DEFAULTS, Layout, layout_of
@@ -30,6 +30,11 @@ ID_COLUMNS = (
     "index",
 )
 """Columns whose cells are ids where no column `id` is, and all are there and differ."""
+REMEDIES = {
+    THOUGHTS: "data.columns.thoughts: rationale trains on them instead",
+    STATEMENTS: "teacher.strip_closing: true cuts the sentence off",
+}
+"""What changes how something is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +184,9 @@ class _Reading:
         if unused:
             yield f"columns that are not used: {listed(unused)}"
         for what, number in self.aside.items():
-            if what == THOUGHTS and number and self.explained:
-                yield f"thoughts left aside: {number}; data.columns.thoughts: rationale would train on them"
-            elif what != THOUGHTS and number:
-                yield f"{what}: {number}" if "read" in what else f"{what} left aside: {number}"
+            remedy = REMEDIES.get(what)
+            if number and (remedy is None or self.explained):
+                yield f"{what}: {number}" + (f"; {remedy}" if remedy else "")
         again = sum(isinstance(item, Finding) and not item.dropped and item.severity == "warning" for item in items)
         if again:
             yield f"rows that stand there twice and are read once: {again}"

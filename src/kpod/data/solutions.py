@@ -34,11 +34,13 @@ class Solution:
         rationale: The reasoning; empty where the text is nothing but an answer.
         answer: The answer that it states, as written there where a mark tells its extent; None where it states none.
         set_aside: Whether a thought is left aside.
+        states_it: Whether the rationale still holds the words or the box that state the answer.
     """
 
     rationale: str
     answer: str | None
     set_aside: bool = False
+    states_it: bool = False
 
 
 def read_solution(text: str, choices: Choices | None = None, thoughts: str = "apart") -> Solution:
@@ -55,7 +57,7 @@ def read_solution(text: str, choices: Choices | None = None, thoughts: str = "ap
 
     Example:
         >>> read_solution("Half of 48 is <<48/2=24>>24.\n#### 24")
-        Solution(rationale='Half of 48 is 24.', answer='24', set_aside=False)
+        Solution(rationale='Half of 48 is 24.', answer='24', set_aside=False, states_it=False)
         >>> read_solution(r"<think>Half of 48.</think>So it is $\boxed{24}$.").rationale
         'Half of 48.'
     """
@@ -63,13 +65,14 @@ def read_solution(text: str, choices: Choices | None = None, thoughts: str = "ap
     tagged = _tagged(said)
     said = _SOLUTION_TAG.sub("", _ANSWER_TAG.sub("", said)).strip()
     rationale, answer = _told_apart(said, choices)
+    states_it = answer is not None and rationale == said
     if tagged is not None:
         answer = _told_apart(tagged, choices)[1] or tagged
     if not thought:
-        return Solution(rationale, answer)
+        return Solution(rationale, answer, states_it=states_it)
     if thoughts == "rationale" or _is_statement(rationale, answer):
         return Solution(thought, answer)
-    return Solution(rationale, answer, set_aside=True)
+    return Solution(rationale, answer, set_aside=True, states_it=states_it)
 
 
 def behind_hashes(text: str) -> tuple[str, str] | None:
