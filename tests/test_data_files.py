@@ -117,6 +117,16 @@ def test_one_broken_text_drops_its_row_and_the_rest_is_read(tmp_path: Path, colu
     assert column in finding.message
 
 
+def test_a_broken_column_name_drops_its_row(tmp_path: Path):
+    raw = jsonl().encode() + b'{"id": "d", "q\xffestion": "?", "answer": "4"}\n'
+    reading = read_file(write(tmp_path / "file.jsonl", raw), explained=False)
+    assert ([entry.id for entry in reading.entries], reading.dropped) == (
+        ["a", "b", "c"],
+        [Dropped("d", "broken character")],
+    )
+    assert reading.notes == ()
+
+
 def test_a_broken_text_that_nobody_reads_drops_nothing(tmp_path: Path):
     raw = b'{"id": "a", "question": "?", "answer": "4", "note": "\xff"}\n'
     reading = read_file(write(tmp_path / "file.jsonl", raw), explained=False)
@@ -194,6 +204,12 @@ def test_whatever_the_texts_hold_the_header_tells_the_separator(tmp_path_factory
 def test_a_row_of_separators_alone_is_blank(tmp_path: Path):
     path = write(tmp_path / "file.csv", ";;\nid;question;answer\na;?;4\n;;\n;;\n")
     assert read_questions(path) == [Question("a", "?", "4")]
+
+
+@pytest.mark.parametrize("first", ["", "sep=;\r"])
+def test_lines_may_end_as_on_old_macs(tmp_path: Path, first: str):
+    path = write(tmp_path / "file.csv", first + "id;question;answer\ra;What, now?;4\rb;?;5\r")
+    assert read_questions(path) == [Question("a", "What, now?", "4"), Question("b", "?", "5")]
 
 
 def test_a_row_of_other_length_is_named_with_the_separator(tmp_path: Path):

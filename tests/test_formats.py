@@ -410,6 +410,13 @@ def test_what_the_recipe_names_wins(tmp_path: Path, row: dict[str, Any], columns
     assert (rationale.question.question, rationale.text, rationale.question.answer) == ("?", text, gold)
 
 
+def test_our_own_columns_may_be_in_capitals(tmp_path: Path):
+    row = {"ID": "a", "Question": "2 + 2?", "Answer": 4, "Rationale": "Two twos."}
+    (rationale,) = read_rationales(in_jsonl(tmp_path, [row]))[0]
+    assert (rationale.id, rationale.text, rationale.question.answer) == ("a", "Two twos.", "4")
+    assert read_questions(in_jsonl(tmp_path, [row])) == [rationale.question]
+
+
 def test_a_list_of_rationales_needs_no_form(tmp_path: Path):
     row = {"id": "a", "question": "2 + 2?", "answer": "4", "rationale": ["Two twos.", "", "One and three."]}
     rationales, dropped = read_rationales(in_jsonl(tmp_path, [row]))

@@ -43,6 +43,17 @@ def test_reasoning_and_answer_are_told_apart(text: str, rationale: str, answer: 
     assert (solution.rationale, solution.answer, solution.set_aside) == (rationale, answer, False)
 
 
+STYLES = ("\n#### {}", r" So $\boxed{{{}}}$.", " The answer is {}.", "\n#### {0}\nThe answer is: {0}", " Answer: {}")
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(0, 99), st.sampled_from(STYLES))
+def test_every_style_states_any_number(whole: int, hundredths: int, style: str):
+    solution = read_solution(TEXT + style.format(f"{whole}.{hundredths:02d}"))
+    assert solution.answer is not None
+    assert float(solution.answer) == float(f"{whole}.{hundredths:02d}")
+    assert solution.rationale.startswith(TEXT)
+
+
 OPENINGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",

@@ -139,7 +139,7 @@ def _overlaid(form: Format, names: Mapping[str, str], columns: ColumnsConfig) ->
     )
     if columns.question != DEFAULTS.question:
         question = [columns.question]
-    rationale = columns.rationale
+    rationale = _named(columns.rationale, names) or columns.rationale
     if rationale not in names and rationale == DEFAULTS.rationale and solutions:
         rationale = solutions[0]
     gold = columns.answer if columns.answer != DEFAULTS.answer else next(iter(golds), None)

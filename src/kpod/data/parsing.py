@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, filterfalse, islice
 from typing import Any
 
 from kpod.config import ColumnsConfig
@@ -12,6 +12,7 @@ from kpod.data.drafts import SAID_BESIDE, STATEMENTS, THOUGHTS, UNSTATED, drafts
 from kpod.data.entries import DraftCells, Entry, Pending, left_out, listed, readable_id
 from kpod.data.findings import Finding, Row
 from kpod.data.formats import DEFAULTS, Layout, layout_of
+from kpod.data.lines import is_broken
 from kpod.errors import DataError
 
 CASES = 50
@@ -78,6 +79,8 @@ class _Reading:
         self.aside: Counter[str] = Counter()
         self.present: dict[str, None] = {}
         self.last_present: list[str] = []
+        self.id_names: list[str] = []
+        self.has_broken_name = False
         self.labels = {
             "question": layout.question[0],
             "answer": layout.answer or layout.rationale,
@@ -94,11 +97,15 @@ class _Reading:
     def _pending(self, row: Row) -> Pending | Finding:
         present = list(row.values)
         if present != self.last_present:
+            wanted = {self.columns.id.casefold(), *ID_COLUMNS}
             self.last_present = present
-            self.present.update(dict.fromkeys(present))
-        wanted = {self.columns.id.casefold(), *ID_COLUMNS}
-        ids = {name: row.values[name] for name in present if name.casefold() in wanted}
+            self.id_names = [name for name in present if name.casefold() in wanted]
+            self.present.update(dict.fromkeys(filterfalse(is_broken, present)))
+            self.has_broken_name = any(map(is_broken, present))
+        ids = {name: row.values[name] for name in self.id_names}
         try:
+            if self.has_broken_name:
+                raise UnusableError("broken character", "a column's name holds a byte that is not UTF-8")
             drafts = drafts_of(row.values, self.layout, self.columns, self.explained, self.aside)
         except UnusableError as error:
             return left_out(row.line, readable_id(ids.get(self.columns.id)), error)

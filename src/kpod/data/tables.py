@@ -56,6 +56,8 @@ def _with_separator(path: Path) -> tuple[Iterable[str], str, int]:
     """The lines of a file, the character between its cells, and how many lines were taken off its beginning."""
     lines = text_lines(path)
     sample = list(islice(lines, _SAMPLE))
+    if len(sample) == 1 and "\r" in sample[0].rstrip("\r\n"):
+        sample = [f"{line}\n" for line in sample[0].split("\r")]  # lines end as on old Macs
     named = _NAMED.fullmatch(sample[0]) if sample else None
     if named:
         return chain(sample[1:], lines), named[1], 1
