@@ -183,6 +183,8 @@ def test_every_separator_is_found(tmp_path: Path, separator: str, first: str, na
         ("id;question, as asked;answer\n1;What, now?;4\n", ";"),
         ("id;question;answer\n1;no answer\n2;?;3\n", ";"),
         ("text\nhello; you\n", ","),
+        ("question;answer\nWhat; now?;4\nWho; me?;5\n", ";"),
+        ("question,answer\nWhat; now?,4\nWho; me?,5\n", ","),
         ("", ","),
     ],
 )
@@ -278,6 +280,7 @@ def test_one_object_is_one_row(tmp_path: Path):
         ('{"q": {"0": "?"}, "a": {"0": 1}}', r"file\.json: the object holds columns, not rows: .*orient='records'"),
         ('{"q": ["?"], "a": [1]}', r"file\.json: the object holds columns, not rows"),
         ('{"id": 1,\n"q": 2}\n{"id": 1,\n"q": 2}', r"file\.json:1: several objects over several lines"),
+        ('{"id": 1,\n"question"}', r"file\.json:2: no valid JSON \(Expecting ':' delimiter at character 11\)"),
         ('{"id": 1', r"file\.json:1: no valid JSON"),
         ("[" * 100_000, r"file\.json:1: no readable JSON"),
         ("{}", "no column 'question' among none at all"),
@@ -294,7 +297,10 @@ def test_errors_of_an_array_name_their_line(tmp_path: Path):
         read_questions(path)
 
 
-@pytest.mark.parametrize("raw", [b"", b"no gzip", gzip.compress(jsonl().encode() * 9)[:-20]])
+PACKED = gzip.compress(jsonl().encode() * 9)
+
+
+@pytest.mark.parametrize("raw", [b"", b"no gzip", PACKED[:-20], PACKED[:40] + bytes(9) + PACKED[49:]])
 def test_a_broken_archive_is_named(tmp_path: Path, raw: bytes):
     with pytest.raises(
         DataError, match=r"file\.jsonl\.gz: (no valid gzip \(.*\): write the file again|the file holds no)"

@@ -322,6 +322,9 @@ def test_what_is_no_form_is_named(tmp_path: Path, row: dict[str, Any], message: 
 def test_alpaca_s_input_belongs_to_the_question(tmp_path: Path):
     rows = [{"instruction": "Add.", "input": "2 and 3", "output": "2 + 3 = 5. #### 5"}]
     assert read_questions(in_json(tmp_path, rows))[0].question == "Add.\n\n2 and 3"
+    without = {"instruction": "Add 1 to 1.", "output": "2"}
+    asked = [question.question for question in read_questions(in_json(tmp_path, [without] * 60 + rows))]
+    assert asked == ["Add 1 to 1."] * 60 + ["Add.\n\n2 and 3"]
 
 
 def test_a_prompt_of_several_turns_is_no_question(tmp_path: Path):

@@ -6,6 +6,7 @@ A file of our own columns, or of those that `data.columns` names, is none of the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from kpod.config import ColumnsConfig
@@ -113,7 +114,8 @@ def layout_of(cases: Sequence[Mapping[str, Any]], columns: ColumnsConfig, explai
     asked = columns.question in present and columns.answer in present
     if asked and not one_text and columns.rationale in present:
         return own
-    names = {name.casefold(): name for name in present} | {name: name for name in present}
+    all_names = dict.fromkeys(chain.from_iterable(cases))  # a row of JSON may leave out what is blank
+    names = {name.casefold(): name for name in all_names} | {name: name for name in all_names}
     found = next((form for form in FORMATS if _fits(form, cases, names)), None)
     if found is None:
         return own
@@ -133,10 +135,10 @@ def _fits(form: Format, cases: Sequence[Mapping[str, Any]], names: Mapping[str, 
 
 def _overlaid(form: Format, names: Mapping[str, str], columns: ColumnsConfig) -> Layout:
     """A format's columns, and over them those that the recipe names or that have our names."""
-    question, solutions, golds = (
-        [name for column in wanted if (name := _named(column, names))]
-        for wanted in (form.question, form.solution, form.answer)
+    solutions, golds = (
+        [name for column in wanted if (name := _named(column, names))] for wanted in (form.solution, form.answer)
     )
+    question = [_named(column, names) or column for column in form.question]
     if columns.question != DEFAULTS.question:
         question = [columns.question]
     rationale = _named(columns.rationale, names) or columns.rationale

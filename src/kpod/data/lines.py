@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ _MARKS = (
 _BROKEN = re.compile("[\udc80-\udcff]")
 # What Windows-1252 text holds beyond ASCII: letters beside letters, and typographic marks.
 _WINDOWS_1252 = re.compile(
-    r"(?<=[A-Za-z])[À-ÖØ-öø-þŠŽšžŸŒœ]|[À-ÖØ-öø-þŠŽšžŸŒœ](?=[a-z])|[€‚„…‘’“”•–—™\xa0£§©«®°±²³µ·¹º»¼½¾¿¡×÷]"
+    r"(?<=[A-Za-z])[À-ÖØ-öø-þŠŽšžŸŒœ]|[À-ÖØ-öø-þŠŽšžŸŒœ](?=[A-Za-z])|[€‚„…‘’“”•–—™\xa0£§©«®°±²³µ·¹º»¼½¾¿¡×÷]"
 )
 
 
@@ -85,7 +86,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer") -> int:
         try:
             number = self._file.readinto(buffer)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UnreadableFileError(f"no valid gzip ({error}): write the file again") from None
         self._left -= number
         if self._left < 0:

@@ -173,7 +173,8 @@ class _Reading:
         layout = self.layout
         if layout.format:
             gold = layout.answer or layout.rationale
-            parts = [f"question from {' and '.join(layout.question)}"]
+            asked = [name for name in layout.question if name in self.present]
+            parts = [f"question from {' and '.join(asked)}"]
             if self.explained and gold == layout.rationale:
                 parts.append(f"rationale and gold answer from {gold}")
             else:

@@ -112,7 +112,9 @@ def _array_rows(text: str, start: int) -> Iterator[Row | Finding]:
             value, position = _JSON.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             cut_off = "; the array has no end, so it is probably cut off" if text.rstrip(_BLANK)[-1:] != "]" else ""
-            yield Finding(line, "", f"{_no_json('', error)}{cut_off}; what follows was not read")
+            yield Finding(
+                getattr(error, "lineno", line), "", f"{_no_json('', error)}{cut_off}; what follows was not read"
+            )
             return
         if isinstance(value, dict):
             yield Row(line, value)
@@ -133,7 +135,7 @@ def _object_rows(text: str, start: int) -> Iterator[Row | Finding]:
     try:
         value, stop = _JSON.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-        yield Finding(1, "", f"{_no_json('', error)}; what follows was not read")
+        yield Finding(getattr(error, "lineno", 1), "", f"{_no_json('', error)}; what follows was not read")
         return
     if _next(text, stop) == len(text):
         yield from _rows_within(value)

@@ -68,8 +68,8 @@ def _with_separator(path: Path) -> tuple[Iterable[str], str, int]:
 def separator_of(lines: Sequence[str], candidates: Sequence[str] = SEPARATORS) -> str:
     """The character that separates the cells of a table, by its header and the shape of its first rows.
 
-    It is the one that cuts the header into the most names free of other candidates. A cut in two must fit half of the
-    rows, so that one column named `a;b` stays one.
+    It is the one that cuts the header into the most names free of other candidates. Where it makes two of it, it must
+    cut half of the rows too, so that one column named `a;b` stays one.
 
     Args:
         lines: The table's first ones.
@@ -84,8 +84,8 @@ def separator_of(lines: Sequence[str], candidates: Sequence[str] = SEPARATORS) -
     best, most = candidates[0], 0
     for candidate in candidates:
         header, rows = _table(lines, candidate)
-        fitting = sum(len(row) == len(header) for row in rows)
-        if len(header) > 2 or 2 * fitting >= len(rows):
+        cut = sum(len(row) > 1 for row in rows)
+        if len(header) > 2 or 2 * cut >= len(rows):
             clean = sum(not any(other in name for other in SEPARATORS) for name in header)
             if clean > most and len(header) > 1:
                 best, most = candidate, clean
