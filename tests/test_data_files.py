@@ -267,7 +267,7 @@ def test_one_object_is_one_row(tmp_path: Path):
     [
         ("", r"file\.json: the file holds no rows"),
         ("[]", r"file\.json: the file holds no rows"),
-        ("3", r"file\.json:1: '3' is no JSON array of rows"),
+        ("3", r"file\.json:1: '3' is neither a JSON array of rows nor"),
         ("[3]", r"file\.json:1: '3' is no object: write an array of JSON objects"),
         (
             '[{"id": 1, "question": "?", "answer": 2},\n{"id" 2}]',

@@ -247,7 +247,7 @@ def test_rows_are_numbered_by_where_they_stand(tmp_path: Path):
 
 
 def test_ids_for_some_rows_alone_are_an_error(tmp_path: Path):
-    with pytest.raises(DataError, match=r"mine\.jsonl:2: has an id, which earlier rows have not: give every row one"):
+    with pytest.raises(DataError, match=r"mine\.jsonl:2: has an id, but earlier rows have none: give every row an id"):
         read_questions(
             in_jsonl(tmp_path, [{"question": "2?", "answer": "2"}, {"id": 1, "question": "3?", "answer": "3"}])
         )
@@ -306,7 +306,7 @@ def test_a_chat_that_cannot_be_used_is_dropped_and_the_rest_is_read(tmp_path: Pa
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": "[{'role': 'user'}]"}, r"messages is no list of messages .*in a CSV the list must be JSON"),
+        ({"messages": "[{'role': 'user'}]"}, r"messages is not a list of messages .*in a CSV the list must be JSON"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages has a message whose text is no text"),
         ({"prompt": "2?", "completion": {"text": "3"}}, "completion is an object; wanted text"),
         ({"prompt": ["2?"], "completion": "3"}, "prompt is a list; wanted text"),

@@ -91,7 +91,9 @@ def _question_cells(
     if turns is None and layout.rationale in layout.question:
         if parts[0] in (None, "", []):
             raise UnusableError("empty chat", "holds no message")
-        raise DataError("is no list of messages (role and content, or from and value); in a CSV the list must be JSON")
+        raise DataError(
+            "is not a list of messages (role and content, or from and value); in a CSV the list must be JSON"
+        )
     if turns is not None:
         cells["question"], _ = first_exchange(turns)
         if layout.rationale not in layout.question:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, filterfalse, islice
+from itertools import chain, islice
 from typing import Any
 
 from kpod.config import ColumnsConfig
@@ -100,8 +100,9 @@ class _Reading:
             wanted = {self.columns.id.casefold(), *ID_COLUMNS}
             self.last_present = present
             self.id_names = [name for name in present if name.casefold() in wanted]
-            self.present.update(dict.fromkeys(filterfalse(is_broken, present)))
-            self.has_broken_name = any(map(is_broken, present))
+            self.has_broken_name = is_broken("".join(present))
+            if not self.has_broken_name:
+                self.present.update(dict.fromkeys(present))
         ids = {name: row.values[name] for name in self.id_names}
         try:
             if self.has_broken_name:
@@ -136,7 +137,7 @@ class _Reading:
                 yield row
                 continue
             if key is None and not _is_blank(row.ids.get(self.columns.id)):
-                yield Finding(row.line, "", "has an id, which earlier rows have not: give every row one, or none")
+                yield Finding(row.line, "", "has an id, but earlier rows have none: give every row an id, or none")
                 continue
             for draft in row.drafts:
                 cells = DraftCells(draft, self.labels, self.columns.id if key is None else key)

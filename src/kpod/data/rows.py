@@ -100,7 +100,7 @@ def _json_rows(path: Path) -> Iterator[Row | Finding]:
     elif text.startswith("{", start):
         yield from _object_rows(text, start)
     elif text[start:]:
-        yield Finding(1, "", f"{text[start : start + 40]!r} is no JSON array of rows, and no JSON object")
+        yield Finding(1, "", f"{text[start : start + 40]!r} is neither a JSON array of rows nor a JSON object")
 
 
 def _array_rows(text: str, start: int) -> Iterator[Row | Finding]:

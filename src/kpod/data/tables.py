@@ -102,7 +102,7 @@ def _table(lines: Sequence[str], separator: str) -> tuple[list[str], list[list[s
 
 def _header(cells: list[str]) -> list[str]:
     names = [name.strip() for name in cells]
-    if any(map(is_broken, names)):
+    if is_broken("".join(names)):
         raise DataError("the header holds bytes that are not UTF-8: save the file as UTF-8")
     doubled = sorted(name for name, number in Counter(names).items() if number > 1 and name)
     if doubled:
