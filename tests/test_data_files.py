@@ -153,7 +153,14 @@ def test_a_broken_text_of_a_parquet_file_drops_its_row(tmp_path: Path):
 
 def test_a_file_of_broken_rows_alone_is_an_error(tmp_path: Path):
     path = write(tmp_path / "file.jsonl", '{"id": "a", "question": "\\ud800", "answer": "4"}\n' * 2)
-    with pytest.raises(DataError, match=r"file\.jsonl: no row is left; all were dropped: broken character \(2\)"):
+    message = r"file\.jsonl: no row is left; all were dropped: broken character \(2\)\. The first: question holds half"
+    with pytest.raises(DataError, match=message):
+        read_questions(path)
+
+
+def test_one_text_in_latin_1_says_so(tmp_path: Path):
+    path = write(tmp_path / "file.csv", b"id,question,answer\n1,caf\xe9?,4\n")
+    with pytest.raises(DataError, match=r"byte 0xE9, which is not UTF-8 \('é' in Latin-1: save the file as UTF-8\)"):
         read_questions(path)
 
 

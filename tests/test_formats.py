@@ -413,6 +413,16 @@ def test_what_the_recipe_names_wins(tmp_path: Path, row: dict[str, Any], columns
     assert (rationale.question.question, rationale.text, rationale.question.answer) == ("?", text, gold)
 
 
+@pytest.mark.parametrize(
+    ("reasoning", "texts"), [("Two twos.", ["Two twos."]), ("4", []), ("4.0", []), ("It's 2 + 2.", ["It's 2 + 2."])]
+)
+def test_few_words_beside_a_gold_answer_are_a_rationale_unless_they_are_the_answer(tmp_path, reasoning, texts):
+    path = in_jsonl(tmp_path, [{"id": "a", "question": "2 + 2?", "answer": 4, "reasoning": reasoning}])
+    rationales, dropped = read_rationales(path)
+    assert [rationale.text for rationale in rationales] == texts
+    assert dropped == [Dropped("a", "empty rationale")] * (not texts)
+
+
 def test_our_own_columns_may_be_in_capitals(tmp_path: Path):
     row = {"ID": "a", "Question": "2 + 2?", "Answer": 4, "Rationale": "Two twos."}
     (rationale,) = read_rationales(in_jsonl(tmp_path, [row]))[0]

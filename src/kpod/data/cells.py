@@ -172,7 +172,8 @@ def _broken(char: str) -> str:
     if not "\udc80" <= char <= "\udcff":
         return f"half a character ({char!r})"
     byte = ord(char) - 0xDC00
-    return f"the byte 0x{byte:X}, which is not UTF-8 ({bytes([byte]).decode('latin-1')!r} in Latin-1),"
+    letter = bytes([byte]).decode("latin-1")
+    return f"the byte 0x{byte:X}, which is not UTF-8 ({letter!r} in Latin-1: save the file as UTF-8),"
 
 
 def _kind(value: object) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpod.config import ColumnsConfig
-from kpod.data.answers import Choices
+from kpod.data.answers import Choices, same_answer
 from kpod.data.cells import UnusableError, choices_cell, text_cell
 from kpod.data.chats import first_exchange, set_aside, turns_of
 from kpod.data.formats import Layout
@@ -129,6 +129,9 @@ def _solved(
     solutions = [_read(text, _choices(cells), thoughts) for text in texts]
     if _is_blank(cells.get("answer")):
         cells["answer"] = _stated(solutions)
+    else:
+        gold = str(cells["answer"])
+        solutions = [_reasoned(text, solution, gold) for text, solution in zip(texts, solutions, strict=True)]
     if layout.rationale not in values:
         return [Draft(cells)]
     if "source" in values and (layout.format is None or layout.format.told_by):
@@ -187,6 +190,13 @@ def _read(text: Any, choices: Choices | None, thoughts: str) -> Solution | Unusa
         return read_solution(text_cell(text), choices, thoughts)
     except UnusableError as error:
         return error
+
+
+def _reasoned(text: Any, solution: Solution | UnusableError, gold: str) -> Solution | UnusableError:
+    """The solution; where it seems to be an answer alone, but not the gold one, its few words are the rationale."""
+    if isinstance(solution, UnusableError) or solution.rationale or solution.answer is None:
+        return solution
+    return solution if same_answer(solution.answer, gold) else Solution(str(text), None)
 
 
 def _choices(cells: Mapping[str, Any]) -> Choices | None:

@@ -159,7 +159,7 @@ class _Reading:
         if set(reasons) == {UNSTATED}:
             return [Finding(0, "", self._without_gold())]
         told = ", ".join(f"{reason} ({number})" for reason, number in reasons.most_common())
-        return [*items, Finding(0, "", f"no row is left; all were dropped: {told}")]
+        return [*items, Finding(0, "", f"no row is left; all were dropped: {told}. The first: {findings[0].message}")]
 
     def _without_gold(self) -> str:
         form = self.layout.format
