@@ -23,8 +23,9 @@ from typing import Any
 
 from kpod.config import PromptConfig
 from kpod.data.answers import extract_answer, same_answer
+from kpod.data.findings import Row
 from kpod.data.reader import read_questions
-from kpod.data.rows import Row, rows_of
+from kpod.data.rows import rows_of
 from kpod.records import Question
 
 CLOSING = PromptConfig().closing

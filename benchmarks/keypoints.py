@@ -75,7 +75,7 @@ def sources() -> list[Rationale]:
     """Short GSM8K rationales whose answer is right."""
     data = DataConfig(train="gsm8k", root=os.environ["KPOD_DATA"])
     teacher = TeacherConfig("gemini-1.5-flash")
-    kept, _ = filter_rationales(load_rationales(data, teacher)[0], teacher)
+    kept, _ = filter_rationales(load_rationales(data, teacher).rationales, teacher)
     return [r for r in kept if len(r.text) <= 170 and len(r.question.question) <= 250]
 
 

@@ -54,7 +54,7 @@ def rationales(lm: LanguageModel, number: int) -> list[TokenizedRationale]:
     """The same rationales for all, in tokens."""
     data = DataConfig(train="gsm8k", root=os.environ["KPOD_DATA"])
     teacher = TeacherConfig("gemini-1.5-flash")
-    kept, _ = filter_rationales(load_rationales(data, teacher)[0], teacher)
+    kept, _ = filter_rationales(load_rationales(data, teacher).rationales, teacher)
     random.Random(0).shuffle(kept)
     encoded = [encode(lm, r, split_steps(r.text), PromptConfig(chat=False), 512) for r in kept[: 2 * number]]
     return [tokens for tokens in encoded if isinstance(tokens, TokenizedRationale)][:number]

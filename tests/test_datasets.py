@@ -12,10 +12,11 @@ import pytest
 
 from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.datasets import DATASETS, load_questions, load_rationales, training_questions
-from kpod.data.hub import Part, plain_number
+from kpod.data.hub import Part
+from kpod.data.solutions import plain_number
 from kpod.data.splits import paper_splits, question_key
 from kpod.errors import DataError
-from kpod.records import Dropped, Question
+from kpod.records import Dropped, Question, Rationale
 
 OWN = TeacherConfig()
 PUBLIC = os.environ.get("KPOD_DATA")
@@ -59,6 +60,11 @@ def ids(items: list[Any]) -> list[str]:
     return [item.id for item in items]
 
 
+def loaded(config: DataConfig, teacher: TeacherConfig) -> tuple[list[Rationale], list[Dropped]]:
+    found = load_rationales(config, teacher)
+    return found.rationales, found.dropped
+
+
 def test_a_built_in_name_is_served_from_the_root(root: Path):
     assert ids(load_questions("gsm8k", DataConfig())) == ["x", "y", "z"]
     assert ids(load_questions("gsm8k:train", DataConfig())) == list("abcde")
@@ -89,7 +95,7 @@ def test_a_path_is_relative_to_the_current_folder(root: Path, monkeypatch: pytes
 
 
 def test_word_problems_need_no_files():
-    kept, dropped = load_rationales(DataConfig(train_limit=5), OWN)
+    kept, dropped = loaded(DataConfig(train_limit=5), OWN)
     assert [rationale.source for rationale in kept] == ["word_problems"] * 5
     assert dropped == []
     with pytest.raises(DataError, match="word_problems has no split 'dev'; choose one of train, test, validation"):
@@ -100,7 +106,7 @@ def test_word_problems_need_no_files():
 
 
 def test_own_rationales(root: Path):
-    kept, dropped = load_rationales(DataConfig(train="gsm8k", train_limit=2), OWN)
+    kept, dropped = loaded(DataConfig(train="gsm8k", train_limit=2), OWN)
     assert [(rationale.id, rationale.text, rationale.source) for rationale in kept] == [
         ("a", "Own.", "human"),
         ("b", "Own.", "human"),
@@ -109,19 +115,19 @@ def test_own_rationales(root: Path):
 
 
 def test_a_teacher_beside_the_training_set(root: Path):
-    kept, dropped = load_rationales(DataConfig(train="gsm8k"), TeacherConfig(rationales="gem"))
+    kept, dropped = loaded(DataConfig(train="gsm8k"), TeacherConfig(rationales="gem"))
     assert ids(kept) == ["a", "d", "e"]
     assert dropped == [Dropped("b", "empty rationale"), Dropped("c", "no rationale")]
 
 
 def test_the_limit_counts_questions_whether_or_not_the_teacher_explained_them(root: Path):
-    kept, dropped = load_rationales(DataConfig(train="gsm8k", train_limit=4), TeacherConfig(rationales="gem"))
+    kept, dropped = loaded(DataConfig(train="gsm8k", train_limit=4), TeacherConfig(rationales="gem"))
     assert ids(kept) == ["a", "d"]
     assert dropped == [Dropped("b", "empty rationale"), Dropped("c", "no rationale")]
 
 
 def test_several_rationales_of_a_question_count_as_one_question(root: Path):
-    kept, dropped = load_rationales(DataConfig(train="gsm8k", train_limit=2), TeacherConfig(rationales="gem.samples"))
+    kept, dropped = loaded(DataConfig(train="gsm8k", train_limit=2), TeacherConfig(rationales="gem.samples"))
     assert [(rationale.id, rationale.question.id) for rationale in kept] == [
         ("a/0", "a"),
         ("a/1", "a"),
@@ -132,13 +138,13 @@ def test_several_rationales_of_a_question_count_as_one_question(root: Path):
 
 
 def test_without_the_questions_own_file_the_teacher_s_file_lists_them(root: Path):
-    kept, dropped = load_rationales(DataConfig(train="asdiv", train_limit=2), TeacherConfig(rationales="gem"))
+    kept, dropped = loaded(DataConfig(train="asdiv", train_limit=2), TeacherConfig(rationales="gem"))
     assert (ids(kept), dropped) == (["f", "g"], [])
 
 
 def test_a_rationale_file_anywhere(root: Path):
     path = write(root / "mine.jsonl", rows("bq", rationale="Mine."))
-    kept, dropped = load_rationales(DataConfig(train="gsm8k", train_limit=2), TeacherConfig(rationales=str(path)))
+    kept, dropped = loaded(DataConfig(train="gsm8k", train_limit=2), TeacherConfig(rationales=str(path)))
     assert ids(kept) == ["b"]
     assert dropped == [Dropped("q", "unknown question"), Dropped("a", "no rationale")]
 
@@ -146,7 +152,7 @@ def test_a_rationale_file_anywhere(root: Path):
 def test_a_question_keeps_the_training_file_s_gold_answer_and_choices(root: Path):
     train = write(root / "q.jsonl", [{"id": "n/1", "question": "n?", "answer": "A", "choices": ["4", "5"]}])
     path = write(root / "r.jsonl", [{"id": "n/1", "question": "n?", "answer": "4", "rationale": "Four."}])
-    kept, _ = load_rationales(DataConfig(train=str(train)), TeacherConfig(rationales=str(path)))
+    kept, _ = loaded(DataConfig(train=str(train)), TeacherConfig(rationales=str(path)))
     assert kept[0].question == Question("n/1", "n?", "A", {"A": "4", "B": "5"})
 
 
@@ -292,7 +298,7 @@ def hub(whole_hub: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gsm8k_from_the_hub(hub):
-    kept, dropped = load_rationales(DataConfig(train="gsm8k"), OWN)
+    kept, dropped = loaded(DataConfig(train="gsm8k"), OWN)
     assert kept[0].question == Question("gsm8k-train-00000", "Half of 2,400?", "1200")
     assert (kept[0].text, kept[0].source, dropped) == ("It is 2400/2 = 1200.\nSo $1200", "human", [])
 
@@ -400,7 +406,7 @@ def test_a_doubled_question_is_listed_once_and_never_left_in_the_others(hub, mon
 def test_any_hub_data_set_with_the_recipe_s_columns(hub):
     config = DataConfig(train="hub:me/mine", columns=ColumnsConfig(answer="gold"))
     assert load_questions("hub:me/mine:dev", config) == [Question("dev-00000", "2?", "2")]
-    assert ids(load_rationales(config, OWN)[0]) == ["7"]
+    assert ids(load_rationales(config, OWN).rationales) == ["7"]
 
 
 @pytest.mark.parametrize(
@@ -540,6 +546,6 @@ def test_mcc_kd_s_division_of_gsm8k_is_that_of_its_index_list():
 @pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")
 def test_the_first_300_rows_of_asdiv_with_a_teacher_that_left_some_out():
     config = DataConfig(train="asdiv", train_limit=300, root=PUBLIC)
-    kept, dropped = load_rationales(config, TeacherConfig(rationales="gpt-3.5-turbo"))
+    kept, dropped = loaded(config, TeacherConfig(rationales="gpt-3.5-turbo"))
     assert (len(kept), len(dropped)) == (206, 94)
     assert {item.reason for item in dropped} == {"no rationale"}

@@ -15,13 +15,18 @@ from kpod.errors import ConfigError, require, require_positive
 
 @dataclass(frozen=True)
 class ColumnsConfig:
-    """How a file's columns are named."""
+    """How a file's columns are named.
+
+    Where `answer` and `rationale` name the same column, it holds solutions: rationale and gold answer are read from it.
+    """
 
     id: str = "id"
     question: str = "question"
     answer: str = "answer"
     rationale: str = "rationale"
     choices: str = "choices"
+    thoughts: Literal["apart", "rationale"] = "apart"
+    """What stands in <think> tags of a solution: left aside where more than an answer follows, or the rationale."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class DataConfig:
 
     train: str = "word_problems"
     """Training questions: a built-in name (word_problems, or a key of kpod.data.datasets.DATASETS), optionally
-    with :split, or a JSONL, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
+    with :split, or a JSONL, JSON, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
     train_limit: int | None = None
     """Use only the first so many training questions; None for all."""
     tests: tuple[str, ...] = ("word_problems:test",)

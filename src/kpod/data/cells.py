@@ -15,6 +15,18 @@ from kpod.errors import DataError
 from kpod.records import WeightSpan
 
 
+class UnusableError(DataError):
+    """A row that is left out, while the rest of its file is read.
+
+    Attributes:
+        reason: As in `Dropped`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def text_cell(cell: object) -> str:
     """Text that is not blank, stripped, or a number as text.
 
@@ -24,7 +36,7 @@ def text_cell(cell: object) -> str:
     """
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return _number_text(cell)
-    text = _text(cell).strip()
+    text = whole_text(cell).strip()
     if not text:
         raise DataError("is empty: fill it in or delete the row")
     return text
@@ -55,7 +67,7 @@ def flag_cell(cell: object) -> bool | None:
 
 def rationale_cell(cell: object) -> str:
     """A rationale as it stands; null is an empty one, as teachers leave them."""
-    return "" if cell is None else _text(cell)
+    return "" if cell is None else whole_text(cell)
 
 
 def choices_cell(cell: object) -> dict[str, str] | None:
@@ -80,6 +92,8 @@ def choices_cell(cell: object) -> dict[str, str] | None:
         raise DataError(f"is {_kind(value)}; wanted an object letter -> text or a list of texts")
     try:
         return {text_cell(letter): text_cell(text) for letter, text in pairs} or None
+    except UnusableError:
+        raise
     except DataError as error:
         raise DataError(f"has an option that {error}") from None
 
@@ -134,16 +148,32 @@ def _from_json(cell: object) -> Any:
         raise DataError(f"is the text {cell[:40]!r}; as a text it must be JSON") from None
 
 
-def _text(cell: object) -> str:
+def whole_text(cell: object) -> str:
+    """Text as it stands.
+
+    Raises:
+        DataError: If the cell holds something else.
+        UnusableError: If the text holds half a character, as a broken file or answer leaves it, or a NUL.
+    """
     if not isinstance(cell, str):
         raise DataError(f"is {_kind(cell)}; wanted text")
     if "\x00" in cell:
-        raise DataError("holds a NUL character: delete it")
+        raise UnusableError("NUL character", "holds a NUL character")
     try:
         cell.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"holds half a character ({cell[error.start]!r}) at {error.start}: repair the text") from None
+        what = _broken(cell[error.start])
+        raise UnusableError("broken character", f"holds {what} at {error.start}") from None
     return cell
+
+
+def _broken(char: str) -> str:
+    """What a lone surrogate stands for: one of a byte that is not UTF-8 begins with U+DC."""
+    if not "\udc80" <= char <= "\udcff":
+        return f"half a character ({char!r})"
+    byte = ord(char) - 0xDC00
+    letter = bytes([byte]).decode("latin-1")
+    return f"the byte 0x{byte:X}, which is not UTF-8 ({letter!r} in Latin-1: save the file as UTF-8),"
 
 
 def _kind(value: object) -> str:

@@ -6,7 +6,7 @@ A name is resolved in this order:
 |---|---|
 | `hub:NAME[:split]` | a Hub data set, columns as in `data.columns` |
 | `word_problems[:split]` | made by the package |
-| `FILE.jsonl`, `.csv`, `.parquet` | a file, from the current folder; columns as in `data.columns` |
+| `FILE.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` | a file, from the current folder; columns as in `data.columns` |
 | a key of DATASETS `[:split]` | `<root>/<folder>/<split>.jsonl` with a root, else the Hub in the paper's splits |
 | any other `[:split]` | a folder of the root |
 
@@ -16,17 +16,44 @@ training data come from the split train and tests from the split test.
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
+from kpod.data.entries import Entry
 from kpod.data.hub import DATASETS, named_rows, spec_rows, taken
-from kpod.data.reader import EMPTY, Entry, read_entries
-from kpod.data.rows import SUFFIXES, rows_of
+from kpod.data.reader import EMPTY, Reading, base_id, read_entries, read_file
+from kpod.data.rows import SUFFIX_NAMES, SUFFIXES, suffix_of
 from kpod.data.word_problems import SIZES, make_word_problems
 from kpod.data.word_problems import SOURCE as WORD_PROBLEMS
 from kpod.errors import DataError
 from kpod.records import Dropped, Question, Rationale
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The training rationales, before any filter.
+
+    Attributes:
+        rationales: In their source's order.
+        dropped: What fell away while reading, with reasons.
+        notes: What was recognised and what is not used, in plain English, each with its source.
+    """
+
+    rationales: list[Rationale]
+    dropped: list[Dropped]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedQuestions:
+    """The questions of a data set; `dropped` and `notes` as in `Loaded`."""
+
+    questions: list[Question]
+    dropped: list[Dropped]
+    notes: tuple[str, ...]
 
 
 def load_questions(name: str, config: DataConfig) -> list[Question]:
@@ -35,7 +62,7 @@ def load_questions(name: str, config: DataConfig) -> list[Question]:
     Raises:
         DataError: If there is no such data set, or a row of it is wrong.
     """
-    return _distinct(_entries(name, "test", config, explained=False))[: config.test_limit]
+    return questions_and_notes(name, config).questions
 
 
 def training_questions(config: DataConfig) -> list[Question]:
@@ -44,14 +71,31 @@ def training_questions(config: DataConfig) -> list[Question]:
     Raises:
         DataError: As `load_questions`.
     """
-    return _distinct(_entries(config.train, "train", config, explained=False))[: config.train_limit]
+    return questions_and_notes(config.train, config, "train").questions
 
 
-def load_rationales(config: DataConfig, teacher: TeacherConfig) -> tuple[list[Rationale], list[Dropped]]:
-    """The training rationales, before any filter, and what fell away, with reasons.
+def questions_and_notes(name: str, config: DataConfig, split: Literal["train", "test"] = "test") -> LoadedQuestions:
+    """As `load_questions` or `training_questions`, with rows that are dropped and what the reader has to say.
+
+    Args:
+        name: The data set.
+        config: How it is read.
+        split: What a name without a split means, and which limit counts.
+
+    Raises:
+        DataError: As `load_questions`.
+    """
+    reading = _reading(name, split, config, explained=False)
+    limit = config.test_limit if split == "test" else config.train_limit
+    return LoadedQuestions(_distinct(reading.entries)[:limit], reading.dropped, reading.notes)
+
+
+def load_rationales(config: DataConfig, teacher: TeacherConfig) -> Loaded:
+    """The training rationales, before any filter, what fell away, with reasons, and what the reader has to say.
 
     `data.train_limit` counts questions in the order of the training split, whether or not a teacher explained
-    them; one without any row in the teacher's file is dropped as `no rationale`.
+    them; one without any row in the teacher's file is dropped as `no rationale`. A teacher's row that has no id of its
+    own belongs to the question that it repeats.
 
     Raises:
         DataError: If a source is missing or wrong, if a rationale's question is not worded as in `data.train`, or
@@ -59,51 +103,56 @@ def load_rationales(config: DataConfig, teacher: TeacherConfig) -> tuple[list[Ra
     """
     if teacher.rationales is None:
         where = f"data.train {config.train}"
-        entries = _entries(config.train, "train", config, explained=True)
-        questions = _distinct(entries)
+        reading = listing = _reading(config.train, "train", config, explained=True)
     else:
         path, columns = _teacher_file(config, teacher.rationales)
         where = str(path)
-        entries = read_entries(rows_of(path), where, columns, explained=True)
-        listing = entries if _unlisted(config) else _entries(config.train, "train", config, explained=False)
-        questions = _distinct(listing)
-    rationales, dropped = _explained(questions, config.train_limit, entries, where)
+        reading = listing = read_file(path, columns, explained=True)
+        if not _unlisted(config):
+            listing = _reading(config.train, "train", config, explained=False)
+    rationales, dropped = _explained(_distinct(listing.entries), config.train_limit, reading, where)
     if not rationales:
         raise DataError(_nothing_left(config, where, dropped))
-    return rationales, dropped
+    if listing is reading:
+        return Loaded(rationales, dropped, reading.notes)
+    return Loaded(rationales, [*listing.dropped, *dropped], (*listing.notes, *reading.notes))
 
 
-def _entries(name: str, split: str, config: DataConfig, explained: bool) -> list[Entry]:
+def _reading(name: str, split: str, config: DataConfig, explained: bool) -> Reading:
     """All rows of a named source; `split` is used where the name has none."""
     if name.startswith("hub:"):
         hub, _, named = name.removeprefix("hub:").partition(":")
-        return read_entries(named_rows(hub, named or split), name, config.columns, explained)
+        rows = named_rows(hub, named or split)
+        return read_entries(rows, name, config.columns, explained, named or split)
     if _is_file(name):
-        return read_entries(rows_of(Path(name)), name, config.columns, explained)
+        return read_file(Path(name), config.columns, explained=explained)
     base, split = _split(name, split)
     if base == WORD_PROBLEMS:
         return _made(split)
     root = _root(config)
     if root is None and base in DATASETS:
-        return read_entries(spec_rows(DATASETS[base], split), name, ColumnsConfig(), explained)
+        return read_entries(spec_rows(DATASETS[base], split), name, ColumnsConfig(), explained, split)
     return _offline(root, base, split, explained)
 
 
-def _made(split: str) -> list[Entry]:
+def _made(split: str) -> Reading:
     if split not in SIZES:
         raise DataError(f"{WORD_PROBLEMS} has no split {split!r}; choose one of {', '.join(SIZES)}")
-    return [Entry(line, made.id, made.question, made) for line, made in enumerate(make_word_problems(split), start=1)]
+    made = enumerate(make_word_problems(split), start=1)
+    return Reading([Entry(line, problem.id, problem.question, problem) for line, problem in made], [], ())
 
 
-def _offline(root: Path | None, base: str, split: str, explained: bool) -> list[Entry]:
+def _offline(root: Path | None, base: str, split: str, explained: bool) -> Reading:
     """A split of the offline layout: its own file, or what it takes from other splits' files."""
     part = DATASETS[base].splits.get(split) if base in DATASETS else None
     if root is None or part is None or not part.files or (_folder(root, base) / f"{split}.jsonl").is_file():
-        path = _split_file(root, base, split)
-        return read_entries(rows_of(path), str(path), ColumnsConfig(), explained)
-    entries = [entry for file in part.files for entry in _offline(root, base, file, explained)]
+        return read_file(_split_file(root, base, split), explained=explained)
+    read = [_offline(root, base, file, explained) for file in part.files]
+    entries = chain.from_iterable(reading.entries for reading in read)
     keyed = [(DATASETS[base].key(entry.question.id, entry.question.question), entry) for entry in entries]
-    return taken(DATASETS[base], split, keyed, f"{_folder(root, base)} ({', '.join(part.files)})")
+    kept = taken(DATASETS[base], split, keyed, f"{_folder(root, base)} ({', '.join(part.files)})")
+    dropped = [*chain.from_iterable(reading.dropped for reading in read)]
+    return Reading(kept, dropped, tuple(chain.from_iterable(reading.notes for reading in read)))
 
 
 def _split_file(root: Path | None, base: str, split: str) -> Path:
@@ -111,7 +160,7 @@ def _split_file(root: Path | None, base: str, split: str) -> Path:
     known = ", ".join((WORD_PROBLEMS, *DATASETS))
     if root is None or not (_folder(root, base).is_dir() or base in DATASETS):
         where = f"nor a folder of {root}" if root else "and neither data.root nor KPOD_DATA names a folder with more"
-        raise DataError(f"{base!r} is no data set ({known}), no .jsonl, .csv or .parquet file, {where}")
+        raise DataError(f"{base!r} is no data set ({known}), no {SUFFIX_NAMES} file, {where}")
     path = _folder(root, base) / f"{split}.jsonl"
     if not path.is_file():
         splits = sorted(file.stem for file in path.parent.glob("*.jsonl") if "." not in file.stem)
@@ -128,7 +177,7 @@ def _teacher_file(config: DataConfig, rationales: str) -> tuple[Path, ColumnsCon
     root = _root(config)
     if root is None or _is_file(config.train) or not _folder(root, base).is_dir():
         raise DataError(
-            f"teacher.rationales is {rationales!r}, neither a .jsonl, .csv or .parquet file nor a teacher beside "
+            f"teacher.rationales is {rationales!r}, neither a {SUFFIX_NAMES} file nor a teacher beside "
             f"data.train {config.train}: set KPOD_DATA (or data.root) to a folder with {base}/{split}.<teacher>.jsonl"
         )
     path = _folder(root, base) / f"{split}.{rationales}.jsonl"
@@ -153,16 +202,19 @@ def _unlisted(config: DataConfig) -> bool:
 
 
 def _explained(
-    questions: Sequence[Question], limit: int | None, entries: Sequence[Entry], where: str
+    questions: Sequence[Question], limit: int | None, reading: Reading, where: str
 ) -> tuple[list[Rationale], list[Dropped]]:
-    """Join rationales to the first `limit` questions by id."""
+    """Join rationales to the first `limit` questions by id; those whose source has no ids, by the question's words."""
     known = {question.id: question for question in questions}
+    worded = {question.question: question for question in reversed(questions)}
     unexplained = {question.id: question for question in questions[:limit]}
     wanted = set(unexplained)
     kept: list[Rationale] = []
-    dropped: list[Dropped] = []
-    for entry in entries:
+    dropped = list(reading.dropped)
+    for entry in reading.entries:
         question = known.get(entry.question.id) or known.get(entry.id)
+        if entry.is_numbered and (question is None or question.question != entry.question.question):
+            question = worded.get(entry.question.question)
         if question is None:
             dropped.append(Dropped(entry.id, "unknown question"))
             continue
@@ -176,7 +228,8 @@ def _explained(
                 dropped.append(Dropped(entry.id, EMPTY))
             else:
                 kept.append(replace(entry.rationale, question=question))
-    return kept, [*dropped, *(Dropped(id_, "no rationale") for id_ in unexplained)]
+    told = {base_id(item.id) for item in reading.dropped} | {item.id for item in reading.dropped}
+    return kept, [*dropped, *(Dropped(id_, "no rationale") for id_ in unexplained if id_ not in told)]
 
 
 def _nothing_left(config: DataConfig, where: str, dropped: Sequence[Dropped]) -> str:
@@ -217,4 +270,4 @@ def _split(name: str, default: str) -> tuple[str, str]:
 
 
 def _is_file(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+    return suffix_of(Path(name)) in SUFFIXES

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from kpod.data.rows import Row
+from kpod.data.findings import Row
+from kpod.data.solutions import behind_hashes, plain_number, without_marks
 from kpod.data.splits import divided, paper_splits, question_key
 from kpod.errors import DataError
 
@@ -99,9 +100,8 @@ def taken(spec: DatasetSpec, split: str, rows: Sequence[tuple[str, _T]], where: 
 
 
 def named_rows(name: str, split: str) -> list[Row]:
-    """Download a split of any Hub data set; a row without an id gets its number, as `train-00012`."""
-    rows = enumerate(download(name, None, split))
-    return [Row(index + 1, {"id": f"{split}-{index:05d}", **row}) for index, row in rows]
+    """Download a split of any Hub data set."""
+    return [Row(number, row) for number, row in enumerate(download(name, None, split), start=1)]
 
 
 def download(hub: str, config: str | None, split: str) -> Iterator[HubRow]:
@@ -124,13 +124,13 @@ def download(hub: str, config: str | None, split: str) -> Iterator[HubRow]:
 
 def gsm8k_row(row: HubRow) -> HubRow:
     """`reasoning <<48/2=24>>24 ... #### 72`: the writer's solution without calculator marks, and the answer."""
-    solution, mark, answer = row["answer"].rpartition("####")
-    if not mark:
-        raise DataError(f"gsm8k: the answer {answer[:40]!r} has no #### mark; is this the configuration `main`?")
+    marked = behind_hashes(row["answer"])
+    if not marked:
+        raise DataError(f"gsm8k: the answer {row['answer'][:40]!r} has no #### mark; is this the configuration `main`?")
     return {
         "question": row["question"],
-        "answer": plain_number(answer),
-        "rationale": re.sub(r"<<.*?>>", "", solution),
+        "answer": marked[1],
+        "rationale": without_marks(marked[0]),
         "source": "human",
     }
 
@@ -182,17 +182,6 @@ def aqua_row(row: HubRow) -> HubRow:
 def strategyqa_row(row: HubRow) -> HubRow:
     """True as yes, false as no."""
     return {"id": f"strategyqa-{row['qid']}", "question": row["question"], "answer": "yes" if row["answer"] else "no"}
-
-
-def plain_number(text: str) -> str:
-    """A gold number without thousands separators and trailing zeros.
-
-    Example:
-        >>> plain_number(" 1,250.50"), plain_number("145.0"), plain_number("100")
-        ('1250.5', '145', '100')
-    """
-    number = text.strip().replace(",", "")
-    return number.rstrip("0").rstrip(".") if "." in number else number
 
 
 OFFICIAL_TEST = ("validation", "test")

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kpod.data.cells import flag_cell, id_cell, rationale_cell
-from kpod.data.rows import Finding, rows_of
+from kpod.data.findings import Finding
+from kpod.data.rows import rows_of
 from kpod.errors import DataError
 from kpod.evaluation.accuracy import judge
 from kpod.outcomes import Prediction
@@ -18,8 +19,8 @@ def judge_file(path: Path, questions: Sequence[Question], words: Sequence[str] =
     """The predictions of a file, one for every question, in the questions' order.
 
     Args:
-        path: A JSONL, CSV or Parquet file with the columns `id` (the question's) and `text` (what the model wrote,
-            empty where it wrote nothing), and perhaps `finished` (false: the text ran into a limit).
+        path: A JSONL, JSON, CSV or Parquet file with the columns `id` (the question's) and `text` (what the model
+            wrote, empty where it wrote nothing), and perhaps `finished` (false: the text ran into a limit).
         questions: What was asked.
         words: Further words that introduce an answer (`data.answer_words`).
 

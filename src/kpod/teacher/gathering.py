@@ -56,8 +56,9 @@ def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed
         TeacherError: If the teacher cannot be asked, or leaves requests open.
     """
     if teacher.ask is None:
-        found, fallen = load_rationales(data, teacher)
-        return Gathered(found, *_filtered(found, fallen, teacher, data.answer_words))
+        loaded = load_rationales(data, teacher)
+        kept, dropped = _filtered(loaded.rationales, loaded.dropped, teacher, data.answer_words)
+        return Gathered(loaded.rationales, kept, dropped)
     store = store_of(teacher.ask, runs)
     words = data.answer_words
     asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed, words=words)
