@@ -78,7 +78,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished phase was made again")
 
-    for name in ("encode", "weigh_rationales", "assess", "answer_questions"):
+    for name in ("encode_all", "weigh_rationales", "assess", "answer_questions"):
         monkeypatch.setattr(f"kpod.pipeline.{name}", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
     run(finished)

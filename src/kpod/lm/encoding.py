@@ -4,20 +4,21 @@ Segments and steps are found by character offsets of one tokenisation, never by 
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from kpod.config import PromptConfig
+from kpod.config import DataConfig, PromptConfig
 from kpod.data.mentions import last_mention
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
 from kpod.errors import DataError
 from kpod.lm.layout import TextLayout
+from kpod.merging import merge_shortest
 from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
-from kpod.steps import step_stops_of
+from kpod.steps import split_steps, step_stops_of
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: PromptConfig) -> str:
@@ -112,6 +113,20 @@ def encode(
         char_spans=chars,
         answer_at=_answer_at(rationale, chars),
     )
+
+
+def encode_all(
+    layout: TextLayout, rationales: Iterable[Rationale], data: DataConfig
+) -> tuple[list[TokenizedRationale], list[Dropped]]:
+    """Split rationales into steps and `encode` them; also those that could not be, with reasons."""
+    results = [
+        encode(
+            layout, r, merge_shortest(split_steps(r.text, data.step_rule), data.max_steps), data.prompt, data.max_length
+        )
+        for r in rationales
+    ]
+    tokens = [r for r in results if isinstance(r, TokenizedRationale)]
+    return tokens, [r for r in results if isinstance(r, Dropped)]
 
 
 def tiling_offsets(offsets: Sequence[Span], text: str, name: str) -> list[Span]:

@@ -1,0 +1,167 @@
+"""What can be known of a recipe's data before anything expensive starts: what is used, what is not, and why."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kpod.config import ColumnsConfig, Recipe
+from kpod.data.datasets import load_questions, load_rationales, training_questions
+from kpod.data.rows import SUFFIXES
+from kpod.errors import DataError, KpodError
+from kpod.evaluation.read_back import closing_is_read_back, unread_questions
+from kpod.forecast import UNREAD, Forecast, Role, SourceUse, Unused, unused
+from kpod.records import Dropped, Question
+from kpod.report.forecasts import forecast_text
+from kpod.teacher.gathering import Gathered
+
+log = logging.getLogger(__name__)
+
+
+def training_use(recipe: Recipe, gathered: Gathered, unfit: Sequence[Dropped] = (), learns: bool = True) -> SourceUse:
+    """What is trained on of the rationales that were gathered.
+
+    Args:
+        recipe: What the rationales were gathered for.
+        gathered: The rationales before and after the filter.
+        unfit: Those that passed the filter and could not be tokenised.
+        learns: Whether the recipe's method needs learnt weights.
+    """
+    told = [*gathered.dropped, *unfit]
+    # Under a vote the student learns the answer that won, and gold is not looked at.
+    rationales = gathered.kept if recipe.teacher.filter == "vote" else gathered.found
+    return _with_golds(
+        SourceUse(
+            role="train",
+            name=_training_name(recipe),
+            num_read=len(gathered.kept) + len(gathered.dropped),
+            dropped=unused(told, recipe),
+            num_unasked=gathered.num_unasked,
+            notes=(*gathered.notes, *_training_notes(recipe, gathered, learns)),
+        ),
+        (rationale.question for rationale in rationales),
+        recipe,
+    )
+
+
+def question_uses(recipe: Recipe) -> list[SourceUse]:
+    """What is asked of every test set and of the validation set; one that cannot be read says so."""
+    found = [questions_use(recipe, "test", name, recipe.data.test_limit) for name in recipe.data.tests]
+    if (validation := recipe.training.validation) is not None:
+        found.append(questions_use(recipe, "validation", validation.questions, validation.limit))
+    return found
+
+
+def questions_use(recipe: Recipe, role: Role, name: str, limit: int | None) -> SourceUse:
+    """What is asked of a set of questions: the first so many."""
+    try:
+        there = load_questions(name, replace(recipe.data, test_limit=None))
+    except KpodError as error:
+        return SourceUse(role=role, name=name, fault=str(error))
+    asked = there[:limit]
+    key = "training.validation.limit" if role == "validation" else "data.test_limit"
+    left = len(there) - len(asked)
+    notes = [f"{left:,} more questions are not asked ({key}: {limit})"] if left else []
+    use = SourceUse(role=role, name=name, num_read=len(asked), notes=(*notes, *_column_notes(recipe, name)))
+    return _with_golds(use, asked, recipe)
+
+
+def check_before_asking(recipe: Recipe) -> None:
+    """Stop, or warn, before a teacher is paid for questions whose gold answers cannot be read.
+
+    Raises:
+        DataError: If that holds for most of the training questions, which the gold filter would then drop.
+    """
+    if recipe.teacher.ask is None or recipe.teacher.filter != "gold":
+        return
+    questions = training_questions(recipe.data)
+    use = _with_golds(SourceUse("train", recipe.data.train, len(questions)), questions, recipe)
+    check(use.errors)
+    for warning in use.warnings:
+        log.warning("WARNING: %s", warning)
+
+
+def announce(forecast: Forecast, roles: Sequence[Role], dropped: Path, aloud: bool = True) -> None:
+    """Log what is used of every source, and stop where nothing could come of the work at hand.
+
+    Args:
+        forecast: Of the recipe's sources.
+        roles: What the work needs; an error of another source is only a warning.
+        dropped: The file that lists every dropped rationale.
+        aloud: Whether this process logs.
+
+    Raises:
+        DataError: If a source in these roles cannot be used.
+    """
+    stopping = forecast.errors(*roles)
+    if aloud:
+        log.info("%s", forecast_text(forecast))
+        if any(source.dropped for source in forecast.sources):
+            log.info("every dropped rationale with its reason: %s", dropped)
+        for warning in (*forecast.warnings, *(error for error in forecast.errors() if error not in stopping)):
+            log.warning("WARNING: %s", warning)
+    check(stopping)
+
+
+def check(errors: Sequence[str]) -> None:
+    """Raise DataError with the errors, if there are any."""
+    if errors:
+        raise DataError("\n".join(errors))
+
+
+def attempt(work: Callable[[], object], errors: list[str]) -> None:
+    """Do one of several checks; what it raises joins the errors, and the next check can still be done."""
+    try:
+        work()
+    except KpodError as error:
+        errors.append(str(error))
+
+
+def _training_name(recipe: Recipe) -> str:
+    train, teacher = recipe.data.train, recipe.teacher
+    by = teacher.rationales or (teacher.ask and teacher.ask.model)
+    return f"{train}, rationales by {by}" if by else train
+
+
+def _with_golds(use: SourceUse, questions: Iterable[Question], recipe: Recipe) -> SourceUse:
+    distinct = {question.id: question for question in questions}
+    unread = unread_questions(distinct.values(), recipe.data)
+    if not unread:
+        return replace(use, num_questions=len(distinct))
+    closing = "" if closing_is_read_back(recipe.data) else recipe.data.prompt.closing
+    key = "data.prompt.closing, data.answer_words" if closing else "data.columns.answer, data.prompt.closing"
+    told = Unused.of(UNREAD, [question.id for question in unread], key)
+    return replace(use, num_questions=len(distinct), unread=told, closing=closing)
+
+
+def _training_notes(recipe: Recipe, gathered: Gathered, learns: bool) -> list[str]:
+    notes = _limit_notes(recipe, gathered)
+    if recipe.teacher.rationales is None:
+        notes += _column_notes(recipe, recipe.data.train)
+    if any(rationale.token_weights is not None for rationale in gathered.kept):
+        from_data = "the keys of weighting are not used: the weights are read from the column token_weights"
+        unwanted = f"the column token_weights is not used: the method {recipe.method} needs no learnt weights"
+        notes.append(from_data if learns else unwanted)
+    return notes
+
+
+def _limit_notes(recipe: Recipe, gathered: Gathered) -> list[str]:
+    """How much of the training set `data.train_limit` leaves out."""
+    data, limit = recipe.data, recipe.data.train_limit
+    if limit is None:
+        return []
+    whole = replace(data, train_limit=None)
+    if recipe.teacher.ask is not None:
+        left, what = len(training_questions(whole)) - limit, "questions"
+    else:
+        found, fallen = load_rationales(whole, recipe.teacher)
+        left, what = len(found) + len(fallen) - len(gathered.kept) - len(gathered.dropped), "rationales"
+    return [f"{left:,} more {what} are not used (data.train_limit: {limit})"] if left > 0 else []
+
+
+def _column_notes(recipe: Recipe, name: str) -> list[str]:
+    """That renamed columns do not apply to a built-in set."""
+    renamed = recipe.data.columns != ColumnsConfig()
+    if not renamed or name.startswith("hub:") or Path(name).suffix.lower() in SUFFIXES:
+        return []
+    return ["data.columns is not used: a built-in set has the default columns"]
