@@ -25,7 +25,7 @@ LADDER = [
         "rehearsal",
     },
     {"grid", "side_by_side"},
-    {"pipeline"},
+    {"pipeline", "checking"},
     {"keys", "phases", "preflight"},
     {"methods", "artifacts"},
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},

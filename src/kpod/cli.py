@@ -6,7 +6,6 @@
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ Verb = Callable[["Recipe", argparse.Namespace], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    print_anything(sys.stdout, sys.stderr)
+    print_anything()
     options, overrides = command_parser().parse_known_args(arguments)
     log_to_terminal()
     try:
@@ -51,14 +50,14 @@ def _command(options: argparse.Namespace, overrides: list[str]) -> int:
     except KpodError as error:
         if options.traceback:
             raise
-        say(f"kpod: {error}", sys.stderr)
+        say(f"kpod: {error}", error=True)
         if isinstance(error, TrainingInterruptedError):
             return 128 + error.signal
         return 2 if isinstance(error, ConfigError | DataError) else 1
     except KeyboardInterrupt:
         if options.traceback:
             raise
-        say("kpod: interrupted; the same command goes on where it stopped", sys.stderr)
+        say("kpod: interrupted; the same command goes on where it stopped", error=True)
         return 130
     return 0
 

@@ -5,7 +5,7 @@ Records only: `kpod.preflight` fills them from a recipe, `kpod.report.forecasts`
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from kpod.config import Recipe
@@ -88,6 +88,10 @@ class SourceUse:
     def num_kept(self) -> int:
         """How many rows are used."""
         return self.num_read - sum(item.number for item in self.dropped)
+
+    def also_without(self, dropped: Sequence[Unused]) -> "SourceUse":
+        """The same where further rows are left out."""
+        return replace(self, dropped=tuple(sorted((*self.dropped, *dropped), key=lambda item: -item.number)))
 
     @property
     def errors(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from kpod.errors import require
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.generation import answer_questions
 from kpod.files import write_text
-from kpod.forecast import Forecast, Role
+from kpod.forecast import Forecast, Role, unused
 from kpod.keys import evaluation_key, phase_keys
 from kpod.lm.encoding import encode_all
 from kpod.lm.engines import ENGINES, Engine, require_engine
@@ -32,7 +32,7 @@ from kpod.lm.processes import first_process_first, is_first_process
 from kpod.methods import METHODS, ByRationale, ToWeigh, cluster, unassessed
 from kpod.outcomes import Accuracy, Prediction
 from kpod.phases import do_phase
-from kpod.preflight import announce, check, check_before_asking, question_uses, training_use
+from kpod.preflight import announce, check_before_asking, check_some_are_kept, question_uses, training_use
 from kpod.recipe import dump_recipe
 from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.teacher.gathering import Gathered, gather
@@ -95,12 +95,18 @@ class Pipeline:
 
     def announce(self, *roles: Role) -> None:
         """Say what is used of the data, and stop where a source in these roles cannot be used, before work starts."""
-        announce(self.forecast, roles, self.folder.path / DROPPED, aloud=is_first_process())
+        forecast = self._before_tokens if self._before_tokens.errors(*roles) else self.forecast
+        announce(forecast, roles, self.folder.path / DROPPED, aloud=is_first_process())
 
     @cached_property
     def forecast(self) -> Forecast:
         """What is used of every source, after all that drops rationales."""
-        use = training_use(self.recipe, self._gathered, self.encoded[1], learns=self.method.learns)
+        training, *others = self._before_tokens.sources
+        return Forecast((training.also_without(unused(self.encoded[1], self.recipe)), *others))
+
+    @cached_property
+    def _before_tokens(self) -> Forecast:
+        use = training_use(self.recipe, self._gathered, learns=self.method.learns)
         return Forecast((use, *question_uses(self.recipe)))
 
     @property
@@ -114,7 +120,7 @@ class Pipeline:
         with first_process_first():  # which asks the teacher, where one is asked
             check_before_asking(self.recipe)
             gathered = gather(self.recipe.data, self.recipe.teacher, Path(self.recipe.runs))
-        self._check_some_are_kept(gathered)
+        check_some_are_kept(self.recipe, gathered, (), self.folder.path / DROPPED)
         if is_first_process():
             write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
             artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, gathered.kept))
@@ -127,7 +133,7 @@ class Pipeline:
         def make(folder: Path) -> None:
             log.info("tokenising %d rationales", len(self.sources[0]))
             tokens, unfit = encode_all(load_layout(self.recipe.student), self.sources[0], self.recipe.data)
-            self._check_some_are_kept(self._gathered, unfit)
+            check_some_are_kept(self.recipe, self._gathered, unfit, self.folder.path / DROPPED)
             artifacts.save_tokens(folder, tokens, unfit)
 
         do_phase(self.folder, "tokens", self.keys["tokens"], make)
@@ -135,13 +141,6 @@ class Pipeline:
         if is_first_process():
             artifacts.save_dropped(self.folder.path / DROPPED, [*self.sources[1], *unfit])
         return tokens, unfit
-
-    def _check_some_are_kept(self, gathered: Gathered, unfit: Sequence[Dropped] = ()) -> None:
-        """Raise DataError, with the reasons, where nothing is left to train on."""
-        if len(gathered.kept) == len(unfit):
-            if is_first_process():
-                artifacts.save_dropped(self.folder.path / DROPPED, [*gathered.dropped, *unfit])
-            check(training_use(self.recipe, gathered, unfit).errors)
 
     @property
     def tokens(self) -> list[TokenizedRationale]:

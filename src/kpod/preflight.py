@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kpod.artifacts import save_dropped
 from kpod.config import ColumnsConfig, Recipe
 from kpod.data.datasets import load_questions, load_rationales, training_questions
 from kpod.data.rows import SUFFIXES
@@ -18,30 +19,25 @@ from kpod.teacher.gathering import Gathered
 log = logging.getLogger(__name__)
 
 
-def training_use(recipe: Recipe, gathered: Gathered, unfit: Sequence[Dropped] = (), learns: bool = True) -> SourceUse:
-    """What is trained on of the rationales that were gathered.
+def training_use(recipe: Recipe, gathered: Gathered, learns: bool = True) -> SourceUse:
+    """What is trained on of the rationales that were gathered, as long as all of them can be tokenised.
 
     Args:
         recipe: What the rationales were gathered for.
         gathered: The rationales before and after the filter.
-        unfit: Those that passed the filter and could not be tokenised.
         learns: Whether the recipe's method needs learnt weights.
     """
-    told = [*gathered.dropped, *unfit]
     # Under a vote the student learns the answer that won, and gold is not looked at.
     rationales = gathered.kept if recipe.teacher.filter == "vote" else gathered.found
-    return _with_golds(
-        SourceUse(
-            role="train",
-            name=_training_name(recipe),
-            num_read=len(gathered.kept) + len(gathered.dropped),
-            dropped=unused(told, recipe),
-            num_unasked=gathered.num_unasked,
-            notes=(*gathered.notes, *_training_notes(recipe, gathered, learns)),
-        ),
-        (rationale.question for rationale in rationales),
-        recipe,
+    use = SourceUse(
+        role="train",
+        name=_training_name(recipe),
+        num_read=len(gathered.kept) + len(gathered.dropped),
+        dropped=unused(gathered.dropped, recipe),
+        num_unasked=gathered.num_unasked,
+        notes=(*gathered.notes, *_training_notes(recipe, gathered, learns)),
     )
+    return _with_golds(use, (rationale.question for rationale in rationales), recipe)
 
 
 def question_uses(recipe: Recipe) -> list[SourceUse]:
@@ -101,6 +97,22 @@ def announce(forecast: Forecast, roles: Sequence[Role], dropped: Path, aloud: bo
         for warning in (*forecast.warnings, *(error for error in forecast.errors() if error not in stopping)):
             log.warning("WARNING: %s", warning)
     check(stopping)
+
+
+def check_some_are_kept(recipe: Recipe, gathered: Gathered, unfit: Sequence[Dropped], listed: Path) -> None:
+    """List the dropped rationales in a file and raise DataError, with the reasons, where nothing is left to train on.
+
+    Args:
+        recipe: What the rationales were gathered for.
+        gathered: The rationales before and after the filter.
+        unfit: Those that passed the filter and could not be tokenised.
+        listed: The file.
+    """
+    if len(gathered.kept) > len(unfit):
+        return
+    save_dropped(listed, [*gathered.dropped, *unfit])
+    *errors, last = training_use(recipe, gathered).also_without(unused(unfit, recipe)).errors
+    check([*errors, f"{last}; each is listed in {listed}"])
 
 
 def check(errors: Sequence[str]) -> None:

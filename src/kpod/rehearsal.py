@@ -5,7 +5,7 @@ from pathlib import Path
 from kpod.checking import Checked
 from kpod.config import Recipe
 from kpod.errors import ConfigError, KpodError, require
-from kpod.forecast import Forecast, SourceUse
+from kpod.forecast import Forecast, SourceUse, unused
 from kpod.lm.encoding import encode_all
 from kpod.lm.engines import require_engine
 from kpod.lm.models import load_layout
@@ -47,7 +47,8 @@ def _training(recipe: Recipe, errors: list[str], warnings: list[str]) -> SourceU
     learns = recipe.method not in METHODS or METHODS[recipe.method].learns
     if gathered.num_unasked:
         attempt(lambda: _check_teacher(recipe), errors)
-    return training_use(recipe, gathered, _unfit(recipe, gathered.kept, learns, errors, warnings), learns)
+    unfit = _unfit(recipe, gathered.kept, learns, errors, warnings)
+    return training_use(recipe, gathered, learns).also_without(unused(unfit, recipe))
 
 
 def _unfit(

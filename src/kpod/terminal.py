@@ -3,8 +3,9 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import TextIO
 
 from kpod.report.tables import visible
 
@@ -16,9 +17,9 @@ class ReaderGoneError(Exception):
     """Whoever read the standard output has closed it, as `head` does."""
 
 
-def print_anything(*streams: TextIO) -> None:
-    r"""Let streams of any encoding take any text: what they cannot show is written as \u2423."""
-    for stream in streams:
+def print_anything() -> None:
+    r"""Let an output of any encoding take any text: what it cannot show is written as \u2423."""
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
@@ -37,17 +38,18 @@ class _VisibleFormatter(logging.Formatter):
         return visible(super().format(record))
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a text, on the standard output by default, with hidden characters written out.
+def say(text: str, *, error: bool = False) -> None:
+    """Print a text with hidden characters written out.
+
+    Args:
+        text: One line or more.
+        error: Print on the standard error instead of the standard output.
 
     Raises:
-        ReaderGoneError: If nobody reads the stream any more.
+        ReaderGoneError: If nobody reads the output any more.
     """
-    try:
-        print(visible(text), file=stream or sys.stdout)
-    except BrokenPipeError:
-        _give_up(stream or sys.stdout)
-        raise ReaderGoneError from None
+    with _read_on():
+        print(visible(text), file=sys.stderr if error else sys.stdout)
 
 
 def flush() -> None:
@@ -56,15 +58,16 @@ def flush() -> None:
     Raises:
         ReaderGoneError: If nobody reads it any more.
     """
-    try:
+    with _read_on():
         sys.stdout.flush()
+
+
+@contextmanager
+def _read_on() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
-        _give_up(sys.stdout)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # the interpreter would complain of what is left when it ends
+        os.close(nowhere)
         raise ReaderGoneError from None
-
-
-def _give_up(stream: TextIO) -> None:
-    """Send what is left to nowhere: the interpreter would complain about it when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
