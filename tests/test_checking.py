@@ -296,6 +296,19 @@ def test_a_teacher_is_not_asked_and_what_it_has_answered_counts(
     assert use["dropped"][0]["reason"] == "wrong answer"
 
 
+def test_gold_answers_are_checked_before_a_teacher_is_asked(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    rows = questions(3)
+    rows[1]["answer"] = UNREADABLE
+    recipe(data, tmp_path)
+    words = ("--data.train", write(tmp_path / "asked.jsonl", rows), "--teacher.ask.model", "gpt")
+    _, found = as_json(capsys, written(tmp_path), *words)
+    assert found["sources"][0]["gold_not_read_back"]["ids"] == ["q1"]
+    assert found["sources"][0]["not_asked"] == 3
+
+
 def _records(num: int) -> list[Question]:
     return [Question(str(row["id"]), str(row["question"]), str(row["answer"])) for row in questions(num)]
 
@@ -353,6 +366,20 @@ def test_a_test_set_that_cannot_be_used_stops_a_run_and_not_the_weighing(
             run(found)
         Pipeline(found).announce("train")
         assert told in caplog.text
+
+
+def test_predictions_are_not_judged_by_gold_answers_that_nobody_can_read(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = write(tmp_path / "bad.jsonl", questions(2, answer=UNREADABLE))
+    right = write(tmp_path / "right.jsonl", [{"id": f"q{n}", "text": "The answer is 1."} for n in range(2)])
+    recipe(data, tmp_path)
+    words = ("evaluate", str(written(tmp_path)), "--predictions", str(right))
+    assert main([*words, "--data.tests", f"[{bad}]"]) == 2
+    assert "2 of 2 gold answers cannot be read back" in capsys.readouterr().err
+    good = write(tmp_path / "good.jsonl", questions(2))
+    assert main([*words, "--data.tests", f"[{good}, {bad}]"]) == 0
+    assert f"the predictions are of {good}; not evaluated: {bad}" in capsys.readouterr().err
 
 
 def test_nothing_fits_says_whose_limit_it_is(data: Path, tmp_path: Path) -> None:

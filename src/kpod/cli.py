@@ -145,14 +145,19 @@ def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.data.datasets import load_questions
     from kpod.evaluation.accuracy import by_steps, summarise
     from kpod.evaluation.given import judge_file
+    from kpod.preflight import announce_tests
     from kpod.report.tables import accuracy_markdown, steps_markdown
 
     require(bool(recipe.data.tests), "data.tests", [], "at least one test set")
     if options.predictions:
-        test = recipe.data.tests[0]
+        test, *others = recipe.data.tests
+        announce_tests(recipe, [test])
+        if others:
+            say(f"the predictions are of {test}; not evaluated: {', '.join(others)}", error=True)
         found = {test: judge_file(options.predictions, load_questions(test, recipe.data))}
     else:
         pipeline = _pipeline(recipe)
+        announce_tests(recipe, recipe.data.tests)
         when = _name_of(options.checkpoint) if options.checkpoint else "after"
         found = {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, options.checkpoint)}
     say(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
@@ -170,7 +175,9 @@ def _name_of(checkpoint: str) -> str:
 
 def _export_task(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.exporting import export_tasks
+    from kpod.preflight import announce_tests
 
+    announce_tests(recipe, recipe.data.tests)
     for name, num in export_tasks(_pipeline(recipe), options.output).items():
         say(f"{name}: {num} questions, {options.output / name}.yaml")
 

@@ -25,7 +25,7 @@ from kpod.evaluation.generation import answer_questions
 from kpod.files import write_text
 from kpod.forecast import Forecast, Role, unused
 from kpod.keys import evaluation_key, phase_keys
-from kpod.lm.encoding import encode_all
+from kpod.lm.encoding import encode_all, unused_template
 from kpod.lm.engines import ENGINES, Engine, require_engine
 from kpod.lm.models import LanguageModel, load_layout, load_model
 from kpod.lm.processes import first_process_first, is_first_process
@@ -132,7 +132,10 @@ class Pipeline:
 
         def make(folder: Path) -> None:
             log.info("tokenising %d rationales", len(self.sources[0]))
-            tokens, unfit = encode_all(load_layout(self.recipe.student), self.sources[0], self.recipe.data)
+            layout = load_layout(self.recipe.student)
+            if note := unused_template(layout, self.recipe.data.prompt):
+                log.warning("WARNING: %s", note)
+            tokens, unfit = encode_all(layout, self.sources[0], self.recipe.data)
             check_some_are_kept(self.recipe, self._gathered, unfit, self.folder.path / DROPPED)
             artifacts.save_tokens(folder, tokens, unfit)
 
@@ -221,7 +224,9 @@ class Pipeline:
         """Train the student on its schedule, or go on where training stopped."""
         tokens, weights, schedule = self.tokens, self.weights, self.schedule
         with first_process_first():
-            self._claim_student()
+            kept = self.folder.claim_student(self.keys["student"], dump_recipe(self.recipe))
+        if kept is not None:
+            log.warning("the recipe or its data changed: the student so far is kept as %s", kept)
         return train_student(
             self._take_student(),
             tokens,
@@ -244,11 +249,6 @@ class Pipeline:
 
     def _answer(self, lm: Engine, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
         return answer_questions(lm, questions, self.recipe.data.prompt, self.recipe.evaluation, *kept)
-
-    def _claim_student(self) -> None:
-        """Keep a student, or checkpoints, of another recipe under another name."""
-        if (kept := self.folder.claim_student(self.keys["student"], dump_recipe(self.recipe))) is not None:
-            log.warning("the recipe or its data changed: the student so far is kept as %s", kept)
 
     # -- accuracy --------------------------------------------------------------------------------------
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from kpod.artifacts import save_dropped
 from kpod.config import ColumnsConfig, Recipe
-from kpod.data.datasets import load_questions, load_rationales, training_questions
+from kpod.data.datasets import load_questions, training_questions
 from kpod.data.rows import SUFFIXES
 from kpod.errors import DataError, KpodError
 from kpod.evaluation.read_back import closing_is_read_back, unread_questions
 from kpod.forecast import UNREAD, Forecast, Role, SourceUse, Unused, unused
 from kpod.records import Dropped, Question
 from kpod.report.forecasts import forecast_text
-from kpod.teacher.gathering import Gathered
+from kpod.teacher.gathering import Gathered, num_recorded
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ def training_use(recipe: Recipe, gathered: Gathered, learns: bool = True) -> Sou
         gathered: The rationales before and after the filter.
         learns: Whether the recipe's method needs learnt weights.
     """
-    # Under a vote the student learns the answer that won, and gold is not looked at.
-    rationales = gathered.kept if recipe.teacher.filter == "vote" else gathered.found
     use = SourceUse(
         role="train",
         name=_training_name(recipe),
@@ -37,7 +35,7 @@ def training_use(recipe: Recipe, gathered: Gathered, learns: bool = True) -> Sou
         num_unasked=gathered.num_unasked,
         notes=(*gathered.notes, *_training_notes(recipe, gathered, learns)),
     )
-    return _with_golds(use, (rationale.question for rationale in rationales), recipe)
+    return _with_golds(use, _training_questions(recipe, gathered), recipe)
 
 
 def question_uses(recipe: Recipe) -> list[SourceUse]:
@@ -77,13 +75,18 @@ def check_before_asking(recipe: Recipe) -> None:
         log.warning("WARNING: %s", warning)
 
 
-def announce(forecast: Forecast, roles: Sequence[Role], dropped: Path, aloud: bool = True) -> None:
+def announce_tests(recipe: Recipe, tests: Sequence[str]) -> None:
+    """`announce` what is asked of these test sets, where nothing else of the recipe's data is used."""
+    announce(Forecast(tuple(questions_use(recipe, "test", test, recipe.data.test_limit) for test in tests)), ["test"])
+
+
+def announce(forecast: Forecast, roles: Sequence[Role], dropped: Path | None = None, aloud: bool = True) -> None:
     """Log what is used of every source, and stop where nothing could come of the work at hand.
 
     Args:
         forecast: Of the recipe's sources.
         roles: What the work needs; an error of another source is only a warning.
-        dropped: The file that lists every dropped rationale.
+        dropped: The file that lists every dropped rationale, if rationales are among the sources.
         aloud: Whether this process logs.
 
     Raises:
@@ -92,7 +95,7 @@ def announce(forecast: Forecast, roles: Sequence[Role], dropped: Path, aloud: bo
     stopping = forecast.errors(*roles)
     if aloud:
         log.info("%s", forecast_text(forecast))
-        if any(source.dropped for source in forecast.sources):
+        if dropped is not None and any(source.dropped for source in forecast.sources):
             log.info("every dropped rationale with its reason: %s", dropped)
         for warning in (*forecast.warnings, *(error for error in forecast.errors() if error not in stopping)):
             log.warning("WARNING: %s", warning)
@@ -135,6 +138,15 @@ def _training_name(recipe: Recipe) -> str:
     return f"{train}, rationales by {by}" if by else train
 
 
+def _training_questions(recipe: Recipe, gathered: Gathered) -> Iterable[Question]:
+    """The questions whose answers the student may learn."""
+    if recipe.teacher.filter == "vote":  # it learns the answer that won, and gold is not looked at
+        return (rationale.question for rationale in gathered.kept)
+    if gathered.asked is not None:
+        return gathered.asked.questions.values()
+    return (rationale.question for rationale in gathered.found)
+
+
 def _with_golds(use: SourceUse, questions: Iterable[Question], recipe: Recipe) -> SourceUse:
     distinct = {question.id: question for question in questions}
     unread = unread_questions(distinct.values(), recipe.data)
@@ -166,8 +178,8 @@ def _limit_notes(recipe: Recipe, gathered: Gathered) -> list[str]:
     if recipe.teacher.ask is not None:
         left, what = len(training_questions(whole)) - limit, "questions"
     else:
-        found, fallen = load_rationales(whole, recipe.teacher)
-        left, what = len(found) + len(fallen) - len(gathered.kept) - len(gathered.dropped), "rationales"
+        num_there = num_recorded(whole, recipe.teacher)
+        left, what = num_there - len(gathered.kept) - len(gathered.dropped), "rationales"
     return [f"{left:,} more {what} are not used (data.train_limit: {limit})"] if left > 0 else []
 
 

@@ -6,7 +6,7 @@ from kpod.checking import Checked
 from kpod.config import Recipe
 from kpod.errors import ConfigError, KpodError, require
 from kpod.forecast import Forecast, SourceUse, unused
-from kpod.lm.encoding import encode_all
+from kpod.lm.encoding import encode_all, unused_template
 from kpod.lm.engines import require_engine
 from kpod.lm.models import load_layout
 from kpod.methods import METHODS
@@ -62,6 +62,8 @@ def _unfit(
     except ConfigError as error:
         warnings.append(f"{error}; whether rationales are too long for the student is not known")
         return []
+    if note := unused_template(layout, recipe.data.prompt):
+        warnings.append(note)
     try:
         tokens, unfit = encode_all(layout, rationales, recipe.data)
     except KpodError as error:

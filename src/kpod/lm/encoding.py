@@ -203,6 +203,19 @@ def _answer_at(rationale: Rationale, spans: Sequence[Span]) -> int | None:
     return None if at is None else sum(stop <= at for _, stop in spans) or None
 
 
+def unused_template(layout: TextLayout, prompt: PromptConfig) -> str:
+    """A sentence where a user has changed only the question template that the student does not read; else empty."""
+    used, unused = (
+        ("chat_question", "question") if _is_chat(layout.tokenizer, prompt) else ("question", "chat_question")
+    )
+    changed = [name for name in (used, unused) if getattr(prompt, name) != getattr(PromptConfig(), name)]
+    if changed != [unused]:
+        return ""
+    why = "has a chat template" if layout.tokenizer.chat_template else "has no chat template"
+    why = "is asked without its chat template (data.prompt.chat)" if not prompt.chat else why
+    return f"data.prompt.{unused} is not used: the student {why}, and data.prompt.{used} is what it reads"
+
+
 def _is_chat(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> bool:
     return bool(prompt.chat and tokenizer.chat_template)
 

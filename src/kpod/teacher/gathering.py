@@ -80,10 +80,26 @@ def recorded(data: DataConfig, teacher: TeacherConfig, runs: Path) -> Gathered:
     return replace(_explained(asked, ask, teacher), num_unasked=len(left))
 
 
+def num_recorded(data: DataConfig, teacher: TeacherConfig) -> int:
+    """How many rationales `gather` would read where nobody is asked, before any filter.
+
+    Raises:
+        DataError: If a source is wrong.
+    """
+    found, fallen, _ = _load(data, teacher)
+    return len(found) + len(fallen)
+
+
 def _read(data: DataConfig, teacher: TeacherConfig) -> Gathered:
     """The recorded rationales."""
+    found, fallen, notes = _load(data, teacher)
+    return Gathered(found, *_filtered(found, fallen, teacher), notes=notes)
+
+
+def _load(data: DataConfig, teacher: TeacherConfig) -> tuple[list[Rationale], list[Dropped], tuple[str, ...]]:
+    """The recorded rationales before any filter, the rows that fell away, and what was noticed while reading."""
     found, fallen = load_rationales(data, teacher)
-    return Gathered(found, *_filtered(found, fallen, teacher))
+    return found, fallen, ()
 
 
 def _explained(asked: Asked, ask: AskConfig, teacher: TeacherConfig) -> Gathered:
