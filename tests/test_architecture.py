@@ -13,17 +13,7 @@ LADDER = [
     {"__main__"},
     {"cli"},
     {"command_line", "terminal"},
-    {
-        "reporting",
-        "inspection",
-        "annotation",
-        "planning",
-        "comparison",
-        "exporting",
-        "explaining",
-        "checking",
-        "rehearsal",
-    },
+    {"reporting", "inspection", "annotation", "planning", "comparison", "exporting", "explaining", "rehearsal"},
     {"grid", "side_by_side"},
     {"pipeline", "checking"},
     {"keys", "phases", "preflight"},
@@ -53,6 +43,10 @@ NEVER_IMPORT_TORCH = {
     "teacher",
     "forecast",
     "preflight",
+    "checking",
+    "terminal",
+    "command_line",
+    "cli",
 }
 
 
