@@ -5,6 +5,7 @@ from kpod.report.tables import percent, visible
 
 LONGEST_ID = 24
 LONGEST_NAME = 80
+LONGEST_NOTE = 500
 
 
 def forecast_text(forecast: Forecast) -> str:
@@ -39,7 +40,7 @@ def _lines(source: SourceUse) -> list[str]:
     for number, share, reason, ids, key in rows:
         cells = (number.rjust(widths[0]), share.rjust(widths[1]), reason.ljust(widths[2]), ids.ljust(widths[3]), key)
         lines.append("  " + "  ".join(cells))
-    return lines + [f"  note: {visible(note)}" for note in source.notes]
+    return lines + [f"  note: {on_one_line(note, LONGEST_NOTE)}" for note in source.notes]
 
 
 def _heading(source: SourceUse) -> str:
