@@ -114,6 +114,12 @@ def test_a_closing_that_nobody_reads_back_is_one_error_whatever_the_number_of_so
     assert "data.answer_words" in error
 
 
+def test_a_closing_that_most_golds_survive_is_not_blamed() -> None:
+    unread = Unused.of(UNREAD, ["q"], "data.prompt.closing")
+    (warning,) = SourceUse("test", "t", 9, num_questions=9, unread=unread, closing="Option {answer}").warnings
+    assert warning.startswith("test t: 1 of 9 gold answers cannot be read back")
+
+
 def test_errors_are_asked_for_by_role() -> None:
     found = Forecast((source(2, 1), SourceUse("test", "t", fault="t: no such file")))
     assert found.errors("train", "validation") == ()

@@ -63,7 +63,7 @@ class SourceUse:
         dropped: Rows that are left out, by reason, the most frequent reason first.
         num_questions: Distinct questions, whose gold answers are checked.
         unread: Questions whose gold answer cannot be read back: they can never be judged right.
-        closing: The closing sentence under which no answer at all can be read back; empty where one can.
+        closing: The closing sentence where not even a plain number can be read back from it; empty where one can.
         num_unasked: Answers that the teacher has not been asked for yet.
         notes: What a user should know about the source, in plain sentences.
         fault: Why the source cannot be read; empty where it can.
@@ -98,7 +98,7 @@ class SourceUse:
         """Why no run can use this source, in full sentences; empty where one can."""
         if self.fault:
             return (self.fault,)
-        errors = [self._unread_golds()] if self._most_are_unread else []
+        errors = [self._unread_golds(self.unread)] if self.unread is not None and self._most_are_unread else []
         if not self.num_kept and not self.num_unasked:
             reasons = ", ".join(map(str, self.dropped)) or f"{self.name} holds none"
             errors.append(f"no {self._rows} is left to {'train on' if self.role == 'train' else 'ask'}: {reasons}")
@@ -113,7 +113,7 @@ class SourceUse:
             reasons = ", ".join(map(str, self.dropped))
             warnings.append(f"{num_dropped:,} of {self.num_read:,} {self._rows}s are dropped: {reasons}")
         if self.unread is not None and not self._most_are_unread:
-            warnings.append(self._unread_golds())
+            warnings.append(self._unread_golds(self.unread))
         return tuple(warnings)
 
     @property
@@ -124,11 +124,8 @@ class SourceUse:
     def _most_are_unread(self) -> bool:
         return self.unread is not None and 2 * self.unread.number > self.num_questions
 
-    def _unread_golds(self) -> str:
-        unread = self.unread
-        if unread is None:
-            raise AssertionError("every gold answer can be read back")
-        if self.closing:
+    def _unread_golds(self, unread: Unused) -> str:
+        if self.closing and self._most_are_unread:
             return (
                 f"data.prompt.closing is {self.closing!r}, and no answer can be read back from it, so that no text "
                 "would ever be judged right: write it as in 'Therefore, the answer is {answer}', or list the words "
