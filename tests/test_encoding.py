@@ -289,5 +289,5 @@ def test_all_rationales_are_split_and_encoded_or_dropped():
         "tiny-5",
         *(f"tiny-{n}" for n in (2, 3, 4)),
     ]
-    assert {item.reason for item in dropped} == {"longer than 200 tokens"}
+    assert all(item.reason.startswith("longer than ") for item in dropped)
     assert [t.num_steps for t in tokens] == [1, 2, 1]

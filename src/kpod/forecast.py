@@ -18,8 +18,11 @@ Role: TypeAlias = Literal["train", "test", "validation", "questions"]
 SHOWN_IDS = 3
 UNREAD = "gold answer not read back"
 """What is said of a question whose gold answer cannot be read off the closing sentence that holds it."""
+ANOTHER = "take another student"
 
-_TOO_LONG = re.compile(r"longer than (\d+) tokens")
+_TOO_LONG = re.compile(
+    r"longer than (?P<context>the student's context of )?(?:data\.max_length )?(?P<limit>\d+) tokens"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +191,14 @@ def remedy(reason: str, recipe: Recipe) -> str:
         'the student reads 512 tokens at most, whatever data.max_length (1024) allows: take another student'
     """
     if too_long := _TOO_LONG.fullmatch(reason):
-        return _length_remedy(int(too_long[1]), recipe.data.max_length)
+        limit, allowed = int(too_long["limit"]), recipe.data.max_length
+        if limit < allowed or too_long["context"]:
+            return f"the student reads {limit} tokens at most, whatever data.max_length ({allowed}) allows: {ANOTHER}"
+        return f"data.max_length: {allowed}"
     teacher = recipe.teacher
     by_filter = f"teacher.filter: {teacher.filter}"
+    if "embeddings lack" in reason or reason == "cannot be aligned with its tokens":
+        return ANOTHER
     if reason.startswith("answered by "):
         return f"teacher.ask.model: {teacher.ask.model}" if teacher.ask else "teacher.ask.model"
     known = {
@@ -203,6 +211,7 @@ def remedy(reason: str, recipe: Recipe) -> str:
         "not among the most diverse": f"teacher.per_question: {teacher.per_question}",
         "nothing but an answer": "teacher.ask.prompt.template" if teacher.ask else "teacher.strip_closing: true",
         "empty rationale": "teacher.rationales",
+        "no stated answer": "data.columns.answer",
         "no rationale": f"teacher.rationales: {teacher.rationales or 'null'}",
         "unknown question": f"data.train: {recipe.data.train}",
         "prompt and rationale merge into one token": "data.prompt.question",
@@ -214,15 +223,6 @@ def remedy(reason: str, recipe: Recipe) -> str:
         "bad request": "teacher.ask",
     }
     return known.get(reason, "correct the row itself")
-
-
-def _length_remedy(limit: int, max_length: int) -> str:
-    if limit < max_length:
-        return (
-            f"the student reads {limit} tokens at most, whatever data.max_length ({max_length}) allows: "
-            "take another student"
-        )
-    return f"data.max_length: {max_length}"
 
 
 def _source_json(source: SourceUse) -> dict[str, Any]:

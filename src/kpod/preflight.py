@@ -49,15 +49,27 @@ def question_uses(recipe: Recipe) -> list[SourceUse]:
 def questions_use(recipe: Recipe, role: Role, name: str, limit: int | None) -> SourceUse:
     """What is asked of a set of questions: the first so many."""
     try:
-        there = load_questions(name, replace(recipe.data, test_limit=None))
+        there, dropped, notes = _load(name, recipe)
     except KpodError as error:
         return SourceUse(role=role, name=name, fault=str(error))
     asked = there[:limit]
     key = "training.validation.limit" if role == "validation" else "data.test_limit"
     left = len(there) - len(asked)
-    notes = [f"{left:,} more questions are not asked ({key}: {limit})"] if left else []
-    use = SourceUse(role=role, name=name, num_read=len(asked), notes=(*notes, *_column_notes(recipe, name)))
+    if left:
+        notes = (*notes, f"{left:,} more questions are not asked ({key}: {limit})")
+    use = SourceUse(
+        role=role,
+        name=name,
+        num_read=len(asked) + len(dropped),
+        dropped=unused(dropped, recipe),
+        notes=(*notes, *_column_notes(recipe, name)),
+    )
     return _with_golds(use, asked, recipe)
+
+
+def _load(name: str, recipe: Recipe) -> tuple[list[Question], list[Dropped], tuple[str, ...]]:
+    """All questions of a source, the rows that fell away, and what was noticed while reading."""
+    return load_questions(name, replace(recipe.data, test_limit=None)), [], ()
 
 
 def check_before_asking(recipe: Recipe) -> None:
