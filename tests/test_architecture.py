@@ -12,14 +12,14 @@ PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
 LADDER = [
     {"__main__"},
     {"cli"},
-    {"command_line"},
-    {"reporting", "inspection", "annotation", "planning", "comparison", "exporting", "explaining"},
+    {"command_line", "terminal"},
+    {"reporting", "inspection", "annotation", "planning", "comparison", "exporting", "explaining", "rehearsal"},
     {"grid", "side_by_side"},
-    {"pipeline"},
-    {"keys"},
+    {"pipeline", "checking"},
+    {"keys", "phases", "preflight"},
     {"methods", "artifacts"},
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},
-    {"lm"},
+    {"lm", "forecast"},
     {"data", "steps", "merging", "recipe"},
     {"sentences"},
     {"records", "outcomes", "config", "errors", "files", "safe_yaml", "signals", "spans"},
@@ -43,6 +43,12 @@ NEVER_IMPORT_TORCH = {
     "safe_yaml",
     "spans",
     "teacher",
+    "forecast",
+    "preflight",
+    "checking",
+    "terminal",
+    "command_line",
+    "cli",
 }
 
 

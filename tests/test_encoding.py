@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from kpod.config import PromptConfig
+from kpod.config import DataConfig, PromptConfig
 from kpod.data.prompts import completion
 from kpod.errors import DataError
-from kpod.lm.encoding import encode, prompt_ids, prompt_text, tiling_offsets
+from kpod.lm.encoding import encode, encode_all, prompt_ids, prompt_text, tiling_offsets, unused_template
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
@@ -260,3 +260,34 @@ def test_an_end_token_inside_a_chat_prompt_is_read_although_it_also_pads():
     batch = collate([example_at(t, w, 0, encoder_decoder=False) for t, w in zip(tokens, ones, strict=True)], lm)
     assert batch["attention_mask"].sum(dim=1).tolist() == [len(t.token_ids) - 1 for t in tokens]
     assert all(t.token_ids.count(END) == 2 for t in tokens)
+
+
+@pytest.mark.parametrize(
+    ("has_template", "wanted", "changed", "unused"),
+    [
+        (False, True, [], ""),
+        (False, True, ["question"], ""),
+        (False, True, ["chat_question"], "data.prompt.chat_question is not used: the student has no chat template"),
+        (False, True, ["question", "chat_question"], ""),
+        (True, True, ["chat_question"], ""),
+        (True, True, ["question"], "data.prompt.question is not used: the student has a chat template"),
+        (True, False, ["chat_question"], "data.prompt.chat_question is not used: the student is asked without"),
+    ],
+)
+def test_a_template_that_the_student_does_not_read_is_told(has_template, wanted, changed, unused):
+    lm = chatting(tiny_llama()) if has_template else tiny_llama()
+    found = unused_template(lm, PromptConfig(chat=wanted, **dict.fromkeys(changed, "{question}!")))
+    assert found.startswith(unused)
+    assert bool(found) == bool(unused)
+
+
+def test_all_rationales_are_split_and_encoded_or_dropped():
+    tokens, dropped = encode_all(CAUSAL, tiny_rationales(), DataConfig(max_length=200, max_steps=2))
+    assert [t.id for t in tokens] + [item.id for item in dropped] == [
+        "tiny-0",
+        "tiny-1",
+        "tiny-5",
+        *(f"tiny-{n}" for n in (2, 3, 4)),
+    ]
+    assert all(item.reason.startswith("longer than ") for item in dropped)
+    assert [t.num_steps for t in tokens] == [1, 2, 1]

@@ -78,7 +78,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished phase was made again")
 
-    for name in ("encode", "weigh_rationales", "assess", "answer_questions"):
+    for name in ("encode_all", "weigh_rationales", "assess", "answer_questions"):
         monkeypatch.setattr(f"kpod.pipeline.{name}", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
     run(finished)
@@ -269,10 +269,12 @@ def test_a_student_that_is_not_there_is_a_wrong_recipe(data: Path, tmp_path: Pat
 def test_data_without_a_right_rationale_is_refused(data: Path, tmp_path: Path) -> None:
     wrong = [artifacts.read_jsonl(data / "rationales.jsonl")[-1]]
     artifacts.write_jsonl(tmp_path / "wrong.jsonl", wrong)
-    with pytest.raises(
-        DataError, match=r"no rationale is left to train on: wrong answer \(1\); see .* teacher\.filter"
-    ):
+    left = (
+        r"no rationale is left to train on: 1 wrong answer \(teacher.filter: gold\); each is listed in .*dropped.jsonl"
+    )
+    with pytest.raises(DataError, match=left):
         run(recipe(data, tmp_path, "llama", "--data.train", str(tmp_path / "wrong.jsonl")))
+    assert artifacts.read_jsonl(tmp_path / "tiny" / "dropped.jsonl") == [{"id": "wrong", "reason": "wrong answer"}]
 
 
 # -- the command line ----------------------------------------------------------------------------------

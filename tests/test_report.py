@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpod.errors import DataError
+from kpod.forecast import Forecast, SourceUse, Unused
 from kpod.outcomes import Accuracy, Prediction
 from kpod.records import Question, Rationale, Schedule, StageRecord, TokenizedRationale
 from kpod.report.page import HeatMap, Report, render_html, to_json
@@ -93,6 +94,12 @@ def whole_report(text: str = "She has 3 apples.") -> Report:
         ),
         num_read=1234,
         dropped={"wrong answer": 200, text: 34},
+        forecast=Forecast(
+            (
+                SourceUse("train", text, 1234, (Unused("wrong answer", 200, (text,), text),), notes=(text,)),
+                SourceUse("test", "t", 40, num_questions=40, unread=Unused(text, 10, (text,), "data.columns.answer")),
+            )
+        ),
         num_steps=(3, 2, 9),
         heatmaps=(HeatMap(text, text, ((text, 0.125, 1), (" is", 0.5, 1), ("\n\n", 0.25, 2), (" 7", 0.987, 2))),),
         word_types=WordTypeTable((WordType(text, 0.91, 4321),), (WordType("can", 0.08, 57),)),
@@ -198,6 +205,8 @@ def test_numbers_shown_are_the_numbers_given(html):
         "+18.0 points",
         "multiarith after 50.0 % 47.5–52.5 % 760 / 1,520 – 0.0 % 0.0 %",
         "Read 1,234 dropped: wrong answer 200 dropped: She has 3 apples. 34 Kept 1,000",
+        "train She has 3 apples.: read 1,234 dropped: wrong answer 200 16.2 % She has 3 apples. She has 3 apples.",
+        "test t: read 40 She has 3 apples. 10 25.0 % She has 3 apples. data.columns.answer",
         "She has 3 apples.0.914,321",
         "can0.0857",
         "1 65.4 64.2 98.2 % 9.9e-03 2 2 10 0",
@@ -307,6 +316,9 @@ def test_json_holds_the_tables_and_nothing_but_plain_types():
         "kept": 1000,
         "dropped": {"wrong answer": 200, "She has 3 apples.": 34},
     }
+    used, asked = tables["sources"]
+    assert (used["read"], used["kept"], used["dropped"][0]["share"]) == (1234, 1034, 200 / 1234)
+    assert (asked["dropped"], asked["gold_not_read_back"]["share"]) == ([], 0.25)
     assert tables["word_types"]["lowest"] == [{"word": "can", "weight": 0.08, "num_occurrences": 57}]
     assert [stage["budget"] for stage in tables["stages"]] == [30.0, 65.4, 100.0]
     assert tables["stages"][1]["gap"] == pytest.approx(0.5 / 50.5)

@@ -2,7 +2,8 @@
 
     runs/<name>/
       recipe.yaml               as resolved
-      rationales.jsonl          what passed the filter; tokens/dropped.jsonl: what then did not fit, and why
+      rationales.jsonl          what passed the filter
+      dropped.jsonl             every rationale that is not trained on, with its reason
       tokens/ weights/ difficulties/ plan/    one folder per phase with its stamp.json; weights/ where any are learnt
       student/                  checkpoints while training, then the student; owned by kpod.training
       evaluation/<when>/<set>/  predictions.jsonl, summary.json
@@ -41,6 +42,7 @@ from kpod.records import (
 )
 
 STAMP = "stamp.json"
+DROPPED = "dropped.jsonl"
 TOKENS, WEIGHTS, DIFFICULTIES = "tokens.parquet", "weights.parquet", "difficulties.parquet"
 SCHEDULE, STAGES = "schedule.npy", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
@@ -106,6 +108,18 @@ class RunFolder:
         (self.path / phase).rename(kept)
         return kept
 
+    def claim_student(self, key: str, recipe: str) -> Path | None:
+        """Mark the student's folder as one recipe's; a student of another is set aside, and its new name returned."""
+        mark, kept = self.path / "student.key", None
+        previous = mark.read_text(encoding="utf-8") if mark.is_file() else None
+        if previous == key:
+            return None
+        if (self.path / "student").is_dir() and previous:
+            kept = self.set_aside("student", previous)
+        write_text(mark, key)
+        write_text(self.path / "student" / "recipe.yaml", recipe)
+        return kept
+
 
 def _link(source: str, target: str) -> None:
     try:
@@ -147,7 +161,7 @@ def save_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
 def save_tokens(folder: Path, tokens: Sequence[TokenizedRationale], dropped: Sequence[Dropped]) -> None:
     """Tokenised rationales, and those that could not be tokenised."""
     pq.write_table(pa.Table.from_pylist([asdict(t) for t in tokens]), folder / TOKENS)
-    save_dropped(folder / "dropped.jsonl", dropped)
+    save_dropped(folder / DROPPED, dropped)
 
 
 def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
@@ -164,7 +178,7 @@ def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
         )
         for row in rows
     ]
-    return tokens, [Dropped(**row) for row in read_jsonl(folder / "dropped.jsonl")]
+    return tokens, [Dropped(**row) for row in read_jsonl(folder / DROPPED)]
 
 
 def save_by_rationale(path: Path, name: str, values: Mapping[str, NDArray[np.float32]]) -> None:

@@ -4,60 +4,67 @@
 """
 
 import argparse
-import logging
+import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kpod.command_line import command_parser, words
+from kpod.command_line import COLUMNS, command_parser, words
+from kpod.data.rows import SUFFIXES, suffix_of
 from kpod.errors import ConfigError, DataError, KpodError, TrainingInterruptedError, require
 from kpod.recipe import load_recipe
+from kpod.terminal import READER_GONE, ReaderGoneError, flush, log_to_terminal, print_anything, say
 
 if TYPE_CHECKING:  # the work's imports take seconds; a wrong command or recipe is told at once
+    from kpod.checking import Checked
     from kpod.config import Recipe
     from kpod.grid import Grid
     from kpod.pipeline import Pipeline
 
-QUESTION_FILES = {".jsonl", ".csv", ".parquet"}
+RECIPE_FILES = {".yaml", ".yml"}
 Verb = Callable[["Recipe", argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = command_parser()
-    options, overrides = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for library in ("httpx", "httpx2"):  # a line per request
-        logging.getLogger(library).setLevel(logging.WARNING)
+    print_anything()
+    options, overrides = command_parser().parse_known_args(arguments)
+    log_to_terminal()
     try:
-        alone = _check if options.verb == "check" else _apply if getattr(options, "apply", None) else None
-        if alone:  # without a recipe, and so without overrides
-            if overrides:
-                raise ConfigError(f"unexpected argument {overrides[0]!r}")
-            return alone(options)
+        code = _command(options, overrides)
+        flush()
+    except ReaderGoneError:
+        return READER_GONE
+    return code
+
+
+def _command(options: argparse.Namespace, overrides: list[str]) -> int:
+    try:
+        alone = ALONE.get(options.verb) if options.verb == "check" or getattr(options, "apply", None) else None
         options.overrides = overrides
+        if alone is not None:
+            return alone(options)
         VERBS[options.verb](_recipe(options), options)
     except KpodError as error:
         if options.traceback:
             raise
-        print(f"kpod: {error}", file=sys.stderr)
+        say(f"kpod: {error}", error=True)
         if isinstance(error, TrainingInterruptedError):
             return 128 + error.signal
         return 2 if isinstance(error, ConfigError | DataError) else 1
     except KeyboardInterrupt:
         if options.traceback:
             raise
-        print("kpod: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        say("kpod: interrupted; the same command goes on where it stopped", error=True)
         return 130
     return 0
 
 
 def _recipe(options: argparse.Namespace) -> "Recipe":
     """The recipe that a command names; of a file of questions to explain, the default one on these questions."""
-    if options.verb == "rationales" and options.recipe.suffix in QUESTION_FILES:
+    if options.verb == "rationales" and suffix_of(options.recipe) in SUFFIXES:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", options.recipe.stem)
         return load_recipe(None, ["--data.train", str(options.recipe), "--name", name, *options.overrides])
     return load_recipe(_recipe_file(options.recipe), options.overrides)
@@ -74,7 +81,7 @@ def _run(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
     pipeline = _pipeline(recipe)
     folder = pipeline.run().folder
     _print_report(pipeline)
-    print(f"student: {folder / 'student'}")
+    say(f"student: {folder / 'student'}")
 
 
 def _rationales(recipe: "Recipe", options: argparse.Namespace) -> None:
@@ -82,32 +89,34 @@ def _rationales(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.report.rationales import estimate_markdown, rationales_markdown
 
     if options.dry_run:
-        print(estimate_markdown(**asdict(estimate_recipe(recipe, options.retry_failed))))
+        say(estimate_markdown(**asdict(estimate_recipe(recipe, options.retry_failed))))
         return
     output = options.output or Path(recipe.runs) / recipe.name / "rationales.jsonl"
-    print(rationales_markdown(explain(recipe, output, options.retry_failed)))
-    print(f"rationales: {output}; what was dropped, and the report, beside it")
+    say(rationales_markdown(explain(recipe, output, options.retry_failed)))
+    say(f"rationales: {output}; what was dropped, and the report, beside it")
 
 
 def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:
     if options.input or options.output:
         raise ConfigError("--input and --output belong to --apply RUN, not to a recipe")
     pipeline = _pipeline(recipe)
-    _print_dropped(pipeline)
+    pipeline.announce("train")
     num = sum(len(weights) for weights in pipeline.weights.loss.values())
     where = pipeline.folder.path / "weights" if pipeline.method.learns else f"{pipeline.recipe.method} learns none"
-    print(f"{num} weights of {len(pipeline.tokens)} rationales: {where}")
+    say(f"{num} weights of {len(pipeline.tokens)} rationales: {where}")
 
 
 def _apply(options: argparse.Namespace) -> int:
+    if options.overrides:
+        raise ConfigError(f"unexpected argument {options.overrides[0]!r}")
     if options.input is None or options.output is None:
         raise ConfigError("--apply needs --input FILE and --output FILE.jsonl")
     from kpod.annotation import annotate
 
     found = annotate(options.apply, options.input, options.output)
     for reason, num in found.dropped.items():
-        print(f"dropped {num}: {reason}")
-    print(f"{found.num_written} rationales with weights ({found.num_found} were there before): {options.output}")
+        say(f"dropped {num}: {reason}")
+    say(f"{found.num_written} rationales with weights ({found.num_found} were there before): {options.output}")
     return 0
 
 
@@ -118,34 +127,43 @@ def _plan(recipe: "Recipe", options: argparse.Namespace) -> None:
         changed = load_recipe(_recipe_file(options.recipe), overrides)
     from kpod.planning import write_plan
 
-    tables, page = write_plan(_pipeline(recipe), changed, ", ".join(options.what_if))
-    print(f"{tables}\nfigures: {page}")
+    pipeline = _pipeline(recipe)
+    pipeline.announce("train")
+    tables, page = write_plan(pipeline, changed, ", ".join(options.what_if))
+    say(f"{tables}\nfigures: {page}")
 
 
 def _distill(recipe: "Recipe", options: argparse.Namespace) -> None:  # noqa: ARG001
     pipeline = _pipeline(recipe)
+    pipeline.announce("train", "validation")
     summary = pipeline.distil()
-    print(f"{summary.updates} updates, final loss {summary.final_loss:.4f} nats per token")
-    print(f"student: {pipeline.folder.path / 'student'}")
+    say(f"{summary.updates} updates, final loss {summary.final_loss:.4f} nats per token")
+    say(f"student: {pipeline.folder.path / 'student'}")
 
 
 def _evaluate(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.data.datasets import load_questions
     from kpod.evaluation.accuracy import by_steps, summarise
     from kpod.evaluation.given import judge_file
+    from kpod.preflight import announce_tests
     from kpod.report.tables import accuracy_markdown, steps_markdown
 
     require(bool(recipe.data.tests), "data.tests", [], "at least one test set")
     if options.predictions:
-        test = recipe.data.tests[0]
-        found = {test: judge_file(options.predictions, load_questions(test, recipe.data), recipe.data.answer_words)}
+        test, *others = recipe.data.tests
+        announce_tests(recipe, [test])
+        if others:
+            say(f"the predictions are of {test}; not evaluated: {', '.join(others)}", error=True)
+        questions = load_questions(test, recipe.data)
+        found = {test: judge_file(options.predictions, questions, recipe.data.answer_words)}
     else:
         pipeline = _pipeline(recipe)
+        announce_tests(recipe, recipe.data.tests)
         when = _name_of(options.checkpoint) if options.checkpoint else "after"
         found = {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, options.checkpoint)}
-    print(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
+    say(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
     for test, predictions in found.items():
-        print(steps_markdown(test, by_steps(predictions)))
+        say(steps_markdown(test, by_steps(predictions)))
 
 
 def _name_of(checkpoint: str) -> str:
@@ -158,9 +176,11 @@ def _name_of(checkpoint: str) -> str:
 
 def _export_task(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.exporting import export_tasks
+    from kpod.preflight import announce_tests
 
+    announce_tests(recipe, recipe.data.tests)
     for name, num in export_tasks(_pipeline(recipe), options.output).items():
-        print(f"{name}: {num} questions, {options.output / name}.yaml")
+        say(f"{name}: {num} questions, {options.output / name}.yaml")
 
 
 def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:
@@ -170,10 +190,10 @@ def _compare(recipe: "Recipe", options: argparse.Namespace) -> None:
     if options.tables:
         grid = grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid
         warn_of_unfinished(grid)
-        print(write_tables(grid))
+        say(write_tables(grid))
     else:
-        print(compare(grid, options.jobs, options.match_tokens))
-    print(f"tables and figures: {grid.folder / 'comparison.md'}, .json and .html")
+        say(compare(grid, options.jobs, options.match_tokens))
+    say(f"tables and figures: {grid.folder / 'comparison.md'}, .json and .html")
 
 
 def grid_of(recipe: "Recipe", options: argparse.Namespace) -> "Grid":
@@ -203,16 +223,16 @@ def _print_report(pipeline: "Pipeline") -> None:
 
     if is_first_process():
         page = write_report(pipeline)
-        print(accuracy_markdown(accuracies(pipeline)))
-        print(f"report: {page}")
+        say(accuracy_markdown(accuracies(pipeline)))
+        say(f"report: {page}")
 
 
 def _inspect(recipe: "Recipe", options: argparse.Namespace) -> None:
     from kpod.inspection import inspect_example, table
 
     heading, rows = inspect_example(_pipeline(recipe), options.id, options.stage, options.given)
-    print(heading)
-    print(table(rows))
+    say(heading)
+    say(table(rows))
 
 
 def _pipeline(recipe: "Recipe") -> "Pipeline":
@@ -221,25 +241,41 @@ def _pipeline(recipe: "Recipe") -> "Pipeline":
     return Pipeline(recipe)
 
 
-def _print_dropped(pipeline: "Pipeline") -> None:
-    for dropped in pipeline.dropped:
-        print(f"dropped {dropped.id}: {dropped.reason}")
-
-
 def _check(options: argparse.Namespace) -> int:
-    from kpod.config import ColumnsConfig
-    from kpod.data.reader import check_file
-    from kpod.report.tables import visible
+    from kpod.checking import Checked, json_of, text_of
 
-    columns = ColumnsConfig(options.id, options.question, options.answer, options.rationale, options.choices)
-    findings = check_file(options.file, columns)
-    for finding in findings:
-        whose = f" id {finding.id!r}:" if finding.id else ""
-        print(visible(f"{options.file}:{finding.line}: {finding.severity}:{whose} {finding.message}"))
-    errors = sum(finding.severity == "error" for finding in findings)
-    print(f"{options.file}: {errors} errors, {len(findings) - errors} warnings")
-    return 2 if errors else 0
+    named = [word for column in COLUMNS for word in _column_words(options, column)]
+    try:
+        checked = _checked(options, [*named, *options.overrides])
+    except KpodError as error:
+        if options.traceback or not options.json:
+            raise
+        checked = Checked(str(options.target), errors=(str(error),))
+    if options.json:
+        say(json.dumps(json_of(checked)).replace("\x7f", "\\u007f"))  # printable ASCII alone
+    else:
+        say(text_of(checked, options.all))
+    return 2 if checked.failed else 0
 
+
+def _checked(options: argparse.Namespace, overrides: list[str]) -> "Checked":
+    if options.target.suffix.lower() in RECIPE_FILES or options.target.is_dir():
+        recipe = load_recipe(_recipe_file(options.target), overrides)
+        from kpod.rehearsal import rehearse
+
+        return rehearse(recipe, str(options.target))
+    from kpod.checking import check_data
+
+    return check_data(options.target, load_recipe(None, overrides))
+
+
+def _column_words(options: argparse.Namespace, column: str) -> list[str]:
+    name = getattr(options, column)
+    return [] if name is None else [f"--data.columns.{column}", name]
+
+
+ALONE: dict[str, Callable[[argparse.Namespace], int]] = {"check": _check, "weigh": _apply}
+"""What reads no recipe, or reads it in its own way."""
 
 VERBS: dict[str, Verb] = {
     "run": _run,

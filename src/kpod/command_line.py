@@ -5,6 +5,8 @@ from pathlib import Path
 
 import kpod
 
+COLUMNS = ("id", "question", "answer", "rationale", "choices")
+
 
 def command_parser() -> argparse.ArgumentParser:
     """The parser of `kpod`; words that it does not know are recipe keys."""
@@ -71,10 +73,12 @@ def command_parser() -> argparse.ArgumentParser:
     which = inspect.add_mutually_exclusive_group()
     which.add_argument("--stage", type=int, help="a stage of the schedule")
     which.add_argument("--given", type=int, help="a number of given steps")
-    check = add("check", "a data or rationale file: everything that is wrong with it, by line and id")
-    check.add_argument("file", type=Path)
-    for column in ("id", "question", "answer", "rationale", "choices"):
-        check.add_argument(f"--{column}", default=column, help=f"name of the {column} column")
+    check = add("check", "a recipe or a data file: what a run would use of it, and everything that is wrong with it")
+    check.add_argument("target", type=Path, help="a recipe file, a run folder, or a question or rationale file")
+    check.add_argument("--all", action="store_true", help="list every finding, not only the first of each kind")
+    check.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    for column in COLUMNS:
+        check.add_argument(f"--{column}", metavar="NAME", help=f"name of the {column} column")
     return parser
 
 

@@ -44,6 +44,8 @@ def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
     require(jobs > 0, "jobs", jobs, "at least 1")
     unfinished = [pipeline for pipeline in map(Pipeline, grid.recipes) if not is_finished(pipeline)]
     log.info("%d runs, %d of them finished before", len(grid.recipes), len(grid.recipes) - len(unfinished))
+    for pipeline in {pipeline.keys["tokens"]: pipeline for pipeline in unfinished}.values():
+        pipeline.announce("train", "test", "validation")
     # Shared phases first and once: two runs at a time would both learn the same weights.
     unplanned = [p.recipe for p in unfinished if not p.folder.has("plan", p.keys["plan"])]
     seeds = {r.seed: [other for other in unplanned if other.seed == r.seed] for r in unplanned}

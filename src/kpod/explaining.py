@@ -12,6 +12,7 @@ from kpod.data.datasets import training_questions
 from kpod.errors import ConfigError
 from kpod.evaluation.accuracy import wilson_interval
 from kpod.files import write_text
+from kpod.preflight import check_before_asking
 from kpod.records import Rationale
 from kpod.report.rationales import Asking, RationaleReport, histogram
 from kpod.steps import split_steps
@@ -42,6 +43,7 @@ def explain(recipe: Recipe, output: Path, retry_failed: bool = False) -> Rationa
         DataError: If a source is wrong; where no rationale is left, the files say why.
         TeacherError: If the teacher cannot be asked, or leaves requests open; run again to go on.
     """
+    check_before_asking(recipe)
     gathered = gather(recipe.data, recipe.teacher, Path(recipe.runs), retry_failed=retry_failed)
     report = _report(gathered, recipe)
     texts = {rationale.id: rationale.text for rationale in gathered.found}

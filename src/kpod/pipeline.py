@@ -15,26 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod import artifacts
-from kpod.artifacts import RunFolder
+from kpod.artifacts import DROPPED, RunFolder
 from kpod.config import Recipe, ScheduleConfig
 from kpod.data.datasets import load_questions
 from kpod.difficulty import assess
-from kpod.errors import DataError, require
+from kpod.errors import require
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.generation import answer_questions
 from kpod.files import write_text
+from kpod.forecast import Forecast, Role, unused
 from kpod.keys import evaluation_key, phase_keys
-from kpod.lm.encoding import encode
+from kpod.lm.encoding import encode_all, unused_template
 from kpod.lm.engines import ENGINES, Engine, require_engine
-from kpod.lm.models import LanguageModel, load_model
+from kpod.lm.models import LanguageModel, load_layout, load_model
 from kpod.lm.processes import first_process_first, is_first_process
-from kpod.merging import merge_shortest
 from kpod.methods import METHODS, ByRationale, ToWeigh, cluster, unassessed
 from kpod.outcomes import Accuracy, Prediction
+from kpod.phases import do_phase
+from kpod.preflight import announce, check_before_asking, check_some_are_kept, question_uses, training_use
 from kpod.recipe import dump_recipe
 from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
-from kpod.steps import split_steps
-from kpod.teacher.gathering import check_some_are_kept, gather
+from kpod.teacher.gathering import Gathered, gather
 from kpod.training import TrainingSummary, check_arguments, train_student
 from kpod.weighting import weigh_rationales, weights_in_data
 
@@ -84,6 +85,7 @@ class Pipeline:
     def run(self) -> RunResult:
         """Every phase in order; see `run`."""
         require_engine(self.recipe.evaluation.engine)
+        self.announce("train", "test", "validation")
         before = self.evaluate("before") if self.recipe.evaluation.before else {}
         summary = self.distil()
         accuracies = tuple((before.get(name), after) for name, after in self.evaluate("after").items())
@@ -91,36 +93,57 @@ class Pipeline:
 
     # -- line 1: rationales from the teacher, and their tokens ---------------------------------------
 
+    def announce(self, *roles: Role) -> None:
+        """Say what is used of the data, and stop where a source in these roles cannot be used, before work starts."""
+        forecast = self._before_tokens if self._before_tokens.errors(*roles) else self.forecast
+        announce(forecast, roles, self.folder.path / DROPPED, aloud=is_first_process())
+
     @cached_property
+    def forecast(self) -> Forecast:
+        """What is used of every source, after all that drops rationales."""
+        training, *others = self._before_tokens.sources
+        return Forecast((training.also_without(unused(self.encoded[1], self.recipe)), *others))
+
+    @cached_property
+    def _before_tokens(self) -> Forecast:
+        use = training_use(self.recipe, self._gathered, learns=self.method.learns)
+        return Forecast((use, *question_uses(self.recipe)))
+
+    @property
     def sources(self) -> tuple[list[Rationale], list[Dropped]]:
-        """The rationales to train on and those dropped; read anew each time, so that changed data is noticed."""
+        """The rationales to train on, and those that the filter dropped."""
+        return self._gathered.kept, self._gathered.dropped
+
+    @cached_property
+    def _gathered(self) -> Gathered:
+        """The rationales, read again each time, so that changed data is noticed."""
         with first_process_first():  # which asks the teacher, where one is asked
+            check_before_asking(self.recipe)
             gathered = gather(self.recipe.data, self.recipe.teacher, Path(self.recipe.runs))
-        check_some_are_kept(gathered)
+        check_some_are_kept(self.recipe, gathered, (), self.folder.path / DROPPED)
         if is_first_process():
             write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
             artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, gathered.kept))
-        return gathered.kept, gathered.dropped
+        return gathered
 
     @cached_property
     def encoded(self) -> tuple[list[TokenizedRationale], list[Dropped]]:
         """Tokenised rationales, and those that do not fit."""
-        data, rationales = self.recipe.data, self.sources[0]
 
         def make(folder: Path) -> None:
-            log.info("tokenising %d rationales", len(rationales))
-            steps = [merge_shortest(split_steps(r.text, data.step_rule), data.max_steps) for r in rationales]
-            results = [
-                encode(self.student, r, spans, data.prompt, data.max_length)
-                for r, spans in zip(rationales, steps, strict=True)
-            ]
-            tokens = [r for r in results if isinstance(r, TokenizedRationale)]
-            if not tokens:
-                raise DataError(f"none of {len(results)} rationales fits: {results[0]}")
-            artifacts.save_tokens(folder, tokens, [r for r in results if isinstance(r, Dropped)])
+            log.info("tokenising %d rationales", len(self.sources[0]))
+            layout = load_layout(self.recipe.student)
+            if note := unused_template(layout, self.recipe.data.prompt):
+                log.warning("WARNING: %s", note)
+            tokens, unfit = encode_all(layout, self.sources[0], self.recipe.data)
+            check_some_are_kept(self.recipe, self._gathered, unfit, self.folder.path / DROPPED)
+            artifacts.save_tokens(folder, tokens, unfit)
 
-        self._phase("tokens", self.keys["tokens"], make)
-        return artifacts.load_tokens(self.folder.path / "tokens")
+        do_phase(self.folder, "tokens", self.keys["tokens"], make)
+        tokens, unfit = artifacts.load_tokens(self.folder.path / "tokens")
+        if is_first_process():
+            artifacts.save_dropped(self.folder.path / DROPPED, [*self.sources[1], *unfit])
+        return tokens, unfit
 
     @property
     def tokens(self) -> list[TokenizedRationale]:
@@ -148,7 +171,7 @@ class Pipeline:
         def make(folder: Path) -> None:
             artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", self._learn(folder))
 
-        self._phase("weights", self.keys["weights"], make)
+        do_phase(self.folder, "weights", self.keys["weights"], make)
         return artifacts.load_by_rationale(self.folder.path / "weights" / artifacts.WEIGHTS)
 
     def _learn(self, folder: Path) -> ByRationale:
@@ -173,7 +196,7 @@ class Pipeline:
             found = assess(self.student, self.tokens, self.weights.difficulty)
             artifacts.save_by_rationale(folder / artifacts.DIFFICULTIES, "difficulties", found)
 
-        self._phase("difficulties", self.keys["difficulties"], make)
+        do_phase(self.folder, "difficulties", self.keys["difficulties"], make)
         return artifacts.load_by_rationale(self.folder.path / "difficulties" / artifacts.DIFFICULTIES)
 
     @cached_property
@@ -187,7 +210,7 @@ class Pipeline:
             schedule = self.method.order(difficulties, clusters, self.recipe.schedule, epochs)
             artifacts.save_plan(folder, schedule, clusters)
 
-        self._phase("plan", self.keys["plan"], make)
+        do_phase(self.folder, "plan", self.keys["plan"], make)
         return artifacts.load_schedule(self.folder.path / "plan")
 
     def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
@@ -201,7 +224,9 @@ class Pipeline:
         """Train the student on its schedule, or go on where training stopped."""
         tokens, weights, schedule = self.tokens, self.weights, self.schedule
         with first_process_first():
-            self._set_aside_another_student()
+            kept = self.folder.claim_student(self.keys["student"], dump_recipe(self.recipe))
+        if kept is not None:
+            log.warning("the recipe or its data changed: the student so far is kept as %s", kept)
         return train_student(
             self._take_student(),
             tokens,
@@ -226,18 +251,6 @@ class Pipeline:
         data = self.recipe.data
         return answer_questions(lm, questions, data.prompt, self.recipe.evaluation, *kept, words=data.answer_words)
 
-    def _set_aside_another_student(self) -> None:
-        """Keep a student, or checkpoints, of another recipe under another name."""
-        folder, mark = self.folder.path / "student", self.folder.path / "student.key"
-        previous = mark.read_text(encoding="utf-8") if mark.is_file() else None
-        if previous == self.keys["student"]:
-            return
-        if folder.is_dir() and previous:
-            kept = self.folder.set_aside("student", previous)
-            log.warning("the recipe or its data changed: %s is kept as %s", folder, kept)
-        write_text(mark, self.keys["student"])
-        write_text(folder / "recipe.yaml", dump_recipe(self.recipe))
-
     # -- accuracy --------------------------------------------------------------------------------------
 
     def evaluate(self, when: str, checkpoint: str | None = None) -> dict[str, Accuracy]:
@@ -260,7 +273,7 @@ class Pipeline:
             predictions = self._answer(loaded(), questions, partial.read(), partial.append)
             artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
 
-        self._phase(phase, key, make)
+        do_phase(self.folder, phase, key, make)
         partial.path.unlink(missing_ok=True)
         return self.evaluation(when, test)[1]
 
@@ -285,17 +298,3 @@ class Pipeline:
     def keys(self) -> Mapping[str, str]:
         """Of each phase the hash of all it is made from."""
         return phase_keys(self.recipe, self.sources[0], self._validation)
-
-    def _phase(self, phase: str, key: str, make: Callable[[Path], None]) -> None:
-        """Make a phase unless the run folder has it from the same inputs; on several processes, once."""
-        with first_process_first():
-            if self.folder.has(phase, key):
-                log.info("%s: already done", phase)
-                return
-            if (found := self.folder.adopt(phase, key)) is not None:
-                log.info("%s: already done by %s", phase, found.name)
-                return
-            if self.folder.key(phase):
-                log.warning("%s: the recipe or its data changed; it is made again", phase)
-            with self.folder.making(phase, key) as folder:
-                make(folder)

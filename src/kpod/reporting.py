@@ -49,6 +49,7 @@ def gather(pipeline: Pipeline) -> Report:
         accuracies=accuracies(pipeline),
         num_read=len(pipeline.sources[0]) + len(pipeline.sources[1]),
         dropped=Counter(dropped.reason for dropped in pipeline.dropped),
+        forecast=pipeline.forecast,
         num_steps=tuple(t.num_steps for t in pipeline.tokens),
         heatmaps=tuple(
             HeatMap(t.id, rationales[t.id].question.question, views[t.id])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpod.config import ColumnsConfig
-from kpod.data.answers import Choices, same_answer
+from kpod.data.answers import same_answer
 from kpod.data.cells import UnusableError, choices_cell, text_cell
 from kpod.data.chats import first_exchange, set_aside, turns_of
 from kpod.data.formats import Layout
+from kpod.data.options import Choices
 from kpod.data.solutions import Solution, behind_hashes, read_solution
 from kpod.errors import DataError
 

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kpod.data.answers import LONGEST_STATEMENT, Choices, extract_answer, normalise_answer
+from kpod.data.answers import extract_answer, normalise_answer
 from kpod.data.cells import UnusableError
+from kpod.data.options import Choices
+from kpod.data.statements import LONGEST_STATEMENT
 
 MOST_WORDS_OF_AN_ANSWER = 3
 MOST_WORDS_OF_A_STATEMENT = 12

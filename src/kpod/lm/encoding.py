@@ -4,20 +4,21 @@ Segments and steps are found by character offsets of one tokenisation, never by 
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from kpod.config import PromptConfig
+from kpod.config import DataConfig, PromptConfig
 from kpod.data.mentions import last_mention
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
 from kpod.errors import DataError
 from kpod.lm.layout import TextLayout
+from kpod.merging import merge_shortest
 from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
-from kpod.steps import step_stops_of
+from kpod.steps import split_steps, step_stops_of
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: PromptConfig) -> str:
@@ -114,6 +115,20 @@ def encode(
     )
 
 
+def encode_all(
+    layout: TextLayout, rationales: Iterable[Rationale], data: DataConfig
+) -> tuple[list[TokenizedRationale], list[Dropped]]:
+    """Split rationales into steps and `encode` them; also those that could not be, with reasons."""
+    results = [
+        encode(
+            layout, r, merge_shortest(split_steps(r.text, data.step_rule), data.max_steps), data.prompt, data.max_length
+        )
+        for r in rationales
+    ]
+    tokens = [r for r in results if isinstance(r, TokenizedRationale)]
+    return tokens, [r for r in results if isinstance(r, Dropped)]
+
+
 def tiling_offsets(offsets: Sequence[Span], text: str, name: str) -> list[Span]:
     """Character spans of the tokens, closed up so that together they cover the text.
 
@@ -186,6 +201,19 @@ def _answer_at(rationale: Rationale, spans: Sequence[Span]) -> int | None:
     """Number of tokens before the last mention of the answer."""
     at = last_mention(rationale.text, rationale.question.answer, rationale.question.choices)
     return None if at is None else sum(stop <= at for _, stop in spans) or None
+
+
+def unused_template(layout: TextLayout, prompt: PromptConfig) -> str:
+    """A sentence where a user has changed only the question template that the student does not read; else empty."""
+    used, unused = (
+        ("chat_question", "question") if _is_chat(layout.tokenizer, prompt) else ("question", "chat_question")
+    )
+    changed = [name for name in (used, unused) if getattr(prompt, name) != getattr(PromptConfig(), name)]
+    if changed != [unused]:
+        return ""
+    why = "has a chat template" if layout.tokenizer.chat_template else "has no chat template"
+    why = "is asked without its chat template (data.prompt.chat)" if not prompt.chat else why
+    return f"data.prompt.{unused} is not used: the student {why}, and data.prompt.{used} is what it reads"
 
 
 def _is_chat(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> bool:

@@ -96,6 +96,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(model_folder(name))
 
 
+def load_layout(name: str) -> TextLayout:
+    """How a model's texts become ids: its tokenizer and config are read, its weights are not.
+
+    Raises:
+        ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
+    """
+    return layout_of(load_tokenizer(name), model_config(name))
+
+
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
     """While active, what transformers cannot load is told with the model's name."""

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kpod.errors import DataError
+from kpod.forecast import Forecast
 from kpod.outcomes import Accuracy, Prediction
 from kpod.records import Schedule, StageRecord
 from kpod.report.tables import (
@@ -64,6 +65,7 @@ class Report:
         accuracies: Each test set before, where measured, and after training; the first makes the head line.
         num_read: How many rationales were read.
         dropped: Reason -> how many rationales were not trained on.
+        forecast: What is used of every source, with the recipe keys that would change it.
         num_steps: Steps n_i of each rationale kept; with a schedule, in the order of its ids.
         heatmaps: Rationales with their token weights; a dozen reads well.
         word_types: Words of highest and lowest mean weight.
@@ -81,6 +83,7 @@ class Report:
     accuracies: tuple[BeforeAfter, ...] = ()
     num_read: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    forecast: Forecast = field(default_factory=Forecast)
     num_steps: tuple[int, ...] = ()
     heatmaps: tuple[HeatMap, ...] = ()
     word_types: WordTypeTable = field(default_factory=WordTypeTable)
@@ -199,6 +202,7 @@ def to_json(report: Report) -> dict[str, Any]:
             for before, after in report.accuracies
         ],
         "rationales": {"read": report.num_read, "kept": report.num_kept, "dropped": dict(report.dropped)},
+        "sources": report.forecast.to_json(),
         "word_types": {
             half: [word_type._asdict() for word_type in getattr(report.word_types, half)]
             for half in WordTypeTable._fields

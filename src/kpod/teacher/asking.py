@@ -87,6 +87,11 @@ def open_requests(
     return [r for r in wanted.values() if not is_done(_taken(attempts.get(r.key), reasoning), r, retry_failed)]
 
 
+def taken_attempts(store: Path, reasoning: str) -> dict[str, Attempt]:
+    """The attempts that count in a store, each as the recipe takes it."""
+    return {key: _taken(attempt, reasoning) or attempt for key, attempt in read_store(store).items()}
+
+
 def _taken(attempt: Attempt | None, reasoning: str) -> Attempt | None:
     """An attempt as the recipe takes it: where thoughts are the rationale, those without a text are an answer."""
     if attempt is None or reasoning == "apart" or not attempt.only_thought:
@@ -115,7 +120,7 @@ def _settle(requests: Sequence[Request], ask: AskConfig, path: Path, retry_faile
                 refusals = Refusals(ask, store.append, answered_forms(requests, read_store(path).values()))
                 teacher_of(ask, path).ask(wanted, refusals.keep)
                 refusals.finish()
-    attempts = {key: _taken(attempt, ask.reasoning) or attempt for key, attempt in read_store(path).items()}
+    attempts = taken_attempts(path, ask.reasoning)
     left = [request for request in requests if not is_done(attempts.get(request.key), request)]
     if left:
         last = attempts.get(left[0].key)

@@ -1,16 +1,23 @@
 """Algorithm 1, line 1: the rationales to train on, recorded or asked for, and why others are not."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kpod.config import AskConfig, DataConfig, TeacherConfig
 from kpod.data.datasets import load_rationales, training_questions
-from kpod.errors import DataError
 from kpod.records import Dropped, Rationale
-from kpod.teacher.asking import Asked, Explained, ask_teacher, explanations
+from kpod.teacher.asking import (
+    Asked,
+    Explained,
+    ask_teacher,
+    explanations,
+    missed_questions,
+    open_requests,
+    taken_attempts,
+)
 from kpod.teacher.filters import filter_rationales
+from kpod.teacher.requests import requests_for
 
 STORE = "teacher.jsonl"
 
@@ -25,6 +32,8 @@ class Gathered:
         dropped: What is not, with reasons.
         asked: What the teacher said; None where nobody was asked.
         places: Rationale id -> where it stands in the store; empty where nobody was asked.
+        notes: What was noticed while reading, in plain sentences, such as the columns that are not used.
+        num_unasked: Answers that the store does not hold yet; 0 unless `recorded` gathered them.
     """
 
     found: list[Rationale]
@@ -32,14 +41,8 @@ class Gathered:
     dropped: list[Dropped]
     asked: Asked | None = None
     places: Mapping[str, Explained] = field(default_factory=dict)
-
-
-def check_some_are_kept(gathered: Gathered) -> None:
-    """Raise DataError, with the reasons, where nothing is left to train on."""
-    if not gathered.kept:
-        reasons = Counter(item.reason for item in gathered.dropped).most_common()
-        told = ", ".join(f"{reason} ({number})" for reason, number in reasons)
-        raise DataError(f"no rationale is left to train on: {told}; see the keys of teacher, such as teacher.filter")
+    notes: tuple[str, ...] = ()
+    num_unasked: int = 0
 
 
 def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed: bool = False) -> Gathered:
@@ -56,13 +59,56 @@ def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed
         TeacherError: If the teacher cannot be asked, or leaves requests open.
     """
     if teacher.ask is None:
-        loaded = load_rationales(data, teacher)
-        kept, dropped = _filtered(loaded.rationales, loaded.dropped, teacher, data.answer_words)
-        return Gathered(loaded.rationales, kept, dropped)
+        return _read(data, teacher)
     store = store_of(teacher.ask, runs)
     words = data.answer_words
     asked = ask_teacher(training_questions(data), teacher.ask, store, retry_failed=retry_failed, words=words)
-    explained, fallen = explanations(asked, teacher.ask, words)
+    return _explained(asked, teacher.ask, teacher, words)
+
+
+def recorded(data: DataConfig, teacher: TeacherConfig, runs: Path) -> Gathered:
+    """As `gather`, but nobody is asked: only the answers that the store holds already are used.
+
+    Raises:
+        DataError: If a source is wrong.
+    """
+    if teacher.ask is None:
+        return _read(data, teacher)
+    questions, ask, store = training_questions(data), teacher.ask, store_of(teacher.ask, runs)
+    attempts = taken_attempts(store, ask.reasoning)
+    requests = requests_for(questions, ask)
+    left = {request.key for request in open_requests(requests, store, reasoning=ask.reasoning)}
+    there = [request for request in requests if request.key not in left]
+    if ask.hint and not left:  # which questions are missed is known once all are answered
+        missed = missed_questions(questions, requests, attempts, data.answer_words)
+        hinted = requests_for(missed, ask, hinted=True)
+        left = {request.key for request in open_requests(hinted, store, reasoning=ask.reasoning)}
+        there += [request for request in hinted if request.key not in left]
+    answered = {request.key: attempts[request.key] for request in there}
+    asked = Asked(tuple(there), answered, {question.id: question for question in questions})
+    return replace(_explained(asked, ask, teacher, data.answer_words), num_unasked=len(left))
+
+
+def num_recorded(data: DataConfig, teacher: TeacherConfig) -> int:
+    """How many rationales `gather` would read where nobody is asked, before any filter.
+
+    Raises:
+        DataError: If a source is wrong.
+    """
+    loaded = load_rationales(data, teacher)
+    return len(loaded.rationales) + len(loaded.dropped)
+
+
+def _read(data: DataConfig, teacher: TeacherConfig) -> Gathered:
+    """The recorded rationales."""
+    loaded = load_rationales(data, teacher)
+    kept, dropped = _filtered(loaded.rationales, loaded.dropped, teacher, data.answer_words)
+    return Gathered(loaded.rationales, kept, dropped, notes=loaded.notes)
+
+
+def _explained(asked: Asked, ask: AskConfig, teacher: TeacherConfig, words: Sequence[str]) -> Gathered:
+    """What a teacher has answered."""
+    explained, fallen = explanations(asked, ask, words)
     places = {place.rationale.id: place for place in explained}
     found = [place.rationale for place in explained]
     return Gathered(found, *_filtered(found, fallen, teacher, words), asked, places)
