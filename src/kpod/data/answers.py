@@ -38,7 +38,10 @@ BETWEEN = re.compile(r"\b(?:between|from)\s(?:\w+\s){0,2}[$€£]?\Z", re.IGNORE
 MONEY_RANGE = re.compile(r"\s?-\s?\Z")
 EQUALS = re.compile(r"\s?(?:(?<![<>!=])=(?!=)|≈|\\approx(?![A-Za-z]))\s?")
 NAME = re.compile(r"[^\W\d_](?:[_'][\w{}]{1,4})?|[^\W\d_]{2,}[^=]{0,60}|\w\([^()]{0,10}\)")
-SUM = re.compile(r"[\d\s.,$€£%()+\-*/×÷·x−]+(?:\s?[^\W\d_]+[\s.,$€£%()+\-*/×÷·\d]*)*|.*\d.*[-+*/×÷·−].*")
+SUM = re.compile(r"[\d\s.,$€£%()+\-*/×÷·x−]+(?:\s?[^\W\d_]+[\s.,$€£%()+\-*/×÷·\d]*)*|.*\d.*[-+*/×÷·−!^²³√].*")
+VARIABLE = re.compile(
+    r"(?<![A-Za-z\\])(?![xX]\s?[\d($])[A-Za-z](?![A-Za-z'’.])\s?(?:[-+*/^]|\Z)|\d[A-Za-z](?![A-Za-z])(?!\s?\d)"
+)
 
 
 def extract_answer(text: str, choices: Choices | None = None, words: Sequence[str] = ()) -> str | None:
@@ -207,8 +210,8 @@ def _readings(core: str, statement: Statement) -> set[str]:
 
 def _right_side(core: str) -> str:
     """What an equation comes to, where its left side is a name or a sum of numbers; else the whole equation."""
-    *lefts, right = EQUALS.split(core)
-    known = all(NAME.fullmatch(left.strip()) or SUM.fullmatch(left.strip()) for left in lefts)
+    *lefts, right = map(str.strip, EQUALS.split(core))
+    known = all(NAME.fullmatch(left) or (SUM.fullmatch(left) and not VARIABLE.search(left)) for left in lefts)
     return right if lefts and right and known and _starts_with_number(right) else core
 
 

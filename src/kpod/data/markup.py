@@ -31,7 +31,7 @@ TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         re.compile(r"\\frac\s?(\{[^{}]*\}|\d)\s?(\{[^{}]*\}|\d)"),
         lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}",
     ),
-    (re.compile(r"(?<![\w*])\*{2,3}|\*{2,3}(?![\w*])"), ""),
+    (re.compile(r"(?<![\w*])\*{2,3}|\*{2,3}(?![\w*]|-\d)"), ""),
     (re.compile(r"\A\s*\${1,2}([^$]+)\${1,2}\s*\Z"), r"\1"),
     (re.compile(r"\s*\$\$\s*\Z"), ""),
 ]

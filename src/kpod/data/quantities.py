@@ -38,9 +38,12 @@ HUNDREDTHS = 100
 _NUMBER = r"\d+(?:[.,]\d+)*(?:\s\d+/\d+)?"
 _MONEY = rf"[$€£₹]\s?{_NUMBER}(?:\s(?:dollars?|euros?|pounds?|rupees?)\b)?"
 _PART = rf"(?:{_MONEY}|{_NUMBER}\s?(?:[^\W\d_]{{1,20}}\b\.?|['\"′″¢]))"
+FEET = re.compile(r"\d+['′]\s?\d+")
 DOZENS = re.compile(rf"(?P<number>{_NUMBER}) dozens?\b", re.IGNORECASE)
 COMPOUND = re.compile(rf"(?<![\w.,/]){_PART}(?:(?:\s?,?\s?(?:and|&)\s|\s?,\s|\s)?{_PART}){{1,3}}", re.IGNORECASE)
-PART = re.compile(rf"(?P<sign>[$€£₹])?\s?(?P<number>{_NUMBER})\s?(?P<unit>[^\W\d_]{{1,20}}|['\"′″¢])?", re.IGNORECASE)
+PART = re.compile(
+    rf"(?P<sign>[$€£₹])?\s?(?P<number>{_NUMBER})\s?(?P<unit>(?!and\b)[^\W\d_]{{1,20}}|['\"′″¢])?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def quantity(text: str) -> Quantity | None:
     if dozens:
         number = next(mentions(dozens["number"])).value
         return None if number is None else Quantity("dozens", number * 12, frozenset({1, 12}))
+    if FEET.fullmatch(text):
+        text += "″"  # as inches are often left without their mark
     parts = [*PART.finditer(text)]
     units = [(part["unit"] or part["sign"] or "").casefold().rstrip(".") for part in parts]
     for kind, sizes in KINDS.items():

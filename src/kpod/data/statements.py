@@ -53,10 +53,11 @@ LANGUAGES = {
 """The eleven languages of MGSM but English, and some more."""
 
 _SIGNED = rf"[-+−–$€£¥₹(]{{0,3}}[\d.\\{VULGAR}]"
+_ALONE = r"\(?(?-i:[A-Z])\)?(?:[.,;:!)*_\n]|\Z)"
 _ENGLISH = (
     r"(?<!step )(?<!step-)\banswer(?: to (?:the|this|that|your) (?:\w+ )?(?:question|problem))?[*_ ]{0,4}"
     r"(?:(?:is|are|was|were|equals|becomes|(?:would|will) be|(?:comes|works) out (?:to|as)(?: be)?|turns out to be)\b"
-    rf"|[:=：]|->|=>|[→⇒]|(?:should|must|has to) be\b(?=\s[*_]{{0,3}}{_SIGNED}))"
+    rf"|[:=：]|->|=>|[→⇒]|(?:should|must|has to) be\b(?=\s[*_]{{0,3}}(?:{_SIGNED}|{_ALONE})))"
     r"|\b(?:correct|right|best) (?:option|choice|statement)[*_ ]{0,4}(?:(?:is|would be)\b|[:=：])"
     r"|\bans\.?[*_ ]{0,4}[:=：]"
 )
@@ -71,7 +72,7 @@ _TAG = r"(?P<tag>[<\[](?:final[_ ]?)?ans(?:wer)?[>\]])"
 _BOXED = r"(?P<boxed>\\(?:boxed|fbox|framebox) ?\{)|(?P<box>\\(?:boxed|fbox) (?=[^\s{]))"
 _LETTER = r"\(?(?-i:[A-Z])\)?"
 _REVERSED = (
-    rf"(?<![\w(])(?P<said>{_LETTER}|[$€£]?-?\d[\d,]*(?:\.\d+)?%?(?: [a-z]+)?) is (?:the|our|my) "
+    rf"(?<![\w(/.,])(?P<said>{_LETTER}|[$€£]?-?\d[\d,]*(?:\.\d+|/\d+)?%?(?: [a-z]+)?) is (?:the|our|my) "
     r"(?:(?:final|correct|right|best) )?(?:answer|option|choice)\b(?! to\b)"
     rf"|\b(?:option|choice) (?P<right>{_LETTER}) is (?:the )?(?:correct|right|best)\b"
 )
