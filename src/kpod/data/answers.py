@@ -28,7 +28,7 @@ HEDGE = re.compile(
     re.IGNORECASE,
 )
 # A remark on an answer, not an answer.
-REMARK = re.compile(r"(?:(?:in)?correct|wrong|unclear|given|different|the same|not)\b", re.IGNORECASE)
+REMARK = re.compile(r"(?:(?:in)?correct|wrong|unclear|given|different|not)\b", re.IGNORECASE)
 YES_NO = re.compile(r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one)\b)", re.IGNORECASE)
 EDGES = " \t\r\n,;:?\"'“”‘’*_`<>"
 EXCLAIMED = re.compile(r"(?<![\d)\s])\s*!+\Z")

@@ -71,7 +71,8 @@ TOUCHED_AFTER = re.compile(
     rf"(?!{_ATTACHED}|[A-Z][a-z'’])[A-Za-z_]|\s?(?:[±∓√∛π∞]|°\s?\d|\\[A-Za-z])|!(?=[.,;=+*/^)!}}]|\s?[=+*/^])"
     r"|\s?[-+*/^×÷·:]\s?(?:[\d(√π$\[{]|\\[A-Za-z]|[A-Za-z](?![^\W\d_'’]))"
     rf"|\s{_VARIABLE}|\((?=[A-Za-z]\)|[A-Za-z]?\s?[-+]|\d)|\s?(?:%|per\s?cent)\s(?:of|off)\s[$€£]?\d"
-    r"|[\s-](?:squared|cubed|factorial|remainder|rem|plus|minus|times(?=\s[\d(])|over(?=\s\d)|out of(?=\s\d)|divided|multiplied|to the power"
+    r"|[\s-](?:squared|cubed|factorial|remainder|rem|plus|minus|times(?=\s[\d(])|over(?=\s\d)|out of(?=\s\d)"
+    r"|divided|multiplied|to the power"
     rf"|(?:in )?base|mod|modulo|choose|point(?=\s\w)|pi|mil|dozens?|{_PARTS})\b|\s[Rr]\s?\d"
     rf"|(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}\b"
 )
