@@ -6,6 +6,7 @@ This module holds what a recipe may say, all of it, so that whoever writes one f
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 from kpod.errors import require, require_positive
@@ -35,10 +36,13 @@ class PromptConfig:
     cot_prompt: str = "Let's think step by step."
     """Zero-shot chain-of-thought prompt."""
     opening: str = ""
-    """Fixed words between prompt and rationale, read and not written, such as "<think>\\n"; the closing then starts
-    with "</think>"."""
+    """Fixed words between prompt and rationale, read and not written, such as "<think>\\n"."""
     closing: str = "Therefore, the answer is {answer}"
-    """The sentence after the rationale, with the answer in it."""
+    """The sentence after the rationale, with the answer in it. Where `opening` or the chat template opens a thought,
+    "</think>" (or that tag's own end) is put before the sentence, unless the rationale or the sentence holds it."""
+    date: str = "2024-07-26"
+    """What chat templates that ask for today's date are told, as YYYY-MM-DD: one day for the whole run and all runs, so
+    that a prompt never depends on the clock."""
 
     def __post_init__(self) -> None:
         for name in ("question", "chat_question"):
@@ -47,6 +51,14 @@ class PromptConfig:
         require(
             self.closing.count("{answer}") == 1, "data.prompt.closing", self.closing, "a template with one {answer}"
         )
+        require(_is_date(self.date), "data.prompt.date", self.date, "a date such as 2024-07-26")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
