@@ -238,7 +238,16 @@ class LoraConfig:
     rank: int = 64
     alpha: int = 128
     dropout: float = 0.0
-    target_modules: str = "all-linear"
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """all-linear: every linear layer of the language model but its head and routers. Else a module's name such as
+    q_proj, a list of names, or a regular expression that a module's full name matches."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "training.lora", "rank", "alpha")
+        require(0 <= self.dropout < 1, "training.lora.dropout", self.dropout, "at least 0 and below 1")
+        names = self.target_modules
+        is_given = bool(names) and all(names) and (isinstance(names, str) or all(isinstance(n, str) for n in names))
+        require(is_given, "training.lora.target_modules", names, "all-linear, a module's name, or a list of names")
 
 
 @dataclass(frozen=True)
@@ -456,3 +465,6 @@ class Recipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 4294967295")

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -29,8 +27,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kpod.config import LoraConfig
 from kpod.errors import ConfigError
+from kpod.lm.adapters import freeze_all_but_text
+from kpod.lm.adapters import with_lora as with_lora
 from kpod.lm.layout import TextLayout, layout_of
 
 SMOLLM2 = "smollm2-135m"
@@ -82,6 +81,7 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
     family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with _loading(name):
         model = family.from_pretrained(model_folder(name), dtype=DTYPES[precision])
+    freeze_all_but_text(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
 
@@ -189,21 +189,6 @@ def model_identity(name: str) -> str:
             file.seek(max(0, path.stat().st_size - IDENTITY_BYTES))
             digest.update(file.read())
     return digest.hexdigest()[:16]
-
-
-def with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
-    """The model with trainable low-rank adapters; its own parameters are frozen."""
-    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-    config = PeftLoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type=task,
-    )
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.24 for this property by its former name
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return cast("nn.Module", get_peft_model(model, config))
 
 
 def merged(model: nn.Module) -> nn.Module:
