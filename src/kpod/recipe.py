@@ -154,7 +154,8 @@ def _decode_config(cls: type[_Config], values: Any, prefix: str) -> _Config:
 def _decode(wanted: Any, value: Any, key: str) -> Any:
     """A value as its annotation wants it."""
     if get_origin(wanted) in (Union, UnionType):
-        if value is None or (isinstance(value, _Word) and value in ("null", "~", "")):
+        is_null = value is None or (isinstance(value, _Word) and value in ("null", "~", ""))
+        if is_null and NoneType in get_args(wanted):
             return None
         options = [option for option in get_args(wanted) if option is not NoneType]
         wanted = options[0] if len(options) == 1 else _text_or_list(options, value)

@@ -22,6 +22,11 @@ KEY = "training.lora.target_modules"
 PLAIN_FORWARDS = (nn.Linear.forward, Conv1D.forward)
 ROUTER = re.compile(r"router|gating|topk", re.IGNORECASE)
 GATE = re.compile(r"(?:.*_)?(?:gate|router|wg)")
+KNOWN_WARNINGS = (
+    "`is_gradient_checkpointing` is deprecated",  # peft 0.21 asks transformers 5.24 for it by its former name
+    "fan_in_fan_out is set to False but the target module is `Conv1D`",  # peft then does what GPT-2 needs
+    "The following (rank|alpha)_pattern keys did not match",  # peft's own, for experts kept in one tensor
+)
 STATE_SPACE = ("A_log", "D")
 """Parameters of a state-space mixer, whose fast kernels read all its weights but `in_proj` past their modules."""
 
@@ -45,8 +50,9 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
         task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
     )
     try:
-        with warnings.catch_warnings():  # peft 0.21 asks transformers 5.24 for this property by its former name
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        with warnings.catch_warnings():
+            for message in KNOWN_WARNINGS:
+                warnings.filterwarnings("ignore", message)
             adapted = cast("nn.Module", get_peft_model(model, config))
         _prove(adapted, encoder_decoder=model.config.is_encoder_decoder)
     except (ValueError, TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
@@ -210,7 +216,7 @@ def _fused_experts(model: PreTrainedModel, names: Sequence[str]) -> set[str]:
 
 def _prove(adapted: nn.Module, *, encoder_decoder: bool) -> None:
     """Run a few tokens forward and backward, and leave no trace."""
-    was_training = adapted.training
+    modes = [(module, module.training) for module in adapted.modules()]
     device = next(adapted.parameters()).device
     ids = torch.tensor([[1, 2, 3, 4]], device=device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -220,5 +226,6 @@ def _prove(adapted: nn.Module, *, encoder_decoder: bool) -> None:
     try:
         adapted(**inputs, use_cache=False).logits.float().sum().backward()
     finally:
-        adapted.train(was_training)
+        for module, training in modes:
+            module.training = training
         adapted.zero_grad(set_to_none=True)

