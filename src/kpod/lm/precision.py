@@ -14,8 +14,9 @@ LOW = (torch.float16, torch.bfloat16)
 def in_float32(model: nn.Module) -> Iterator[None]:
     """While active, a model computes in float32 and without flash attention, which knows no float32.
 
-    Weights of lower precision are widened one layer at a time, while that layer runs, so memory for a single layer more
-    is needed. Afterwards every parameter holds the same storage as before.
+    Weights of lower precision are widened: those of a layer while it runs, the others (embeddings, head, last norm) for
+    the whole time, since models cast to their type beforehand. So memory is needed for these and one layer. Afterwards
+    every parameter holds the same storage as before.
 
     Args:
         model: Perhaps wrapped by DDP, or with a forward pass that accelerate runs in lower precision.
@@ -25,51 +26,54 @@ def in_float32(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_without_autocast(base))
         stack.enter_context(_exact_matmul())
         stack.enter_context(_padded_attention(base))
-        for part in _parts(base):
-            stack.enter_context(_widened_while_it_runs(part))
+        layers = _layers(base)
+        inner = {id(tensor) for layer in layers for tensor in _low(layer)}
+        stack.enter_context(_widened([tensor for tensor in _low(base) if id(tensor) not in inner]))
+        for layer in layers:
+            stack.enter_context(_widened_while_it_runs(layer))
         yield
 
 
-def _parts(model: nn.Module) -> list[nn.Module]:
-    """The layers of every stack of layers as wholes, and whatever else has weights of its own, module by module."""
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of every stack of layers, each as a whole."""
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     inner = {id(module) for stack in stacks for module in stack.modules() if module is not stack}
-    outermost = [stack for stack in stacks if id(stack) not in inner]
-    layers = [layer for stack in outermost for layer in stack]
-    others = [module for module in model.modules() if id(module) not in inner and _low(module, recurse=False)]
-    return [*layers, *others]
+    return [layer for stack in stacks if id(stack) not in inner for layer in stack]
 
 
-def _low(module: nn.Module, *, recurse: bool) -> list[Tensor]:
+def _low(module: nn.Module) -> list[Tensor]:
     """Its parameters and buffers of low precision."""
-    tensors = [*module.parameters(recurse=recurse), *module.buffers(recurse=recurse)]
-    return [tensor for tensor in tensors if tensor.dtype in LOW]
+    return [tensor for tensor in [*module.parameters(), *module.buffers()] if tensor.dtype in LOW]
 
 
 @contextmanager
-def _widened_while_it_runs(module: nn.Module) -> Iterator[None]:
-    recurse = bool(next(module.children(), None)) and not isinstance(module, nn.ModuleList)
-    kept: list[tuple[Tensor, Tensor]] = []
-
-    def widen(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        for tensor in _low(module, recurse=recurse):
-            kept.append((tensor, tensor.data))
-            tensor.data = tensor.data.float()
-        return _wide(args), _wide(kwargs)
-
-    def narrow(*_: Any) -> None:
-        while kept:
-            tensor, data = kept.pop()
+def _widened(tensors: list[Tensor]) -> Iterator[None]:
+    kept = [tensor.data for tensor in tensors]
+    for tensor in tensors:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor, data in zip(tensors, kept, strict=True):
             tensor.data = data
 
+
+@contextmanager
+def _widened_while_it_runs(layer: nn.Module) -> Iterator[None]:
+    running = ExitStack()
+
+    def widen(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        running.enter_context(_widened(_low(layer)))
+        return _wide(args), _wide(kwargs)
+
     handles = [
-        module.register_forward_pre_hook(widen, with_kwargs=True),
-        module.register_forward_hook(narrow, always_call=True),
+        layer.register_forward_pre_hook(widen, with_kwargs=True),
+        layer.register_forward_hook(lambda *_: running.close(), always_call=True),
     ]
     try:
         yield
     finally:
-        narrow()
+        running.close()
         for handle in handles:
             handle.remove()
 
