@@ -83,11 +83,12 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
     config = model_config(name)
     check_architecture(name, config)
     tokenizer = load_tokenizer(name)
-    layout_of(tokenizer, config)  # refuses a tokenizer before a large model is read
+    layout = layout_of(tokenizer, config)  # refuses a tokenizer before a large model is read
+    more = _with_an_embedded_pad(name, tokenizer, config, layout)
     family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with loading(name):
         model, info = family.from_pretrained(
-            model_folder(name), dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True
+            model_folder(name), dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True, **more
         )
     check_tensors(name, info)
     freeze_all_but_text(model)
@@ -95,6 +96,25 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
     lm = LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
     check_reading(name, model)
     return lm
+
+
+def _with_an_embedded_pad(
+    name: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, layout: TextLayout
+) -> dict[str, PreTrainedConfig]:
+    """Make the tokenizer pad with a token that the model has an embedding for.
+
+    Returns:
+        The config to load the model with, where the checkpoint's own names a pad token without one, which transformers
+        would neither load nor, after training, load again.
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != layout.pad_id:
+        log.warning("%s: its pad token %s has no embedding; %s pads", name, tokenizer.pad_token, tokenizer.eos_token)
+        tokenizer.pad_token = tokenizer.eos_token
+    text = config.get_text_config()
+    if layout.vocabulary is None or (getattr(text, "pad_token_id", None) or 0) < layout.vocabulary:
+        return {}
+    config.pad_token_id = text.pad_token_id = layout.pad_id
+    return {"config": config}
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
