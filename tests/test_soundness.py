@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -231,17 +232,12 @@ def test_packing_is_refused_where_layers_mix_rationales_whatever_the_precision(k
 
 def test_packing_is_proven_without_the_trainings_autocast():
     model = tiny_model("lfm2", initializer_range=0.3)
-    own = model.forward
-
-    def rounded(*args, **kwargs):
-        with torch.autocast("cpu", torch.bfloat16):
-            return own(*args, **kwargs)
-
-    model.forward = rounded
+    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model, evaluation_mode=True)
+    rounded = model.forward
     collator = collator_of(model, byte_tokenizer(), packing=True)
     with pytest.raises(ConfigError, match="packed rationales see one another"):
         check_packing(model, collator, packed_examples(collator.lm), torch.device("cpu"), sharded=False)
-    assert model.forward is rounded
+    assert vars(model)["forward"] is rounded
 
 
 def test_a_wrapped_model_is_proven_too():

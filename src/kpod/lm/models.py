@@ -81,20 +81,20 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
             not read token ids from left to right.
     """
     config = model_config(name)
-    check_architecture(name, config)
-    tokenizer = load_tokenizer(name)
-    layout = layout_of(tokenizer, config)  # refuses a tokenizer before a large model is read
-    more = _with_an_embedded_pad(name, tokenizer, config, layout)
-    family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with loading(name):
+        check_architecture(name, config)
+        tokenizer = load_tokenizer(name)
+        layout = layout_of(tokenizer, config)  # refuses a tokenizer before a large model is read
+        more = _with_an_embedded_pad(name, tokenizer, config, layout)
+        family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, info = family.from_pretrained(
             model_folder(name), dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True, **more
         )
-    check_tensors(name, info)
-    freeze_all_but_text(model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lm = LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
-    check_reading(name, model)
+        check_tensors(name, info)
+        freeze_all_but_text(model)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        lm = LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
+        check_reading(name, model)
     return lm
 
 

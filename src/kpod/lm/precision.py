@@ -91,13 +91,15 @@ def _wide(value: Any) -> Any:
 
 @contextmanager
 def _without_autocast(model: nn.Module) -> Iterator[None]:
-    """While active, the class's own forward pass is run; accelerate wraps its autocast around an instance's."""
-    own = vars(model).pop("forward", None)
+    """While active, the forward pass is the one that accelerate wrapped its autocast around."""
+    own, original = vars(model).get("forward"), vars(model).get("_original_forward")
+    if original is not None:
+        vars(model)["forward"] = original
     try:
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        if own is not None:
+        if original is not None:
             vars(model)["forward"] = own
 
 

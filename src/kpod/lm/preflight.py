@@ -29,12 +29,13 @@ def check_student(name: str, prompt: PromptConfig, lora: LoraConfig | None = Non
             template fails, never ends or opens a thought twice, or adapters cannot stand where the recipe wants them.
     """
     config, tokenizer = model_config(name), load_tokenizer(name)
-    check_architecture(name, config)
-    layout_of(tokenizer, config)
-    prompt_text(tokenizer, PROBE, prompt)
-    if lora is None:
-        return
-    family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with loading(name), torch.device("meta"):
-        empty = family.from_config(config)
-    target_names(cast("PreTrainedModel", empty), lora.target_modules)
+    with loading(name):
+        check_architecture(name, config)
+        layout_of(tokenizer, config)
+        prompt_text(tokenizer, PROBE, prompt)
+        if lora is None:
+            return
+        family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        with torch.device("meta"):
+            empty = family.from_config(config)
+        target_names(cast("PreTrainedModel", empty), lora.target_modules)
