@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from kpod.config import PromptConfig
 from kpod.data.prompts import completion
 from kpod.errors import DataError
-from kpod.lm.encoding import encode, prompt_ids, prompt_text, tiling_offsets
+from kpod.lm.alignment import tiling_offsets
+from kpod.lm.encoding import encode, prompt_ids, prompt_text
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale

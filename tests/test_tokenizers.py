@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from kpod.config import PromptConfig, TrainingConfig
 from kpod.errors import ConfigError
-from kpod.lm.encoding import UNALIGNED, encode, tiling_offsets
+from kpod.lm.alignment import tiling_offsets
+from kpod.lm.encoding import UNALIGNED, encode
 from kpod.lm.layout import layout_of
 from kpod.lm.models import LanguageModel, load_model
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale

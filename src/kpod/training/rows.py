@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from kpod.config import PromptConfig
 from kpod.errors import DataError
-from kpod.lm.encoding import project_spans, start_ids, tiling_offsets
+from kpod.lm.alignment import tiling_offsets
+from kpod.lm.encoding import project_spans, start_ids
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, example_of
 from kpod.lm.templates import render_chat
