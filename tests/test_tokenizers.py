@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -114,6 +114,7 @@ def starts_of(tokens: TokenizedRationale) -> list[int]:
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "t5"])
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
 @given(text=st.text(max_size=25))
 def test_a_text_of_any_characters_is_tiled_by_its_tokens_or_dropped(kind, causal, text):
     text = f"a{text}".strip()
