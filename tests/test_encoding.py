@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from kpod.config import DataConfig, PromptConfig
 from kpod.data.prompts import completion
 from kpod.errors import DataError
-from kpod.lm.encoding import encode, encode_all, prompt_ids, prompt_text, tiling_offsets, unused_template
+from kpod.lm.alignment import tiling_offsets
+from kpod.lm.encoding import encode, encode_all, prompt_ids, prompt_text, unused_template
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
@@ -56,7 +57,7 @@ def with_merges(*merges: tuple[str, str]) -> LanguageModel:
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(["<pad>", "</s>", "<s>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>")
-    return replace(CAUSAL, tokenizer=tokenizer)
+    return replace(CAUSAL, tokenizer=tokenizer, vocabulary=None)
 
 
 def metaspace_t5() -> LanguageModel:
@@ -186,9 +187,12 @@ def test_a_rationale_that_is_too_long_is_dropped_never_cut():
     length = len(encoded(CAUSAL, rationale).token_ids)
     spans = [(0, len(rationale.text))]
     assert isinstance(encode(CAUSAL, rationale, spans, PLAIN, length), TokenizedRationale)
-    assert encode(CAUSAL, rationale, spans, PLAIN, length - 1) == Dropped("tiny-0", f"longer than {length - 1} tokens")
+    by_recipe = f"longer than data.max_length {length - 1} tokens"
+    by_student = f"longer than the student's context of {length - 1} tokens"
     narrow = replace(CAUSAL, context=length - 1)
-    assert encode(narrow, rationale, spans, PLAIN, ROOM) == Dropped("tiny-0", f"longer than {length - 1} tokens")
+    assert encode(CAUSAL, rationale, spans, PLAIN, length - 1) == Dropped("tiny-0", by_recipe)
+    assert encode(narrow, rationale, spans, PLAIN, ROOM) == Dropped("tiny-0", by_student)
+    assert encode(narrow, rationale, spans, PLAIN, length - 1) == Dropped("tiny-0", by_recipe)
 
 
 def test_a_prompt_that_merges_with_the_rationale_is_dropped():
@@ -239,8 +243,9 @@ def test_a_tokenizer_like_t5s_tiles_the_text_it_normalises():
 @pytest.mark.parametrize(
     ("offsets", "why"),
     [
-        ([(0, 0), (0, 3)], "do not follow character 0"),
-        ([(0, 3), (3, 3)], "do not follow character 3"),
+        ([(0, 0), (0, 0)], "miss its text after character 0"),
+        ([(0, 3), (0, 0)], "do not follow character 3"),
+        ([(0, 3), (3, 3)], "miss its text after character 3"),
         ([(0, 3), (1, 2), (4, 7)], "do not follow character 3"),
         ([(3, 7), (0, 3)], "do not follow character 0"),
         ([(0, 2), (4, 7)], "do not follow character 2"),

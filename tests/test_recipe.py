@@ -195,7 +195,13 @@ texts = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=20),
 )
 scalars = st.one_of(texts, st.booleans(), st.none(), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+names = texts.filter(bool)
+target_modules = names | st.lists(names, min_size=1, max_size=3).map(tuple)
 argument_names = st.sampled_from(["warmup_steps", "weight_decay", "bf16", "report_to", "optim_args"])
+
+
+def adapters(rank: int, target_modules: str | tuple[str, ...]) -> LoraConfig:
+    return LoraConfig(rank=rank, target_modules=target_modules)
 
 
 @settings(max_examples=15)
@@ -205,7 +211,7 @@ argument_names = st.sampled_from(["warmup_steps", "weight_decay", "bf16", "repor
     text=texts,
     rate=st.floats(allow_nan=False, allow_infinity=False),
     alpha=st.floats(min_value=1e-300, allow_infinity=False),
-    lora=st.none() | st.builds(LoraConfig, rank=st.integers()),
+    lora=st.none() | st.tuples(st.integers(min_value=1), target_modules),
     arguments=st.dictionaries(argument_names, scalars | st.lists(scalars, max_size=2), max_size=3),
 )
 def test_a_dumped_recipe_loads_as_an_equal_one(tmp_path_factory, name, tests, text, rate, alpha, lora, arguments):
@@ -214,7 +220,7 @@ def test_a_dumped_recipe_loads_as_an_equal_one(tmp_path_factory, name, tests, te
         student=text,
         data=DataConfig(tests=tuple(tests), root=text, prompt=PromptConfig(cot_prompt=text)),
         weighting=WeightingConfig(mask_loss_weight=alpha),
-        training=TrainingConfig(learning_rate=rate, lora=lora, arguments=arguments),
+        training=TrainingConfig(learning_rate=rate, lora=lora and adapters(*lora), arguments=arguments),
     )
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
     path.write_bytes(dump_recipe(recipe).encode())

@@ -642,6 +642,10 @@ def test_an_infinite_gradient_stops_the_run_before_the_update(tmp_path):
             {"train_sampling_strategy": "sequential"},
             "it must be group_by_length or random: others do not know the stages",
         ),
+        ({"report_to": "wandbb"}, "report_to: transformers knows no tracker 'wandbb'; did you mean wandb"),
+        ({"report_to": ["none", "clearml"]}, "report_to: clearml is not installed: pip install clearml, or set it to"),
+        ({"report_to": "comet_ml"}, "pip install comet-ml"),
+        ({"data_seed": -1}, "training.data_seed is -1; it must be a whole number of at least 0"),
         ({"optim": "adamm"}, "training: transformers refuses these arguments: adamm is not a valid OptimizerNames"),
     ],
 )

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 from kpod.errors import ConfigError, require, require_positive
@@ -42,10 +43,13 @@ class PromptConfig:
     cot_prompt: str = "Let's think step by step."
     """Zero-shot chain-of-thought prompt."""
     opening: str = ""
-    """Fixed words between prompt and rationale, read and not written, such as "<think>\\n"; the closing then starts
-    with "</think>"."""
+    """Fixed words between prompt and rationale, read and not written, such as "<think>\\n"."""
     closing: str = "Therefore, the answer is {answer}"
-    """The sentence after the rationale, with the answer in it."""
+    """The sentence after the rationale, with the answer in it. Where `opening` or the chat template opens a thought,
+    "</think>" (or that tag's own end) is put before the sentence, unless the rationale or the sentence holds it."""
+    date: str = "2024-07-26"
+    """What chat templates that ask for today's date are told, as YYYY-MM-DD: one day for the whole run and all runs, so
+    that a prompt never depends on the clock."""
 
     def __post_init__(self) -> None:
         for name in ("question", "chat_question"):
@@ -54,6 +58,14 @@ class PromptConfig:
         require(
             self.closing.count("{answer}") == 1, "data.prompt.closing", self.closing, "a template with one {answer}"
         )
+        require(_is_date(self.date), "data.prompt.date", self.date, "a date such as 2024-07-26")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -363,7 +375,16 @@ class LoraConfig:
     rank: int = 64
     alpha: int = 128
     dropout: float = 0.0
-    target_modules: str = "all-linear"
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """all-linear: every linear layer of the language model but its head and routers. Else a module's name such as
+    q_proj, a list of names, or a regular expression that a module's full name matches."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "training.lora", "rank", "alpha")
+        require(0 <= self.dropout < 1, "training.lora.dropout", self.dropout, "at least 0 and below 1")
+        names = self.target_modules
+        is_given = bool(names) and all(names) and (isinstance(names, str) or all(isinstance(n, str) for n in names))
+        require(is_given, "training.lora.target_modules", names, "all-linear, a module's name, or a list of names")
 
 
 @dataclass(frozen=True)
@@ -581,3 +602,6 @@ class Recipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 4294967295")

@@ -29,6 +29,7 @@ from kpod.lm.encoding import encode_all, unused_template
 from kpod.lm.engines import ENGINES, Engine, require_engine
 from kpod.lm.models import LanguageModel, load_layout, load_model
 from kpod.lm.processes import first_process_first, is_first_process
+from kpod.lm.suitability import check_student
 from kpod.methods import METHODS, ByRationale, ToWeigh, cluster, unassessed
 from kpod.outcomes import Accuracy, Prediction
 from kpod.phases import do_phase
@@ -118,6 +119,7 @@ class Pipeline:
     def _gathered(self) -> Gathered:
         """The rationales, read again each time, so that changed data is noticed."""
         with first_process_first():  # which asks the teacher, where one is asked
+            check_student(self.recipe.student, self.recipe.data.prompt, self.recipe.training.lora)
             check_before_asking(self.recipe)
             gathered = gather(self.recipe.data, self.recipe.teacher, Path(self.recipe.runs))
         check_some_are_kept(self.recipe, gathered, (), self.folder.path / DROPPED)

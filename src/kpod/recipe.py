@@ -154,9 +154,11 @@ def _decode_config(cls: type[_Config], values: Any, prefix: str) -> _Config:
 def _decode(wanted: Any, value: Any, key: str) -> Any:
     """A value as its annotation wants it."""
     if get_origin(wanted) in (Union, UnionType):
-        if value is None or (isinstance(value, _Word) and value in ("null", "~", "")):
+        is_null = value is None or (isinstance(value, _Word) and value in ("null", "~", ""))
+        if is_null and NoneType in get_args(wanted):
             return None
-        (wanted,) = (option for option in get_args(wanted) if option is not NoneType)
+        options = [option for option in get_args(wanted) if option is not NoneType]
+        wanted = options[0] if len(options) == 1 else _text_or_list(options, value)
     if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
         return _decode_config(wanted, value, f"{key}.")
     if wanted is str or get_origin(wanted) is Literal:
@@ -169,6 +171,12 @@ def _decode(wanted: Any, value: Any, key: str) -> Any:
             raise _wrong(key, value, 'a list of texts, such as ["gsm8k", "svamp"]')
         return tuple(value)
     return _decode_scalar(wanted, value, key)
+
+
+def _text_or_list(options: Sequence[Any], value: Any) -> Any:
+    """Which of a text and a list of texts a value is; on the command line a list stands in brackets."""
+    is_list = value.startswith("[") and value.endswith("]") if isinstance(value, _Word) else isinstance(value, list)
+    return next(option for option in options if (get_origin(option) is tuple) == is_list)
 
 
 def _decode_text(wanted: Any, value: Any, key: str) -> str:

@@ -9,6 +9,7 @@ from kpod.forecast import Forecast, SourceUse, unused
 from kpod.lm.encoding import encode_all, unused_template
 from kpod.lm.engines import require_engine
 from kpod.lm.models import load_layout
+from kpod.lm.suitability import check_student
 from kpod.methods import METHODS
 from kpod.pipeline import Pipeline
 from kpod.preflight import attempt, question_uses, training_use
@@ -62,6 +63,7 @@ def _unfit(
     except ConfigError as error:
         warnings.append(f"{error}; whether rationales are too long for the student is not known")
         return []
+    attempt(lambda: check_student(recipe.student, recipe.data.prompt, recipe.training.lora), errors)
     if note := unused_template(layout, recipe.data.prompt):
         warnings.append(note)
     try:

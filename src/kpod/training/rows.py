@@ -7,10 +7,13 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from kpod.config import PromptConfig
 from kpod.errors import DataError
-from kpod.lm.encoding import project_spans, start_ids, tiling_offsets
+from kpod.lm.alignment import tiling_offsets
+from kpod.lm.encoding import project_spans, start_ids
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, example_of
+from kpod.lm.templates import render_chat
 from kpod.records import Span, WeightSpan
 from kpod.steps import StepRule, split_steps, step_stops_of
 
@@ -59,7 +62,7 @@ def _example(row: Row, name: str, lm: LanguageModel, rule: StepRule) -> Example:
     else:
         num_before = len(before)
     encoding = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    spans = tiling_offsets(encoding["offset_mapping"], text, name)
+    spans = tiling_offsets(encoding["offset_mapping"], text, name, num_before)
     num_asked = sum(stop <= num_before for _, stop in spans)
     if num_before and spans[num_asked][0] < num_before:
         raise DataError(
@@ -96,8 +99,9 @@ def _texts(row: Row, name: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str
         raise DataError(f"{name} needs prompt and completion, both texts or both lists of messages, or messages")
     if not tokenizer.chat_template:
         raise DataError(f"{name} has messages, but the tokenizer has no chat template; give texts instead")
-    before = cast("str", tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False))
-    whole = cast("str", tokenizer.apply_chat_template([*prompt, *completion], tokenize=False))
+    date, advice = PromptConfig.date, "give its output as prompt and completion"
+    before = render_chat(tokenizer, prompt, date, name=name, advice=advice)
+    whole = render_chat(tokenizer, [*prompt, *completion], date, name=name, advice=advice, generates=False)
     content = str(completion[-1]["content"])
     start = whole.find(content, len(before))
     if not whole.startswith(before) or start < 0:

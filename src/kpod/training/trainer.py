@@ -139,8 +139,7 @@ class KeypointTrainer(Trainer):
         batch = {name: value for name, value in inputs.items() if name != "examples"}
         weights = batch["weights"][trained_positions(batch)]
         if self._packing_is_unproven:
-            tolerance = 0.5 if self.args.bf16 or self.args.fp16 else 1e-3
-            check_packing(model, self.data_collator, inputs["examples"], self.args.device, tolerance)
+            check_packing(model, self.data_collator, inputs["examples"], self.args.device, sharded=self.is_sharded)
             self._packing_is_unproven = False
         if self._linear_head is None:
             # fp16's scaling of the loss comes too late for gradients made in the forward pass.

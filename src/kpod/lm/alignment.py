@@ -1,0 +1,78 @@
+"""Characters of every token: from a tokenizer's offsets, with their holes, to spans that cover the text."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from kpod.errors import DataError
+from kpod.records import Span
+
+
+def tiling_offsets(offsets: Sequence[Span], text: str, name: str, border: int = 0) -> list[Span]:
+    """Character spans of the tokens, closed up so that together they cover the text.
+
+    Tokenizers leave the space before a word out of its span, or not; here it always belongs to the word. What a
+    tokenizer drops or composes with the letter before it (combining marks, zero-width joiners, control characters)
+    belongs to the token before. Several byte-level tokens of one character share its span, and a token of no character,
+    such as the mark that starts a first word, shares the span of the next.
+
+    Args:
+        offsets: Start and stop (exclusive) of every token, in characters of `text`.
+        text: What was tokenised.
+        name: How an error calls the text.
+        border: Where a prompt ends in the text. No token before it takes characters after it.
+
+    Raises:
+        DataError: If a span runs backwards, or characters that can be seen are in no span.
+
+    Example:
+        >>> tiling_offsets([(0, 3), (4, 5), (4, 5)], "Two é", "q1")
+        [(0, 3), (3, 5), (3, 5)]
+    """
+    spans: list[Span] = []
+    empty = last_start = reached = 0
+    for start, stop in offsets:
+        if not last_start <= start <= stop or stop < reached or not _left_out(text, reached, start):
+            raise DataError(
+                f"rationale {name!r}: the tokenizer's offsets {(start, stop)} do not follow character {reached}; "
+                "use a tokenizer with correct offsets (fast tokenizers of some models return empty ones)"
+            )
+        last_start = start
+        if stop == reached and start == stop:
+            empty += 1
+            continue
+        if start > reached:
+            reached = _give_to_last(spans, text, reached, start, border)
+        spans += (1 + empty) * [(reached, stop) if stop > reached else spans[-1]]
+        empty, reached = 0, max(reached, stop)
+    if not spans or not _left_out(text, reached, len(text)):
+        raise DataError(f"rationale {name!r}: the tokenizer's offsets miss its text after character {reached}")
+    _give_to_last(spans, text, reached, len(text), border)
+    return spans + empty * spans[-1:]
+
+
+def _left_out(text: str, start: int, stop: int) -> bool:
+    """Whether a tokenizer may leave these characters out: none can be seen, or they compose with the one before."""
+    rest = "".join(char for char in text[start:stop] if not _is_invisible(char))
+    if not rest or not start:
+        return not rest
+    letter = text[start - 1]
+    return len(unicodedata.normalize("NFKC", letter + rest)) <= len(unicodedata.normalize("NFKC", letter))
+
+
+def _is_invisible(char: str) -> bool:
+    """Spaces, control and format characters, and marks, which stand on a letter."""
+    return char.isspace() or unicodedata.category(char) in ("Cc", "Cf", "Mn", "Mc", "Me")
+
+
+def _give_to_last(spans: list[Span], text: str, reached: int, start: int, border: int) -> int:
+    """Lengthen the last token by the characters up to the next space, and return where it now stops."""
+    stop = reached
+    limit = min(start, border) if reached <= border else start
+    while spans and stop < limit and not text[stop].isspace():
+        stop += 1
+    if stop > reached:
+        for index in range(len(spans) - 1, -1, -1):
+            if spans[index][1] != reached:
+                break
+            spans[index] = (spans[index][0], stop)
+    return stop
