@@ -120,6 +120,7 @@ SOLUTIONS: dict[str, list[str]] = {
 # What a stop, a quotation or a list mark does, whatever the language.
 FORMS: dict[str, list[str]] = {
     "digits around a stop": ["价格是3．5元，重量是3。5公斤。", "所以一共7元。"],
+    "a stop between two sums": ["一半就是除以 2。", "80 / 2 = 40。", "40 * 2 = 80。", "6+6=12。"],
     "closing quotes and brackets stay": ["他说：“我有5个。”", "她有（也许）3个（真的！）", "一共8个。"],
     "a quotation of two sentences": ["老师说：「你有5个。他有3个。」", "所以一共8个。"],
     "a quotation goes on": ["「答えは5です。」と言った。", "それは正しい。"],

@@ -33,6 +33,7 @@ _GOES_ON = re.compile(
 )
 _INITIAL = re.compile(r"(?<![^\W\d_])[A-ZＡ-Ｚ]．(?=[A-ZＡ-Ｚ])")
 
+_TYPED_DECIMALS = re.compile(r"\d+[^\W\d_]")
 _THAI_OR_LAO = re.compile(r"[\u0e01-\u0e4e\u0e81-\u0ece]")
 _GAP = re.compile(
     r"(?<![ \t\u00a0])[ \t\u00a0]++(?=(?P<so>ดังนั้น|ฉะนั้น|เพราะฉะนั้น|คำตอบ|จากนั้น|หลังจากนั้น|ต่อมา|ต่อไป|สุดท้าย|ในที่สุด|ขั้นที่"
@@ -48,17 +49,23 @@ _SHORTEST_LAST = 8
 def stops_in(line: str) -> Iterator[int]:
     """Where sentences end at the stops of scripts other than Latin, as offsets behind a stop and its closing quotes.
 
-    A stop between two digits (3．5) ends nothing, and neither does a stop inside a quotation or before a comma.
+    A wide point between two digits (3．5) ends nothing, and neither does a stop inside a quotation or before a comma.
     """
     visible = (len(line) - len(line.lstrip()), len(line.rstrip()))
     quoted = [match.span() for match in _QUOTED.finditer(line) if match.span() != visible]
     initials = {match.end() - 1 for match in _INITIAL.finditer(line)}
     for match in _STOP.finditer(line):
         start, stop = match.span()
-        is_decimal = stop - start == 1 and line[start - 1 : start].isdigit() and line[stop : stop + 1].isdigit()
-        if is_decimal or start in initials or is_inside(stop, quoted) or _GOES_ON.match(line, stop):
+        if _is_decimal(line, start, stop) or start in initials or is_inside(stop, quoted) or _GOES_ON.match(line, stop):
             continue
         yield stop
+
+
+def _is_decimal(line: str, start: int, stop: int) -> bool:
+    """Whether a stop is a decimal point: 3．5, or 3。5公斤 as it is sometimes typed, but not 除以 2。80 / 2 = 40."""
+    if stop - start != 1 or not line[start - 1 : start].isdigit() or not line[stop : stop + 1].isdigit():
+        return False
+    return line[start] not in "。｡" or bool(_TYPED_DECIMALS.match(line, stop))
 
 
 def clauses_in(line: str) -> Iterator[int]:
