@@ -22,8 +22,9 @@ from kpod.weighting.estimators import (
     leave_one_out,
     straight_through,
 )
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.learn import check_objective
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 from tiny import BRIEF, generator_of, tiny_llama, tiny_tokens
 
 LLAMA = tiny_llama()

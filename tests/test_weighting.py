@@ -18,10 +18,11 @@ from kpod.records import TokenizedRationale
 from kpod.weighting import learn_weights, uniform_weights
 from kpod.weighting.descent import keypoint_objective
 from kpod.weighting.effects import compute_weights
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.learn import check_collapse
 from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes
 from kpod.weighting.predictor import observe_masks, warm_up, with_adapters
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 from kpod.weighting.ridge import PENALTIES
 from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens
 
@@ -279,7 +280,7 @@ def test_long_rationales_are_learnt_from_in_several_passes(make: object, monkeyp
     """The same warm-up and the same observation whether rows go through at once or one by one."""
     found = []
     for limit in (4096, 1):
-        monkeypatch.setattr("kpod.weighting.predictor.TOKENS_PER_PASS", limit)
+        monkeypatch.setattr("kpod.lm.buckets.TOKENS_PER_PASS", limit)
         lm, rng = make(), np.random.default_rng(0)  # type: ignore[operator]
         torch.manual_seed(0)
         tokens = [tiny_tokens(lm, f"q{n}", (3, 2 + n)) for n in range(3)]

@@ -25,10 +25,11 @@ from kpod.records import TokenizedRationale
 from kpod.weighting.descent import descend, keypoint_objective
 from kpod.weighting.effects import compute_weights, fit_generator
 from kpod.weighting.estimators import ESTIMATORS
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.module import WeightGenerator
 from kpod.weighting.predictor import observe, warm_up, with_adapters
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 from kpod.weighting.ridge import PENALTIES
 
 log = logging.getLogger(__name__)
