@@ -36,7 +36,7 @@ from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRation
 from kpod.steps import split_steps
 from kpod.teacher.gathering import check_some_are_kept, gather
 from kpod.training import TrainingSummary, check_arguments, train_student
-from kpod.weighting import weigh_rationales, weights_in_data
+from kpod.weighting import accepted, weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Pipeline:
             artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", self._learn(folder))
 
         self._phase("weights", self.keys["weights"], make)
-        return artifacts.load_by_rationale(self.folder.path / "weights" / artifacts.WEIGHTS)
+        return artifacts.load_by_rationale(accepted(self.folder.path / "weights") / artifacts.WEIGHTS)
 
     def _learn(self, folder: Path) -> ByRationale:
         """Weights from the data where it brings them for every rationale, else by mask learning."""
