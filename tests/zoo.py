@@ -37,6 +37,7 @@ SEQ2SEQ: Mapping[str, Any] = {
     "d_kv": 16,
     "d_ff": 64,
     "num_layers": 2,
+    "num_decoder_layers": 2,
     "num_heads": 2,
     "dropout_rate": 0.0,
     "dropout": 0.0,
@@ -52,7 +53,14 @@ SEQ2SEQ: Mapping[str, Any] = {
 }
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 16, "mamba_chunk_size": 8}
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+    "head_dim": LEFT_OUT,
+}
 DELTA = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 2,
@@ -118,7 +126,9 @@ ZOO: Mapping[str, Species] = {
     "helium": Species("helium"),
     "xglm": Species("xglm", {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 2, "dropout": 0.0}),
     "biogpt": Species("biogpt", {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}),
-    "falcon": Species("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False, "head_dim": LEFT_OUT}),
+    "falcon": Species(
+        "falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False, "head_dim": LEFT_OUT}
+    ),
     "apertus": Species("apertus"),
     "arcee": Species("arcee"),
     "seed-oss": Species("seed_oss"),
@@ -165,7 +175,8 @@ ZOO: Mapping[str, Species] = {
     ),
     "gpt-oss": Species("gpt_oss", {**EXPERTS, "sliding_window": WINDOW}),
     "gpt-neo": Species(
-        "gpt_neo", {"num_layers": 2, "num_heads": 2, "window_size": WINDOW, "attention_types": [[["global", "local"], 1]]}
+        "gpt_neo",
+        {"num_layers": 2, "num_heads": 2, "window_size": WINDOW, "attention_types": [[["global", "local"], 1]]},
     ),
     "cohere2": Species("cohere2", {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
     "exaone4": Species("exaone4", {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}),
@@ -225,7 +236,9 @@ ZOO: Mapping[str, Species] = {
         encoder_decoder=True,
     ),
     "bart": Species("bart", {**SEQ2SEQ, "forced_eos_token_id": None}, encoder_decoder=True),
-    "mbart": Species("mbart", {**SEQ2SEQ, "scale_embedding": True}, encoder_decoder=True),
+    "mbart": Species(
+        "mbart", {**SEQ2SEQ, "scale_embedding": True, "decoder_start_token_id": END}, encoder_decoder=True
+    ),
     "pegasus": Species("pegasus", {**SEQ2SEQ, "scale_embedding": True}, encoder_decoder=True),
     "marian": Species("marian", {**SEQ2SEQ, "scale_embedding": True, "decoder_vocab_size": 264}, encoder_decoder=True),
     "blenderbot-small": Species("blenderbot-small", {**SEQ2SEQ, "scale_embedding": True}, encoder_decoder=True),
@@ -266,8 +279,8 @@ def build_model(name: str, seed: int = 0) -> PreTrainedModel:
 
 @torch.no_grad()
 def _enlarge(model: nn.Module) -> None:
-    """Give linear layers and embeddings weights of a common size; many configs say 0.02, or nothing."""
+    """Give linear layers and embeddings weights of a common size; many configs say 0.02, and some layers start at 0."""
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.ndim == 2 and 0 < weight.std() < 0.15:
+        if isinstance(weight, nn.Parameter) and weight.ndim == 2 and weight.std() < 0.15:
             weight.normal_(0, 0.2)

@@ -140,21 +140,23 @@ def embedding_factor(lm: LanguageModel, tokens: TokenizedRationale, tolerance: f
     Falcon-H1 multiply between the two.
 
     Raises:
-        WeightingError: If the model cannot be given embeddings, or reads them otherwise than token ids.
+        WeightingError: If the model with its adapters cannot answer, cannot be given embeddings, or reads them
+            otherwise than token ids.
     """
     ids = torch.tensor([tokens.token_ids[:NUM_READ]], device=lm.device)
     embedded = lm.model.get_input_embeddings()(ids)  # type: ignore[operator]
     mean = embedded.mean(dim=1, keepdim=True)
+    what = "answer"
     try:
         by_ids, first = _log_chances(lm, ids, {"input_ids": ids})
+        what = "read embeddings in place of token ids, which masks need"
         _log_chances(lm, ids[:, :1], {"inputs_embeds": mean})  # what no token has; a look-up by embedding fails
         given, seen = _log_chances(lm, ids, {"inputs_embeds": embedded})
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         raise WeightingError(
-            f"{_name(lm)} cannot read embeddings in place of token ids ({type(error).__name__}: {_first_line(error)}), "
-            f"which masks need; {INSTEAD}"
+            f"{_name(lm)} cannot {what} ({type(error).__name__}: {_first_line(error)}); {INSTEAD}"
         ) from error
     if _gap(by_ids, given) <= tolerance:
         return 1.0
