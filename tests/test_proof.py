@@ -201,7 +201,11 @@ def test_the_mask_vector_starts_at_the_mean_embedding_as_the_model_reads_it(name
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("gemma4", "cannot read embeddings in place of token ids"), ("mpt", "does not support inputs_embeds")],
+    [
+        ("gemma4", "cannot read embeddings in place of token ids"),
+        ("mpt", "does not support inputs_embeds"),
+        ("gemma3n", "reads embeddings otherwise than the token ids"),
+    ],
 )
 def test_a_model_that_needs_token_ids_is_refused_before_anything_is_learnt(
     name: str, words: str, monkeypatch: pytest.MonkeyPatch
@@ -231,7 +235,7 @@ def test_a_model_that_also_looks_at_the_ids_is_refused() -> None:
 def test_the_factor_is_one_where_nothing_is_scaled() -> None:
     with torch.no_grad():
         for lm in (tiny_llama(), tiny_t5()):
-            assert embedding_factor(lm, long_and_short(lm)[0]) == 1
+            assert embedding_factor(lm, long_and_short(lm)[0].token_ids) == 1
 
 
 # -- separate prefixes within the token budget -------------------------------------------------------------
@@ -279,9 +283,7 @@ def test_a_pass_holds_the_budget_or_one_sequence(
 
 @pytest.mark.parametrize("estimator", ["score", "gradient", "regression"])
 @pytest.mark.parametrize("name", ["llama", "gpt-oss", "t5"])
-def test_no_pass_of_a_predictor_exceeds_the_budget(
-    name: str, estimator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_pass_of_a_predictor_exceeds_the_budget(name: str, estimator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kpod.lm.buckets.TOKENS_PER_PASS", 150)
     lm = build(name)
     sizes: list[int] = []

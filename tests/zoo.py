@@ -284,3 +284,6 @@ def _enlarge(model: nn.Module) -> None:
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.ndim == 2 and weight.std() < 0.15:
             weight.normal_(0, 0.2)
+    for name, parameter in model.named_parameters():
+        if name.endswith("correct_output_scale"):  # Gemma 3n's per-layer inputs count for nothing at 0
+            parameter.fill_(1)

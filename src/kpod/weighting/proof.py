@@ -127,23 +127,28 @@ def _answers(predictor: Predictor, rows: Sequence[MaskedRationale]) -> Float[Ten
 
 def _scale_embeddings(predictor: Predictor, tokens: TokenizedRationale, tolerance: float) -> None:
     """Have the predictor give its model embeddings, and a mask vector, of the size that the model reads."""
-    factor = embedding_factor(predictor.lm, tokens, tolerance)
+    factor = embedding_factor(predictor.lm, tokens.token_ids[:NUM_READ], tolerance)
     if factor != 1:
         predictor.embedding_factor = factor
         predictor.mask_vector.mul_(factor)
 
 
-def embedding_factor(lm: LanguageModel, tokens: TokenizedRationale, tolerance: float = TOLERANCE) -> float:
+def embedding_factor(lm: LanguageModel, token_ids: Sequence[int], tolerance: float = TOLERANCE) -> float:
     """What a model multiplies the embeddings of token ids by, where it leaves those that it is given as they are.
 
     It is 1 for most models: they multiply in the embedding layer, in both cases, or not at all. Pegasus, Marian and
     Falcon-H1 multiply between the two.
 
+    Args:
+        lm: In evaluation mode and without gradients.
+        token_ids: Any sequence of a few tokens.
+        tolerance: Of the log P of these tokens, in nats.
+
     Raises:
         WeightingError: If the model with its adapters cannot answer, cannot be given embeddings, or reads them
             otherwise than token ids.
     """
-    ids = torch.tensor([tokens.token_ids[:NUM_READ]], device=lm.device)
+    ids = torch.tensor([token_ids], device=lm.device)
     embedded = lm.model.get_input_embeddings()(ids)  # type: ignore[operator]
     mean = embedded.mean(dim=1, keepdim=True)
     what = "answer"
@@ -158,7 +163,7 @@ def embedding_factor(lm: LanguageModel, tokens: TokenizedRationale, tolerance: f
         raise WeightingError(
             f"{_name(lm)} cannot {what} ({type(error).__name__}: {_first_line(error)}); {INSTEAD}"
         ) from error
-    if _gap(by_ids, given) <= tolerance:
+    if _gap(by_ids, given) <= tolerance or not by_ids.isfinite().all():  # the first update names what is not finite
         return 1.0
     factor = _ratio(first, seen, embedded)
     rescaled, _ = _log_chances(lm, ids, {"inputs_embeds": embedded * factor})

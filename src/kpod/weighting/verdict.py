@@ -26,7 +26,7 @@ from kpod.weighting.prefixes import Predictor
 LEARNING = "learning.json"
 NEARLY_ALIKE = 0.02
 """Spread of the weights below which they hardly tell tokens apart."""
-NUM_JUDGED = 8
+NUM_JUDGED = 16
 """Rationales on which the learnt weights are judged by L_k at the end."""
 CONFIDENCE = 0.99
 """Of the one-sided bound on how much worse the learnt masks are."""
