@@ -39,9 +39,8 @@ from kpod.config import WeightingConfig
 from kpod.difficulty import assess
 from kpod.errors import KpodError
 from kpod.lm.decoding import continue_greedily
-from kpod.lm.head import has_linear_head, weighted_nll
 from kpod.lm.models import LanguageModel, evaluating
-from kpod.lm.sequences import collate, example_at, logprobs, trained_positions
+from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.pipeline import Pipeline
 from kpod.records import Schedule, TokenizedRationale
 from kpod.training import KeypointTrainer, StageDataset
@@ -51,7 +50,7 @@ from kpod.weighting.prefixes import Predictor
 from kpod.weighting.proof import prove
 from tiny import BRIEF, byte_tokenizer, tiny_tokens
 from tiny_runs import recipe, write_tiny_data
-from zoo import ZOO, build_model
+from zoo import ZOO, build_model, loss_difference, plain_nll
 
 SAME_LOSS, SAME_WEIGHTS = 1e-4, 1e-3
 """Nats: per token for the loss, per answer for the weights, as the proofs have it."""
@@ -105,34 +104,6 @@ def rationales(lm: LanguageModel) -> list[TokenizedRationale]:
     ]
 
 
-def loss_difference(lm: LanguageModel) -> float:
-    """w = 1 and c = 0, against the loss of transformers on the same labels, a rationale at a time."""
-    examples = [
-        example_at(r, np.ones(r.num_tokens, np.float32), 0, encoder_decoder=lm.encoder_decoder) for r in rationales(lm)
-    ]
-    batch = collate(examples, lm)
-    with evaluating(lm.model):
-        if has_linear_head(lm.model, batch):
-            _, found = weighted_nll(lm.model, batch, torch.ones(int(trained_positions(batch).sum())))
-        else:
-            found = logprobs(lm.model, batch)
-        sizes = [len(example.weights) for example in examples]
-        gaps = [abs(float(part.mean()) + own_loss(lm, number)) for number, part in enumerate(found.split(sizes))]
-    return max(gaps)
-
-
-def own_loss(lm: LanguageModel, number: int) -> float:
-    """The mean NLL of a rationale's target as transformers has it."""
-    tokens = rationales(lm)[number]
-    question = tokens.segment_stops[0]
-    ids = torch.tensor([tokens.token_ids])
-    if lm.encoder_decoder:
-        return float(lm.model(input_ids=ids[:, :question], labels=ids[:, question:]).loss)
-    labels = ids.clone()
-    labels[:, :question] = -100
-    return float(lm.model(input_ids=ids, labels=labels).loss)
-
-
 def weights_difference(lm: LanguageModel) -> tuple[float, str]:
     """Answers after prefixes as the predictor gives them, against plain passes over ids or masked embeddings."""
     tokens = rationales(lm)
@@ -154,31 +125,6 @@ def weights_difference(lm: LanguageModel) -> tuple[float, str]:
         for found, row in zip(predictor(mixed), mixed, strict=True):
             gaps += [abs(float(nll) - plain_nll(predictor, row, p)) for nll, p in zip(found, row.prefixes, strict=True)]
     return max(gaps), mode
-
-
-def plain_nll(predictor: Predictor, row: MaskedRationale, prefix: int) -> float:
-    """The answer's NLL by a plain pass over question, prefix, closing and answer alone."""
-    lm, tokens = predictor.lm, row.tokens
-    question = tokens.segment_stops[0]
-    written, answer = tokens.ids("closing") + tokens.ids("answer"), tokens.ids("answer")
-    told = tokens.token_ids[question : question + prefix]
-    read: dict[str, Tensor]
-    if lm.encoder_decoder:
-        *asked, end = tokens.ids("question")
-        read = {"input_ids": torch.tensor([[*asked, *told, end]])}
-        read["decoder_input_ids"] = torch.tensor([[lm.decoder_start_id, *written][:-1]])
-    else:
-        read = {"input_ids": torch.tensor([[*tokens.ids("question"), *told, *written]])}
-    if not row.keep.all():
-        embedded = predictor.embed(row, prefix)
-        if not lm.encoder_decoder:
-            copy = predictor.embedding(torch.tensor(written)) * predictor.embedding_factor
-            embedded = torch.cat([embedded, copy])
-        del read["input_ids"]
-        read["inputs_embeds"] = embedded[None]
-    logits = lm.model(**read, use_cache=False).logits[0]
-    places = logits[-len(answer) :] if lm.encoder_decoder else logits[-len(answer) - 1 : -1]
-    return -float(places.log_softmax(dim=-1)[range(len(answer)), list(answer)].sum())
 
 
 def packed_difference(lm: LanguageModel) -> float:
@@ -256,7 +202,7 @@ def examine(name: str, data: Path, *, runs: bool) -> Finding:
 
     lm = ask("loading", fresh)
     if isinstance(lm, LanguageModel):
-        found.loss = ask("loss", lambda: loss_difference(lm))  # type: ignore[assignment]
+        found.loss = ask("loss", lambda: loss_difference(lm, rationales(lm)))  # type: ignore[assignment]
         pair = ask("weights", lambda: weights_difference(lm))
         found.weights, found.mode = pair if isinstance(pair, tuple) else (None, "")
         found.greedy = ask("greedy", lambda: greedy_is_the_same(lm))  # type: ignore[assignment]

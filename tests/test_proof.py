@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
@@ -19,7 +19,7 @@ from kpod.weighting.predictor import observe_masks, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
 from kpod.weighting.proof import Proof, embedding_factor, prove
 from tiny import BRIEF, tiny_llama, tiny_t5, tiny_tokens
-from zoo import WINDOW, build
+from zoo import WINDOW, build, plain_nll
 
 ONE_PASS = ["llama", "qwen3-moe", "gemma", "gpt2", "opt", "granite", "xglm"]
 SEPARATE = [
@@ -37,24 +37,6 @@ def long_and_short(lm: LanguageModel) -> list[TokenizedRationale]:
         tiny_tokens(lm, "long", (2 * WINDOW, 7), question=WINDOW, answer=3),
         tiny_tokens(lm, "short", (5,)),
     ]
-
-
-def plain(predictor: Predictor, row: MaskedRationale, prefix: int) -> float:
-    """The answer's NLL by a pass over one prefix alone; over token ids where nothing is masked."""
-    lm, tokens = predictor.lm, row.tokens
-    written, answer = tokens.ids("closing") + tokens.ids("answer"), tokens.ids("answer")
-    asked, told = tokens.ids("question"), tokens.ids("rationale")[:prefix]
-    read = (*asked[:-1], *told, asked[-1]) if lm.encoder_decoder else (*asked, *told, *written)
-    inputs: dict[str, Tensor] = {"input_ids": torch.tensor([read])}
-    if not row.keep.all():
-        embedded = predictor.embed(row, prefix)
-        copy = predictor.embedding(torch.tensor(written)) * predictor.embedding_factor
-        inputs = {"inputs_embeds": (embedded if lm.encoder_decoder else torch.cat([embedded, copy]))[None]}
-    if lm.encoder_decoder:
-        inputs["decoder_input_ids"] = torch.tensor([[lm.decoder_start_id, *written][:-1]])
-    logits = lm.model(**inputs).logits[0]
-    places = logits[-len(answer) :] if lm.encoder_decoder else logits[-len(answer) - 1 : -1]
-    return -float(places.log_softmax(dim=-1)[range(len(answer)), list(answer)].sum())
 
 
 def rows_of(tokens: Sequence[TokenizedRationale]) -> list[MaskedRationale]:
@@ -77,7 +59,7 @@ def test_answers_are_those_of_plain_passes_on_every_architecture(name: str) -> N
     assert prove(predictor, tokens, BRIEF, 0).one_pass == (name in ONE_PASS)
     rows = rows_of(tokens)
     with torch.no_grad():
-        expected = [[plain(predictor, row, prefix) for prefix in row.prefixes] for row in rows]
+        expected = [[plain_nll(predictor, row, prefix) for prefix in row.prefixes] for row in rows]
         found, (answers, _) = predictor(rows), predictor.write(rows)
         torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(answers, torch.tensor(expected), atol=1e-4, rtol=1e-5)
@@ -300,3 +282,16 @@ def test_no_pass_of_a_predictor_exceeds_the_budget(name: str, estimator: Any, mo
         assert "contradicts their slopes" in str(error)  # noqa: PT017 (a random model's)
     assert len(sizes) > 20
     assert max(sizes) <= 150
+
+
+@pytest.mark.parametrize(
+    "estimator", ["score", "antithetic", "control_variate", "hard_concrete", "gumbel", "regression"]
+)
+@pytest.mark.parametrize("name", ["gpt-oss", "lfm2", "bart"])
+def test_every_estimator_learns_from_separate_prefixes(name: str, estimator: Any) -> None:
+    lm = build(name)
+    tokens = [tiny_tokens(lm, f"q{n}", (2 * WINDOW + n,)) for n in range(4)]
+    config = replace(BRIEF, estimator=estimator, warmup_updates=1, observations=4, generator_learning_rate=3e-3)
+    learnt = learn_weights(lm, tokens, config, 0)
+    assert not learnt.proof.one_pass
+    assert all(np.ptp(weights) > 0 for weights in learnt.weights.values())

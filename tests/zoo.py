@@ -1,14 +1,20 @@
 """Tiny random models of many architectures of transformers, with the byte tokenizer of `tiny`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from kpod.lm.models import LanguageModel
+from kpod.lm.head import chunked_logprobs, has_linear_head, weighted_nll
+from kpod.lm.models import LanguageModel, evaluating
+from kpod.lm.sequences import collate, example_at, logprobs, trained_positions
+from kpod.records import TokenizedRationale
+from kpod.weighting.layouts import MaskedRationale
+from kpod.weighting.prefixes import Predictor
 from tiny import END, PAD, START, byte_tokenizer
 
 WINDOW = 16
@@ -287,3 +293,65 @@ def _enlarge(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("correct_output_scale"):  # Gemma 3n's per-layer inputs count for nothing at 0
             parameter.fill_(1)
+
+
+# -- what transformers itself comes to ---------------------------------------------------------------------
+
+
+def loss_difference(lm: LanguageModel, rationales: Sequence[TokenizedRationale]) -> float:
+    """Largest difference of the loss at w = 1, c = 0 from that of transformers on the same labels, in nats per token.
+
+    Args:
+        lm: The model.
+        rationales: They make one batch here, and one each for transformers.
+    """
+    whole = [np.ones(r.num_tokens, np.float32) for r in rationales]
+    examples = [example_at(r, w, 0, encoder_decoder=lm.encoder_decoder) for r, w in zip(rationales, whole, strict=True)]
+    batch = collate(examples, lm)
+    with evaluating(lm.model):
+        if has_linear_head(lm.model, batch):
+            _, found = weighted_nll(lm.model, batch, torch.ones(int(trained_positions(batch).sum())))
+        else:
+            found = logprobs(lm.model, batch)
+        assert torch.allclose(chunked_logprobs(lm.model, batch), found, atol=1e-4), "as difficulties have it"
+        sizes = [len(example.weights) for example in examples]
+        gaps = [
+            abs(float(part.mean()) + own_loss(lm, r)) for r, part in zip(rationales, found.split(sizes), strict=True)
+        ]
+    return max(gaps)
+
+
+def own_loss(lm: LanguageModel, tokens: TokenizedRationale) -> float:
+    """The mean NLL of a rationale's target as transformers has it."""
+    question = tokens.segment_stops[0]
+    ids = torch.tensor([tokens.token_ids])
+    if lm.encoder_decoder:
+        return float(lm.model(input_ids=ids[:, :question], labels=ids[:, question:]).loss)
+    labels = ids.clone()
+    labels[:, :question] = -100
+    return float(lm.model(input_ids=ids, labels=labels).loss)
+
+
+def plain_nll(predictor: Predictor, row: MaskedRationale, prefix: int) -> float:
+    """The answer's NLL by a plain pass over question, prefix, closing and answer alone."""
+    lm, tokens = predictor.lm, row.tokens
+    question = tokens.segment_stops[0]
+    written, answer = tokens.ids("closing") + tokens.ids("answer"), tokens.ids("answer")
+    told = tokens.token_ids[question : question + prefix]
+    read: dict[str, Tensor]
+    if lm.encoder_decoder:
+        *asked, end = tokens.ids("question")
+        read = {"input_ids": torch.tensor([[*asked, *told, end]])}
+        read["decoder_input_ids"] = torch.tensor([[lm.decoder_start_id, *written][:-1]])
+    else:
+        read = {"input_ids": torch.tensor([[*tokens.ids("question"), *told, *written]])}
+    if not row.keep.all():
+        embedded = predictor.embed(row, prefix)
+        if not lm.encoder_decoder:
+            copy = predictor.embedding(torch.tensor(written)) * predictor.embedding_factor
+            embedded = torch.cat([embedded, copy])
+        del read["input_ids"]
+        read["inputs_embeds"] = embedded[None]
+    logits = lm.model(**read, use_cache=False).logits[0]
+    places = logits[-len(answer) :] if lm.encoder_decoder else logits[-len(answer) - 1 : -1]
+    return -float(places.log_softmax(dim=-1)[range(len(answer)), list(answer)].sum())
