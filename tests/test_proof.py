@@ -12,7 +12,7 @@ from torch import nn
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
-from kpod.weighting import learn_weights, proof
+from kpod.weighting import learn_weights
 from kpod.weighting.layouts import MaskedRationale, passes_of
 from kpod.weighting.masks import antithetic_masks
 from kpod.weighting.predictor import observe_masks, warm_up, with_adapters
@@ -147,17 +147,20 @@ def test_proving_changes_no_weight_of_a_model_that_passes(monkeypatch: pytest.Mo
         assert weights.tobytes() == unproven.weights[key].tobytes()
 
 
-def test_a_model_that_does_not_fit_in_float32_is_asked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(_: nn.Module) -> None:
+@pytest.mark.parametrize("where", ["kpod.weighting.proof._in_float32", "kpod.weighting.proof._compare"])
+def test_a_model_that_does_not_fit_in_float32_is_asked_one_by_one(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(proof, "_in_float32", no_memory)
-    lm = build("pegasus")
+    monkeypatch.setattr(where, no_memory)
+    lm = build("falcon-h1")
     predictor = Predictor(lm)
+    mean = predictor.mask_vector.detach().clone()
     found = prove(predictor, long_and_short(lm), BRIEF, 0)
     assert not found.one_pass
     assert "too little memory" in found.reason
-    assert predictor.embedding_factor == pytest.approx(32**0.5, rel=1e-3)
+    assert predictor.embedding_factor == pytest.approx(3, rel=1e-3)
+    torch.testing.assert_close(predictor.mask_vector.detach(), 3 * mean, atol=1e-4, rtol=1e-3)
 
 
 # -- embeddings, as the model reads them -----------------------------------------------------------------

@@ -28,7 +28,7 @@ from kpod.weighting.prefixes import Predictor
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
-"""Nats by which the answer's NLL, and the mean NLL of the rationale's tokens, may differ."""
+"""Nats by which an answer's NLL may differ, and that of a rationale's tokens over the square root of their number."""
 COARSE = 0.05
 """The same for embeddings, where the GPU cannot hold the model in float32."""
 NUM_READ = 32
@@ -109,14 +109,17 @@ def _compare(predictor: Predictor, first: MaskedRationale, again: MaskedRational
 
 
 def _answers(predictor: Predictor, rows: Sequence[MaskedRationale]) -> Float[Tensor, "rows owners"]:
-    """The answer's NLL after each prefix, and the mean NLL of the rationale's tokens in the last column."""
+    """The answer's NLL after each prefix, and in the last column the rationale's over the root of its tokens.
+
+    Rounding adds up as the root of their number does. A window touches few tokens, which a mean would drown.
+    """
     found = []
     for part in predictor.passes(rows):
         answers, rationale = predictor.write(part)
         if rationale is None:
             raise TypeError("an encoder-decoder predictor has nothing to compare")
         lengths = torch.tensor([row.tokens.num_tokens for row in part]).to(rationale)
-        found.append((answers.flatten(), rationale / lengths))
+        found.append((answers.flatten(), rationale / lengths.sqrt()))
     answers = torch.cat([part for part, _ in found]).view(len(rows), len(rows[0].prefixes))
     written = torch.cat([part for _, part in found]).view(len(rows), -1).sum(dim=1, keepdim=True)
     return torch.cat([answers, written], dim=1)
@@ -128,9 +131,9 @@ def _answers(predictor: Predictor, rows: Sequence[MaskedRationale]) -> Float[Ten
 def _scale_embeddings(predictor: Predictor, tokens: TokenizedRationale, tolerance: float) -> None:
     """Have the predictor give its model embeddings, and a mask vector, of the size that the model reads."""
     factor = embedding_factor(predictor.lm, tokens.token_ids[:NUM_READ], tolerance)
-    if factor != 1:
+    if predictor.embedding_factor != factor:
+        predictor.mask_vector.mul_(factor / predictor.embedding_factor)
         predictor.embedding_factor = factor
-        predictor.mask_vector.mul_(factor)
 
 
 def embedding_factor(lm: LanguageModel, token_ids: Sequence[int], tolerance: float = TOLERANCE) -> float:
