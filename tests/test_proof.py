@@ -25,7 +25,7 @@ ONE_PASS = ["llama", "qwen3-moe", "gemma", "gpt2", "opt", "granite", "xglm"]
 SEPARATE = [
     *("mistral-window", "gemma2", "gemma3", "gpt-oss", "cohere2", "llama4"),  # windows and chunks
     *("lfm2", "qwen3.5", "falcon-h1", "mamba2"),  # convolutions and recurrence
-    *("bloom", "falcon-alibi"),  # ALiBi
+    *("bloom", "falcon-alibi", "mpt"),  # ALiBi
     *("t5", "umt5", "bart", "pegasus"),  # encoders
 ]
 SCALED = {"gemma": 32**0.5, "xglm": 32**0.5, "mbart": 32**0.5, "pegasus": 32**0.5, "marian": 32**0.5, "falcon-h1": 3.0}
@@ -188,7 +188,6 @@ def test_the_mask_vector_starts_at_the_mean_embedding_as_the_model_reads_it(name
     ("name", "words"),
     [
         ("gemma4", "cannot read embeddings in place of token ids"),
-        ("mpt", "does not support inputs_embeds"),
         ("gemma3n", "reads embeddings otherwise than the token ids"),
     ],
 )
@@ -290,7 +289,7 @@ def test_no_pass_of_a_predictor_exceeds_the_budget(name: str, estimator: Any, mo
 @pytest.mark.parametrize(
     "estimator", ["score", "antithetic", "control_variate", "hard_concrete", "gumbel", "regression"]
 )
-@pytest.mark.parametrize("name", ["gpt-oss", "lfm2", "bart"])
+@pytest.mark.parametrize("name", ["gpt-oss", "lfm2", "mpt", "bart"])
 def test_every_estimator_learns_from_separate_prefixes(name: str, estimator: Any) -> None:
     lm = build(name)
     tokens = [tiny_tokens(lm, f"q{n}", (2 * WINDOW + n,)) for n in range(4)]

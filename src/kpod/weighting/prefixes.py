@@ -16,6 +16,7 @@ from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
@@ -97,7 +98,7 @@ class Predictor(nn.Module):
         """The trained tokens' NLL, summed by what they belong to."""
         owner = batch.pop("owner")[trained_positions(batch)]
         sums = torch.zeros(shape[0] * shape[1], device=owner.device)
-        return sums.index_add(0, owner, -logprobs(self.backbone, batch)).view(shape)
+        return sums.index_add(0, owner, -logprobs(inside(self.backbone), batch)).view(shape)
 
     def frozen(self, merge: Callable[[nn.Module], nn.Module]) -> "Predictor":
         """The same predictor without gradients, its adapters merged into its weights: the same numbers, faster."""
@@ -193,6 +194,14 @@ class Predictor(nn.Module):
         """Where padded sequences are no padding, as the ones and zeros that models expect."""
         ones = [torch.ones(len(row), dtype=torch.long) for row in read]
         return pad_sequence(ones, batch_first=True).to(self.lm.device)
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The model that peft has wrapped, with its adapters at work; one that is not wrapped as it is.
+
+    It is asked itself, since peft's wrapper takes no embeddings for MPT.
+    """
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 @torch.no_grad()

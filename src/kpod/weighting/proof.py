@@ -23,7 +23,7 @@ from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes, random_mask
-from kpod.weighting.prefixes import Predictor
+from kpod.weighting.prefixes import Predictor, inside
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def _log_chances(
     handles = [module.register_forward_pre_hook(look, with_kwargs=True) for module in lm.model.modules()]
     start = {} if lm.decoder_start_id is None else {"decoder_input_ids": ids.roll(1)}
     try:
-        logits = lm.model(**inputs, **start, use_cache=False).logits[0]
+        logits = inside(lm.model)(**inputs, **start, use_cache=False).logits[0]
     finally:
         for handle in handles:
             handle.remove()
