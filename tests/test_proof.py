@@ -297,3 +297,11 @@ def test_every_estimator_learns_from_separate_prefixes(name: str, estimator: Any
     learnt = learn_weights(lm, tokens, config, 0)
     assert not learnt.proof.one_pass
     assert all(np.ptp(weights) > 0 for weights in learnt.weights.values())
+
+
+def test_rationales_shorter_than_their_prefixes_are_asked_one_by_one_where_no_words_precede_the_answer() -> None:
+    """In one pass two equal prefixes would have the same token predict both answers."""
+    lm = tiny_llama()
+    tokens = [tiny_tokens(lm, f"q{n}", (2 + 9 * n,), closing=0) for n in range(3)]
+    learnt = learn_weights(lm, tokens, BRIEF, 0)
+    assert "'q0' has fewer tokens than weighting.prefixes" in learnt.proof.reason
