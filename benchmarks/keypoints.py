@@ -37,10 +37,11 @@ from kpod.steps import split_steps
 from kpod.teacher.filters import filter_rationales
 from kpod.weighting.effects import compute_weights
 from kpod.weighting.given import digit_rule_weights
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.learn import learn_weights
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.predictor import warm_up, with_adapters
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 
 STUDENT = "smollm2-135m"
 PROMPT = PromptConfig(chat=False)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.lm.buckets import POOL, batches_by_tokens, bucketed_order
+from kpod.lm.buckets import POOL, TOKENS_PER_PASS, batches_by_tokens, bucketed_order, cut_to_passes
 
 LENGTHS = st.lists(st.integers(1, 500), max_size=200)
 
@@ -47,3 +47,16 @@ def test_batches_by_tokens_hold_every_example_once_and_no_more_tokens_than_allow
     for one, following in pairwise(batches):  # none could take the next one's first
         assert lengths[one[0]] * (len(one) + 1) > tokens or lengths[one[0]] > tokens
         assert lengths[one[-1]] >= lengths[following[0]]
+
+
+@given(st.lists(st.integers(1, 6000), max_size=60), st.none() | st.integers(1, 9))
+def test_passes_tile_the_examples_and_hold_the_budget_or_one(lengths: list[int], most: int | None):
+    parts = cut_to_passes(lengths, most)
+    assert [length for part in parts for length in lengths[part]] == lengths
+    for part in parts:
+        held = lengths[part]
+        assert len(held) == 1 or len(held) * max(held) <= TOKENS_PER_PASS
+        assert len(held) <= (most or len(held))
+    for one, after in pairwise(parts):  # none is cut without need
+        together = lengths[one.start : after.start + 1]
+        assert len(together) * max(together) > TOKENS_PER_PASS or len(together) > (most or len(together))

@@ -24,9 +24,10 @@ from kpod.weighting.effects import (
     misfits,
 )
 from kpod.weighting.equations import explained_fall, from_falls, from_slopes, observed_fall
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import antithetic_masks, draw_prefixes
 from kpod.weighting.predictor import Observation, observe, observe_masks
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 from kpod.weighting.ridge import PENALTIES, choose_penalty, solve_ridge
 from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens
 

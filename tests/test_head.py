@@ -17,10 +17,11 @@ from transformers import (
 )
 
 from kpod.lm import head
-from kpod.lm.head import has_linear_head, weighted_nll
+from kpod.lm.head import NUM_PROVEN, chunked_logprobs, has_linear_head, weighted_nll
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at, inputs_of, logprobs
 from tiny import VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens
+from zoo import build
 
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
@@ -48,6 +49,13 @@ def gpt2():
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=1, n_head=2, n_positions=512, eos_token_id=1)
     return LanguageModel.of(GPT2LMHeadModel(config).eval(), byte_tokenizer())
+
+
+def bart():
+    """Adds to its logits."""
+    lm = build("bart")
+    lm.model.final_logits_bias.normal_()
+    return lm
 
 
 def batch_of(lm, seed=0):
@@ -128,6 +136,32 @@ def test_a_model_that_caps_or_scales_its_logits_has_no_linear_head_and_does_so_i
     trained = batch["labels"] != -100
     expected = table[trained].gather(1, batch["labels"][trained][:, None])[:, 0]
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, qwen, gpt2, tiny_t5, gemma, cohere, bart])
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_log_probabilities_by_chunks_are_those_of_all_logits(make, rows, monkeypatch):
+    lm = make()
+    vocabulary = len(lm.model.get_output_embeddings().weight)
+    monkeypatch.setattr(head, "LOGITS_PER_CHUNK", {"cpu": rows * vocabulary})
+    batch = batch_of(lm)
+    expected = logprobs(lm.model, batch).detach()
+    shapes = []
+    handle = lm.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: shapes.append(logits.shape))
+    assert torch.allclose(chunked_logprobs(lm.model, batch), expected, atol=1e-5)
+    handle.remove()
+    assert max(shape.numel() for shape in shapes) <= rows * vocabulary
+    assert sum(shape.numel() for shape in shapes) == len(expected) * vocabulary
+
+
+def test_the_proof_of_a_linear_head_projects_few_positions():
+    lm = tiny_llama()
+    tokens = tiny_tokens(lm, steps=(400,))
+    example = example_at(tokens, torch.ones(400).numpy(), 0, encoder_decoder=False)
+    shapes = []
+    lm.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: shapes.append(logits.shape))
+    assert has_linear_head(lm.model, collate([example], lm))
+    assert shapes == [(1, NUM_PROVEN, VOCABULARY)]
 
 
 def test_asking_leaves_the_random_numbers_alone():

@@ -11,8 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kpod.errors import DataError
+from kpod.lm.buckets import cut_to_passes
+from kpod.lm.head import chunked_logprobs
 from kpod.lm.models import LanguageModel, evaluating
-from kpod.lm.sequences import collate, example_at, logprobs
+from kpod.lm.sequences import collate, example_at
 from kpod.records import TokenizedRationale
 
 
@@ -53,19 +55,20 @@ def assess(
     lm: LanguageModel,
     tokens: Sequence[TokenizedRationale],
     weights: Mapping[str, NDArray[np.float32]],
-    batch_size: int = 8,
+    batch_size: int | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Difficulty of every step of every rationale, under the student as it is before distillation.
 
     The student reads the question and the whole rationale (an encoder only the question): each token is judged after
     the teacher's own previous tokens, not after the student's. Nothing is sampled; batches do not change the numbers
-    beyond rounding.
+    beyond rounding. A pass holds `TOKENS_PER_PASS` tokens, or one rationale, and never all its logits at once.
 
     Args:
         lm: The pre-trained student theta_s0.
         tokens: The rationales.
         weights: Rationale id -> significance w_j of its tokens (Eq. 3), in [0, 1]; `Weights.difficulty`.
-        batch_size: Rationales per forward pass; changes speed and memory only.
+        batch_size: Rationales per forward pass, at most; None sets no limit beside the token budget. It changes speed
+            and memory only.
 
     Returns:
         Rationale id -> d_k of its steps, in nats per token, >= 0; in the order of `tokens`.
@@ -83,13 +86,14 @@ def _assessed(
     lm: LanguageModel,
     tokens: Sequence[TokenizedRationale],
     weights: Mapping[str, NDArray[np.float32]],
-    batch_size: int,
+    batch_size: int | None,
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The difficulties, longest rationales first: neighbours need little padding, and memory fails early if ever."""
     longest_first = sorted(tokens, key=lambda rationale: -len(rationale.token_ids))
     with evaluating(lm.model), tqdm(total=len(tokens), desc="difficulty", unit=" rationales") as progress:
-        for start in range(0, len(tokens), batch_size):
-            batch = longest_first[start : start + batch_size]
+        lengths = [len(rationale.token_ids) + 1 for rationale in longest_first]  # with a decoder's start token
+        for part in cut_to_passes(lengths, batch_size):
+            batch = longest_first[part]
             for rationale, surprise in zip(batch, _rationale_logprobs(lm, batch), strict=True):
                 yield rationale.id, _finite_difficulties(rationale, surprise, weights[rationale.id])
             progress.update(len(batch))
@@ -101,7 +105,7 @@ def _rationale_logprobs(lm: LanguageModel, tokens: Sequence[TokenizedRationale])
         example_at(r, np.ones(r.num_tokens, dtype=np.float32), 0, encoder_decoder=lm.encoder_decoder) for r in tokens
     ]
     batch = {name: tensor.to(lm.device) for name, tensor in collate(examples, lm).items()}
-    found = logprobs(lm.model, batch).cpu()
+    found = chunked_logprobs(lm.model, batch).cpu()
     starts = accumulate((len(example.weights) for example in examples[:-1]), initial=0)
     return [found[start : start + r.num_tokens] for start, r in zip(starts, tokens, strict=True)]
 

@@ -38,7 +38,7 @@ from kpod.recipe import dump_recipe
 from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.teacher.gathering import Gathered, gather
 from kpod.training import TrainingSummary, check_arguments, train_student
-from kpod.weighting import weigh_rationales, weights_in_data
+from kpod.weighting import accepted, weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Pipeline:
             artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", self._learn(folder))
 
         do_phase(self.folder, "weights", self.keys["weights"], make)
-        return artifacts.load_by_rationale(self.folder.path / "weights" / artifacts.WEIGHTS)
+        return artifacts.load_by_rationale(accepted(self.folder.path / "weights") / artifacts.WEIGHTS)
 
     def _learn(self, folder: Path) -> ByRationale:
         """Weights from the data where it brings them for every rationale, else by mask learning."""

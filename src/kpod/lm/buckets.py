@@ -1,10 +1,16 @@
-"""Random orders in which neighbours are of like length, so that a batch of them holds little padding."""
+"""Batches of like length, which hold little padding, and the one token budget of passes without a recipe key."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+TOKENS_PER_PASS = 4096
+"""Tokens of all rows of a forward pass, padding included, unless one row alone has more.
+
+It bounds the memory of every pass without gradients and of every pass of the weights' predictor. The batches of the
+student's training have recipe keys of their own.
+"""
 POOL = 8
 """Batches that are drawn together and sorted by length; fewer pad more, more make batches less random."""
 
@@ -30,6 +36,30 @@ def batches_by_tokens(lengths: Sequence[int], tokens: int) -> list[NDArray[np.in
         batches.append(order[start:stop])
         start = stop
     return batches
+
+
+def cut_to_passes(lengths: Sequence[int], most: int | None = None) -> list[slice]:
+    """Cut examples in their order into passes of at most `TOKENS_PER_PASS` tokens, padding included.
+
+    Args:
+        lengths: Tokens of every example. A longer example is alone.
+        most: Examples in a pass, at most; None sets no limit.
+
+    Returns:
+        Slices that tile the examples.
+
+    Example:
+        >>> cut_to_passes([1000, 2000, 1500, 5000, 1])
+        [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None), slice(4, 5, None)]
+    """
+    slices, start, longest = [], 0, 0
+    for index, length in enumerate(lengths):
+        longest = max(longest, length)
+        num = index - start + 1
+        if num > 1 and (num * longest > TOKENS_PER_PASS or (most is not None and num > most)):
+            slices.append(slice(start, index))
+            start, longest = index, length
+    return [*slices, slice(start, len(lengths))] if lengths else []
 
 
 def bucketed_order(lengths: Sequence[int], size: int, rng: np.random.Generator) -> NDArray[np.int64]:

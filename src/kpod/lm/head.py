@@ -1,4 +1,4 @@
-"""The weighted loss of trained tokens without their logits: the output embedding, chunk by chunk.
+"""The loss and the log-probabilities of trained tokens without all their logits: the output embedding, by chunks.
 
 The gradients are made in the forward pass, where a chunk's logits are at hand, so that none outlives its chunk and none
 is made twice. The loss is linear in the tokens' log-probabilities, so all the backward pass has to do is scale them.
@@ -17,24 +17,30 @@ from kpod.lm.sequences import Batch, inputs_of, output_embedding, trained_positi
 
 LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**26}
 """By kind of device: 64 and 256 MiB in float32, large enough for the matrix product and small beside a training."""
+NUM_PROVEN = 16
+"""Positions whose logits prove that a head is linear."""
 
 
 def has_linear_head(model: nn.Module, batch: Batch) -> bool:
     """Whether the model's logits are what its output embedding gives, and that is a plain linear layer.
 
     Some models scale or cap their logits behind it; a sharded one holds no whole matrix. Asked with one row of the
-    batch, without touching the random numbers that training draws.
+    batch, of which a few positions are projected, without touching the random numbers that training draws.
     """
     head, seen = output_embedding(model), []
     if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter or head.weight.ndim != 2:
         return False
-    handle = head.register_forward_hook(lambda _, __, logits: seen.append(logits))
+    handles = [
+        head.register_forward_pre_hook(lambda _, args: (args[0][:, -NUM_PROVEN:], *args[1:])),
+        head.register_forward_hook(lambda _, __, logits: seen.append(logits)),
+    ]
     devices = [head.weight.device] if head.weight.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), torch.no_grad():
             logits = model(**{k: v[:1] for k, v in inputs_of(batch).items()}, use_cache=False).logits
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return len(seen) == 1 and torch.equal(logits.float(), seen[0].float())
 
 
@@ -60,6 +66,49 @@ def weighted_nll(
         taken[0], head.weight, head.bias, labels, coefficients, dtype, torch.is_grad_enabled()
     )
     return loss, found
+
+
+@torch.no_grad()
+def chunked_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
+    """The same as `logprobs`, without gradients and with the logits of one chunk of positions at a time.
+
+    The model reads the batch once. Then it reads one token for every chunk, and its output embedding is given the
+    chunk in place of that token: what the model does to its logits, such as a cap, it does itself.
+
+    Args:
+        model: In evaluation mode.
+        batch: As `collate` makes it.
+    """
+    trained = trained_positions(batch).flatten().nonzero()[:, 0]
+    labels, head, inputs = batch["labels"].flatten()[trained], output_embedding(model), inputs_of(batch)
+    with _head_input_at(head, trained) as taken:
+        model(**inputs, use_cache=False)
+    one_token = {name: tensor[:1, :1] for name, tensor in inputs.items()}
+    num_rows = _rows_per_chunk(head)
+    found = torch.empty(len(labels), device=labels.device)
+    for start in range(0, len(labels), num_rows):
+        part = slice(start, start + num_rows)
+        with _head_given(head, taken[0][None, part]):
+            logits = model(**one_token, use_cache=False).logits[0]
+        found[part] = -functional.cross_entropy(logits.float(), labels[part], reduction="none")
+    return found
+
+
+def _rows_per_chunk(head: nn.Module) -> int:
+    """Positions whose logits make a chunk."""
+    weight: Any = head.weight
+    most = LOGITS_PER_CHUNK.get(weight.device.type, LOGITS_PER_CHUNK["cpu"])
+    return max(1, most // len(weight))
+
+
+@contextmanager
+def _head_given(head: nn.Module, hidden: Float[Tensor, "1 positions features"]) -> Iterator[None]:
+    """While active, the output embedding projects these features, whatever the model would have it project."""
+    handle = head.register_forward_pre_hook(lambda _, args: (hidden, *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

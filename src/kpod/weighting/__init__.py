@@ -2,11 +2,13 @@
 
 from kpod.weighting.given import uniform_weights, weights_in_data
 from kpod.weighting.learn import Weighing, learn_weights
+from kpod.weighting.verdict import accepted
 from kpod.weighting.weigher import Weigher, weigh_rationales
 
 __all__ = [
     "Weigher",
     "Weighing",
+    "accepted",
     "learn_weights",
     "uniform_weights",
     "weigh_rationales",

@@ -20,9 +20,10 @@ from kpod.lm.models import evaluating
 from kpod.records import TokenizedRationale
 from kpod.weighting.effects import compute_weights, copy_of, padded
 from kpod.weighting.estimators import ESTIMATORS
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_batches, draw_prefixes
 from kpod.weighting.module import WeightGenerator
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 
 NUM_HELD_OUT = 8
 """Rationales on which L_k is watched; at most a quarter of all."""

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kpod.config import WeightingConfig
 from kpod.errors import WeightingError
+from kpod.lm.buckets import cut_to_passes
 from kpod.records import TokenizedRationale
 from kpod.weighting.equations import EQUATIONS, Equations, explained_fall, kept_before, observed_fall
 from kpod.weighting.module import WeightGenerator
@@ -179,9 +180,16 @@ def explained_share(generator: WeightGenerator, observations: Sequence[Observati
 
 
 def scores_of(generator: WeightGenerator, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " _"]]:
-    """The score of every token of some rationales: its effect in the generator's own unit."""
-    rows = generator.scores(*padded(tokens, generator.table.device))
-    return [row[: rationale.num_tokens] for rationale, row in zip(tokens, rows, strict=True)]
+    """The score of every token of some rationales: its effect in the generator's own unit.
+
+    Without gradients the rationales go through in passes of at most `TOKENS_PER_PASS` tokens.
+    """
+    lengths = [rationale.num_tokens for rationale in tokens]
+    found = []
+    for part in [slice(None)] if torch.is_grad_enabled() else cut_to_passes(lengths):
+        rows = generator.scores(*padded(tokens[part], generator.table.device))
+        found += [row[:length] for row, length in zip(rows, lengths[part], strict=True)]
+    return found
 
 
 def effects_of(generator: WeightGenerator, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " _"]]:
@@ -193,10 +201,16 @@ def effects_of(generator: WeightGenerator, tokens: Sequence[TokenizedRationale])
 def compute_weights(
     generator: WeightGenerator, tokens: Sequence[TokenizedRationale], batch_size: int = 64
 ) -> dict[str, NDArray[np.float32]]:
-    """The weight w_j of every rationale token, computed once and without sampling."""
+    """The weight w_j of every rationale token, computed once and without sampling.
+
+    Args:
+        generator: Trained.
+        tokens: The rationales.
+        batch_size: Rationales per pass, at most; a pass also holds at most `TOKENS_PER_PASS` tokens, or one rationale.
+    """
     weights = {}
-    for start in range(0, len(tokens), batch_size):
-        batch = tokens[start : start + batch_size]
+    for part in cut_to_passes([rationale.num_tokens for rationale in tokens], batch_size):
+        batch = tokens[part]
         for rationale, row in zip(batch, generator(*padded(batch, generator.table.device)), strict=True):
             weights[rationale.id] = row[: rationale.num_tokens].cpu().numpy()
     return weights

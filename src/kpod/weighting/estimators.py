@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from kpod.config import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 
 Estimate: TypeAlias = tuple[Float[Tensor, ""], float]
 """A loss whose gradient with respect to the weights is the estimate, and the mean NLL under the masks, in nats."""

@@ -16,11 +16,10 @@ from kpod.config import LoraConfig, WeightingConfig
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.records import TokenizedRationale
+from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes, random_mask
-from kpod.weighting.prefixes import MaskedRationale, Predictor
+from kpod.weighting.prefixes import Predictor
 
-TOKENS_PER_PASS = 4096
-"""Tokens of all rows of a pass, unless one row alone has more: what bounds the memory that long rationales take."""
 RAMP_UPDATES = 10
 """Updates over which the learning rate rises; it then falls linearly to a tenth."""
 
@@ -79,7 +78,7 @@ def warm_up(
         ]
         optimizer.zero_grad()
         mean = 0.0
-        for part in passes(rows):
+        for part in predictor.passes(rows):
             answer, rationale = predictor.write(part)
             loss = nll = answer.sum() / (len(rows) * config.prefixes)
             if rationale is not None:
@@ -133,24 +132,17 @@ def observe_masks(
     """Answer from one rationale under given masks; with slopes, by one pass back to the masks."""
     kept = keep.float().requires_grad_(slopes)
     answer_nll, gradients = [], []
-    for part in passes([MaskedRationale(rationale, row, prefixes) for row in kept]):
+    for part in predictor.passes([MaskedRationale(rationale, row, prefixes) for row in kept]):
         with torch.set_grad_enabled(slopes):
             nll = predictor(part)
         if slopes:
             gradients.append(torch.autograd.grad(nll.sum(), kept)[0])
-        answer_nll.append(nll.detach().cpu())
+        answer_nll.append(nll.detach().flatten().cpu())
+    seen = torch.cat(answer_nll).view(len(keep), len(prefixes))
     if not slopes:
-        return Observation(rationale, keep, prefixes, torch.cat(answer_nll))
+        return Observation(rationale, keep, prefixes, seen)
     num_holding = sum((torch.arange(len(keep[0])) < prefix).float() for prefix in prefixes)
-    return Observation(
-        rationale, keep, prefixes, torch.cat(answer_nll), -torch.stack(gradients).sum(dim=0) / num_holding
-    )
-
-
-def passes(rows: Sequence[MaskedRationale]) -> list[Sequence[MaskedRationale]]:
-    """Rows in their order, parted into passes of at most TOKENS_PER_PASS tokens, padding included."""
-    num = max(1, TOKENS_PER_PASS // max(row.length for row in rows))
-    return [rows[start : start + num] for start in range(0, len(rows), num)]
+    return Observation(rationale, keep, prefixes, seen, -torch.stack(gradients).sum(dim=0) / num_holding)
 
 
 def _check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], update: int) -> None:

@@ -3,53 +3,46 @@
 A causal predictor answers after all K prefixes in one forward pass. Its sequence is question, masked rationale,
 then K copies of `closing answer`; copy k sees the question, the first k_k rationale tokens and itself, and its
 positions continue from the prefix's end. Where a frozen predictor is asked about one rationale under several masks,
-the question is read once for all of them. An encoder-decoder predictor gets one encoder input per prefix, since
-a bidirectional encoder would let a prefix see what follows it.
+the question is read once for all of them.
+
+Not every model keeps to such a mask: sliding windows, recurrent layers and ALiBi do not. `kpod.weighting.proof` finds
+out, and a predictor that does not gets one sequence per prefix. So does an encoder-decoder predictor, one encoder
+input per prefix, since a bidirectional encoder would let a prefix see what follows it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
-from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import IGNORED, Batch, logprobs, trained_positions
-from kpod.records import TokenizedRationale
+from kpod.weighting.layouts import MaskedRationale, SequenceLayout, one_pass_layout, passes_of, separate_layouts
 
-
-@dataclass(frozen=True)
-class MaskedRationale:
-    """A rationale under one mask, and the prefixes after which its answer is asked.
-
-    Attributes:
-        tokens: The rationale.
-        keep: m_j of Eq. 4, [tokens]: True or 1 where token j is kept. As floats it carries gradients, and between 0
-            and 1 it mixes the token's embedding with the mask's.
-        prefixes: Prefix lengths in rationale tokens, each 1 to n.
-    """
-
-    tokens: TokenizedRationale
-    keep: Bool[Tensor, " tokens"] | Float[Tensor, " tokens"]
-    prefixes: tuple[int, ...]
-
-    @property
-    def length(self) -> int:
-        """Tokens that a causal predictor reads: question, rationale, and a copy of closing and answer per prefix."""
-        _, body, _, answer, _ = self.tokens.segment_stops
-        return body + len(self.prefixes) * (answer - body)
+MEAN_CHUNK = 4096
+"""Embeddings averaged at a time, where a model scales them as it looks them up."""
 
 
 class Predictor(nn.Module):
     """Answers from masked rationales. The mask is a learnt vector in place of a token's embedding.
 
     The vector starts at the mean embedding: pre-norm backbones hardly notice an embedding's scale, so a mask
-    that scales embeddings or zeroes them would hide nothing.
+    that scales embeddings or zeroes them would hide nothing. The mean is that of the embeddings as the model reads
+    them, after whatever it multiplies them by.
+
+    Args:
+        lm: The model, perhaps wrapped by peft.
+
+    Attributes:
+        one_pass: Whether all prefixes of a rationale are answered in one pass. `kpod.weighting.proof` decides.
+        embedding_factor: What the model multiplies its embeddings by before its first layer, where it does so for
+            token ids alone and not for embeddings that it is given. `kpod.weighting.proof` finds it.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
@@ -57,45 +50,61 @@ class Predictor(nn.Module):
         self.lm = lm
         self.backbone = lm.model
         self.embedding: nn.Module = cast("PreTrainedModel", lm.model).get_input_embeddings()
-        self.mask_vector = nn.Parameter(cast("Tensor", self.embedding.weight).detach().float().mean(dim=0))
+        self.one_pass = not lm.encoder_decoder
+        self.embedding_factor = 1.0
+        self.mask_vector = nn.Parameter(mean_embedding(self.embedding))
 
     def forward(self, rows: Sequence[MaskedRationale]) -> Float[Tensor, "rows prefixes"]:
         """- sum_j log P(y_j | y_<j, masked r_<k, x) in nats, for every row and each of its K prefixes (Eq. 5).
 
-        Only the answer's own tokens are scored; the fixed words before it are read.
+        Only the answer's own tokens are scored; the fixed words before it are read. Without gradients the rows go
+        through in passes of at most `TOKENS_PER_PASS` tokens.
 
         Args:
             rows: Masked rationales, all with the same number of prefixes.
         """
-        if self.lm.encoder_decoder:
-            return self._nll(self._one_by_one(rows), (len(rows), len(rows[0].prefixes)))
-        batch = self._in_one_pass(rows, writes=False)
-        if self._question_is_shared(rows):
-            batch = self._read_question(batch, rows[0].tokens.segment_stops[0])
-        return self._nll(batch, (len(rows), len(rows[0].prefixes) + 1))[:, :-1]
+        num = len(rows[0].prefixes)
+        parts = [rows] if torch.is_grad_enabled() else self.passes(rows)
+        answers = [self._answer(part, writes=False)[:, :-1] for part in parts]
+        return torch.cat([nll.flatten() for nll in answers]).view(len(rows), num)
 
     def write(
         self, rows: Sequence[MaskedRationale]
     ) -> tuple[Float[Tensor, "rows prefixes"], Float[Tensor, " rows"] | None]:
-        """What `forward` returns; and from the same pass of a causal predictor the NLL of each rationale's own tokens.
+        """What `forward` returns; and of a causal predictor the NLL of each rationale's own tokens, 0 if not `writes`.
 
         - sum_j log P(r_j | masked r_<j, x) in nats: the true next token after what the mask leaves of those before it.
         """
         if self.lm.encoder_decoder:
             return self(rows), None
-        nll = self._nll(self._in_one_pass(rows, writes=True), (len(rows), len(rows[0].prefixes) + 1))
+        nll = self._answer(rows, writes=True)
         return nll[:, :-1], nll[:, -1]
+
+    def passes(self, rows: Sequence[MaskedRationale]) -> list[Sequence[MaskedRationale]]:
+        """Rows in their order, parted into passes that hold `TOKENS_PER_PASS` tokens; see `passes_of`."""
+        return passes_of(rows, one_pass=self.one_pass)
+
+    def _answer(self, rows: Sequence[MaskedRationale], *, writes: bool) -> Float[Tensor, "rows owners"]:
+        """The NLL after each prefix, and in the last column that of the rationale's own tokens."""
+        shape = (len(rows), len(rows[0].prefixes) + 1)
+        if not self.one_pass:
+            return self._nll(self._one_by_one(rows, writes=writes), shape)
+        batch = self._in_one_pass(rows, writes=writes)
+        if not writes and self._question_is_shared(rows):
+            batch = self._read_question(batch, rows[0].tokens.segment_stops[0])
+        return self._nll(batch, shape)
 
     def _nll(self, batch: Batch, shape: tuple[int, int]) -> Float[Tensor, "rows owners"]:
         """The trained tokens' NLL, summed by what they belong to."""
         owner = batch.pop("owner")[trained_positions(batch)]
         sums = torch.zeros(shape[0] * shape[1], device=owner.device)
-        return sums.index_add(0, owner, -logprobs(self.backbone, batch)).view(shape)
+        return sums.index_add(0, owner, -logprobs(inside(self.backbone), batch)).view(shape)
 
     def frozen(self, merge: Callable[[nn.Module], nn.Module]) -> "Predictor":
         """The same predictor without gradients, its adapters merged into its weights: the same numbers, faster."""
         still = Predictor(replace(self.lm, model=merge(self.backbone)))
         still.mask_vector.data = self.mask_vector.data.clone()
+        still.one_pass, still.embedding_factor = self.one_pass, self.embedding_factor
         return still.requires_grad_(requires_grad=False).eval()
 
     def embed(self, row: MaskedRationale, length: int) -> Float[Tensor, "tokens features"]:
@@ -111,21 +120,35 @@ class Predictor(nn.Module):
 
     def _embeddings(self, ids: Sequence[int]) -> Float[Tensor, "tokens features"]:
         embedded: Tensor = self.embedding(torch.tensor(ids, device=self.lm.device))
-        return embedded
+        return embedded if self.embedding_factor == 1 else embedded * self.embedding_factor
 
     def _in_one_pass(self, rows: Sequence[MaskedRationale], *, writes: bool) -> Batch:
-        parts = [self._row_in_one_pass(row, index, writes=writes) for index, row in enumerate(rows)]
-        longest = max(len(part["labels"]) for part in parts)
+        layouts = [one_pass_layout(row, index, writes=writes) for index, row in enumerate(rows)]
+        read = []
+        for row in rows:
+            copy = self._embeddings(row.tokens.ids("closing") + row.tokens.ids("answer"))
+            read.append(torch.cat([self.embed(row, row.tokens.num_tokens), copy.repeat(len(row.prefixes), 1)]))
+        batch = self._padded(read, layouts)
+        longest, kind = batch["labels"].shape[1], batch["inputs_embeds"].dtype
         alike = all(row.tokens is rows[0].tokens and row.prefixes == rows[0].prefixes for row in rows)
-        sees = torch.stack([_padded_square(part["sees"], longest) for part in (parts[:1] if alike else parts)])
+        seen = [layout.sees for layout in (layouts[:1] if alike else layouts)]
+        sees = torch.stack([_padded_square(square, longest) for square in seen if square is not None])
+        hidden = torch.zeros(sees.shape, dtype=kind).masked_fill(~sees, torch.finfo(kind).min)
+        positions = [layout.positions for layout in layouts if layout.positions is not None]
+        batch["position_ids"] = pad_sequence(positions, batch_first=True).to(self.lm.device)
+        # Rows that are alike share one square.
+        batch["attention_mask"] = hidden[:, None].to(self.lm.device).expand(len(rows), -1, -1, -1)
+        return batch
+
+    def _padded(self, read: Sequence[Float[Tensor, "_ features"]], layouts: Sequence[SequenceLayout]) -> Batch:
+        """Embeddings, labels and owners, padded on the right."""
+        labels, owner = [layout.labels for layout in layouts], [layout.owner for layout in layouts]
         batch = {
-            name: pad_sequence([part[name] for part in parts], batch_first=True, padding_value=value)
-            for name, value in (("inputs_embeds", 0.0), ("position_ids", 0), ("labels", IGNORED), ("owner", 0))
+            "inputs_embeds": pad_sequence(list(read), batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "owner": pad_sequence(owner, batch_first=True),
         }
-        floor = torch.finfo(batch["inputs_embeds"].dtype).min
-        hidden = torch.zeros(sees.shape, dtype=batch["inputs_embeds"].dtype).masked_fill(~sees, floor)
-        mask = hidden[:, None].to(self.lm.device).expand(len(rows), -1, -1, -1)  # alike rows share one square
-        return {**batch, "attention_mask": mask}
+        return {name: tensor.to(self.lm.device) for name, tensor in batch.items()}
 
     def _question_is_shared(self, rows: Sequence[MaskedRationale]) -> bool:
         """Whether one reading of the question serves all rows: none would pass gradients through it."""
@@ -143,58 +166,58 @@ class Predictor(nn.Module):
         rest = {name: tensor[:, question:] for name, tensor in batch.items()}
         return {**rest, "attention_mask": mask, "cache": cast("Tensor", cache)}
 
-    def _row_in_one_pass(self, row: MaskedRationale, index: int, *, writes: bool) -> dict[str, Tensor]:
-        """One row's tensors; `owner` says which of the row's K prefixes, or of its own tokens, a label belongs to."""
-        tokens, num = row.tokens, len(row.prefixes)
-        question, length = tokens.segment_stops[0], tokens.num_tokens
-        copy = tokens.ids("closing") + tokens.ids("answer")
-        body, size = question + length, len(copy)
-        embedded = torch.cat([self.embed(row, length), self._embeddings(copy).repeat(num, 1)])
-        positions = torch.arange(body + num * size)
-        labels = torch.full((body + num * size,), IGNORED)
-        owner = torch.zeros(body + num * size, dtype=torch.long)
-        sees = torch.ones(body + num * size, body + num * size, dtype=torch.bool).tril()
-        answer = torch.tensor(tokens.ids("answer"))
-        if writes:
-            labels[question - 1 : body - 1] = torch.tensor(tokens.ids("rationale"))
-            owner[question - 1 : body - 1] = index * (num + 1) + num
-        for k, prefix in enumerate(row.prefixes):
-            start, stop = body + k * size, body + (k + 1) * size
-            positions[start:stop] = question + prefix + torch.arange(size)
-            sees[start:stop, question + prefix : start] = False
-            before = torch.arange(stop - len(answer), stop) - 1
-            if len(answer) == size:  # nothing stands before the answer: the prefix's last token predicts its first
-                if prefix in row.prefixes[:k]:
-                    raise WeightingError(
-                        f"rationale {tokens.id!r} has fewer tokens than weighting.prefixes, and data.prompt.closing "
-                        "has no words before the answer; add some, or lower weighting.prefixes"
-                    )
-                before[0] = question + prefix - 1
-            labels[before], owner[before] = answer, index * (num + 1) + k
-        device = self.lm.device
-        return {
-            "inputs_embeds": embedded,
-            "position_ids": positions.to(device),
-            "labels": labels.to(device),
-            "owner": owner.to(device),
-            "sees": sees,
-        }
+    def _one_by_one(self, rows: Sequence[MaskedRationale], *, writes: bool) -> Batch:
+        if self.lm.encoder_decoder:
+            return self._encoder_inputs(rows)
+        read, layouts = [], []
+        for index, row in enumerate(rows):
+            copy = self._embeddings(row.tokens.ids("closing") + row.tokens.ids("answer"))
+            for prefix, layout in separate_layouts(row, index, writes=writes and row.writes):
+                read.append(torch.cat([self.embed(row, prefix), copy]))
+                layouts.append(layout)
+        return self._padded(read, layouts) | {"attention_mask": self._real(read)}
 
-    def _one_by_one(self, rows: Sequence[MaskedRationale]) -> Batch:
-        pairs = [(row, prefix) for row in rows for prefix in row.prefixes]
-        read = [self.embed(row, prefix) for row, prefix in pairs]
-        targets = [(row.tokens.ids("closing"), row.tokens.ids("answer")) for row, _ in pairs]
+    def _encoder_inputs(self, rows: Sequence[MaskedRationale]) -> Batch:
+        pairs = [(row, index, k) for index, row in enumerate(rows) for k in range(len(row.prefixes))]
+        read = [self.embed(row, row.prefixes[k]) for row, _, k in pairs]
+        targets = [(row.tokens.ids("closing"), row.tokens.ids("answer")) for row, _, _ in pairs]
         start = self.lm.decoder_start_id
         inputs = [torch.tensor([start, *closing, *answer][:-1]) for closing, answer in targets]
-        labels = [torch.tensor([*(IGNORED for _ in closing), *answer]) for closing, answer in targets]
-        batch = {
-            "inputs_embeds": pad_sequence(read, batch_first=True),
-            "attention_mask": pad_sequence([torch.ones(len(r), dtype=torch.long) for r in read], batch_first=True),
-            "decoder_input_ids": pad_sequence(inputs, batch_first=True, padding_value=self.lm.pad_id),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-        }
-        batch["owner"] = torch.arange(len(pairs))[:, None].expand_as(batch["labels"])
-        return {name: tensor.to(self.lm.device) for name, tensor in batch.items()}
+        layouts = []
+        for (row, index, k), (closing, answer) in zip(pairs, targets, strict=True):
+            labels = torch.tensor([*(IGNORED for _ in closing), *answer])
+            layouts.append(SequenceLayout(labels, torch.full_like(labels, index * (len(row.prefixes) + 1) + k)))
+        asked = pad_sequence(inputs, batch_first=True, padding_value=self.lm.pad_id).to(self.lm.device)
+        return self._padded(read, layouts) | {"attention_mask": self._real(read), "decoder_input_ids": asked}
+
+    def _real(self, read: Sequence[Float[Tensor, "_ features"]]) -> Int[Tensor, "rows length"]:
+        """Where padded sequences are no padding, as the ones and zeros that models expect."""
+        ones = [torch.ones(len(row), dtype=torch.long) for row in read]
+        return pad_sequence(ones, batch_first=True).to(self.lm.device)
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The model that peft has wrapped, with its adapters at work; one that is not wrapped as it is.
+
+    It is asked itself, since peft's wrapper takes no embeddings for MPT.
+    """
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@torch.no_grad()
+def mean_embedding(embedding: nn.Module) -> Float[Tensor, " features"]:
+    """The mean of all embeddings as the layer gives them out, in float32.
+
+    Some layers scale what they look up: Gemma's and XGLM's by the square root of the features.
+    """
+    table = cast("Tensor", embedding.weight).detach()
+    ids = torch.arange(len(table), device=table.device)
+    some = ids[:: max(1, len(ids) // 64)]
+    if torch.equal(embedding(some), table[some]):
+        return table.float().mean(dim=0)
+    starts = range(0, len(ids), MEAN_CHUNK)
+    sums = [embedding(ids[start : start + MEAN_CHUNK]).float().sum(dim=0) for start in starts]
+    return torch.stack(sums).sum(dim=0) / len(ids)
 
 
 def _padded_square(sees: Bool[Tensor, "length length"], longest: int) -> Bool[Tensor, "longest longest"]:

@@ -25,6 +25,7 @@ from kpod.weighting.effects import compute_weights
 from kpod.weighting.given import spans_of
 from kpod.weighting.learn import learn_weights
 from kpod.weighting.module import WeightGenerator
+from kpod.weighting.verdict import save_learning
 
 PARAMETERS, FACTS = "weigher.safetensors", "weigher.json"
 LONGEST = 1 << 20
@@ -110,13 +111,14 @@ def weigh_rationales(
 
     Raises:
         DataError: If a rationale cannot be put into the predictor's tokens.
-        WeightingError: As `learn_weights`.
+        WeightingError: As `learn_weights`. Weights that its verdict refuses are returned; `accepted` raises once
+            they are saved.
     """
     own = list(tokens) if config.predictor is None else _in_tokens_of(lm, rationales, tokens, prompt)
     learnt = learn_weights(lm, own, config, seed)
     Weigher(learnt.generator, lm, prompt).save(folder / "weigher")
     facts = {"warmup_nll": learnt.warmup_nll, "fit": learnt.facts, "objective": learnt.objective}
-    write_text(folder / "learning.json", json.dumps(facts, indent=2))
+    save_learning(folder, facts | {"prefixes": asdict(learnt.proof)}, learnt.verdict)
     if config.predictor is None:
         return learnt.weights
     spans = {read.id: spans_of(read, learnt.weights[read.id]) for read in own}
