@@ -147,7 +147,7 @@ def test_proving_changes_no_weight_of_a_model_that_passes(monkeypatch: pytest.Mo
         assert weights.tobytes() == unproven.weights[key].tobytes()
 
 
-@pytest.mark.parametrize("where", ["kpod.weighting.proof._in_float32", "kpod.weighting.proof._compare"])
+@pytest.mark.parametrize("where", ["kpod.weighting.proof.in_float32", "kpod.weighting.proof._compare"])
 def test_a_model_that_does_not_fit_in_float32_is_asked_one_by_one(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object) -> None:
         raise torch.OutOfMemoryError

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kpod.config import WeightingConfig
 from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
+from kpod.lm.precision import in_float32
 from kpod.records import TokenizedRationale
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes, random_mask
@@ -229,26 +230,12 @@ def _undisturbed(predictor: Predictor, *, precise: bool) -> Iterator[None]:
         with (
             torch.random.fork_rng(devices),
             torch.no_grad(),
-            _in_float32(predictor.eval()) if precise else nullcontext(),
+            in_float32(predictor.eval()) if precise else nullcontext(),
         ):
             yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-@contextmanager
-def _in_float32(model: nn.Module) -> Iterator[None]:
-    """While active, the model's half-precision tensors are in float32; going back and forth loses nothing."""
-    halves = (torch.bfloat16, torch.float16)
-    kinds = {tensor: tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype in halves}
-    try:
-        for tensor in kinds:
-            tensor.data = tensor.data.float()
-        yield
-    finally:
-        for tensor, kind in kinds.items():
-            tensor.data = tensor.data.to(kind)
 
 
 def _name(lm: LanguageModel) -> str:
