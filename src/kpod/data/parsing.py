@@ -164,6 +164,8 @@ class _Reading:
     def _without_gold(self) -> str:
         form = self.layout.format
         whose = f"the columns are those of {form.name} ({', '.join(form.needs)}), but " if form else ""
+        if self.aside["further turns left aside"]:
+            whose = f"only the first reply of each chat is read; {whose}"
         return (
             f'{whose}no text under {self.layout.rationale} states an answer that can be read, such as "#### 8", '
             f'"\\boxed{{8}}" or "the answer is 8". Add a column with the gold answers and name it, here "gold":\n'
