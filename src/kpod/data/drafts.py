@@ -135,7 +135,7 @@ def _without_thoughts(draft: Draft, thoughts: str, aside: Counter[str]) -> Draft
     solution = _read(text, _choices(draft.cells), thoughts)
     if isinstance(solution, UnusableError):
         return replace(draft, fault=solution)
-    aside[THOUGHTS] += solution.set_aside
+    aside[THOUGHTS if solution.set_aside else "rationales that are read from thought tags"] += 1
     given = draft.cells.get("teacher_answer")
     reached = {"teacher_answer": solution.answer if _is_blank(given) else given}
     return replace(draft, cells={**draft.cells, **reached, "rationale": solution.rationale})
