@@ -108,11 +108,11 @@ def test_gold_answers_that_cannot_be_read_back_are_named_by_line(
 
 
 def test_a_file_of_questions_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out = said(capsys, path := write(tmp_path / "f.jsonl", questions(3, solution="It follows.")))
+    code, out = said(capsys, path := write(tmp_path / "f.jsonl", questions(3, remark="It follows.")))
     assert code == 0
     assert f"questions {path}: 3 read, 3 kept (100.0 %)" in out
-    assert "no rationale stands in a column 'rationale' (columns: id, question, answer, solution)" in out
-    code, out = said(capsys, path, "--rationale", "solution", "--teacher.filter", "none")
+    assert "no rationale stands in a column 'rationale' (columns: id, question, answer, remark)" in out
+    code, out = said(capsys, path, "--rationale", "remark", "--teacher.filter", "none")
     assert f"train {path}: 3 read, 3 kept" in out
 
 
