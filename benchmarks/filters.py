@@ -5,9 +5,13 @@ Beside it: how many equations can be checked in all of a file's rationales, and 
 are those in rationales that reach the gold answer. Of the ten samples a question of SVAMP, also two as unlike as can be
 (per_question), and how alike such two are (Jaccard of word trigrams) beside two drawn at random.
 
-    KPOD_DATA=... python benchmarks/filters.py [--wrong N]
+    KPOD_DATA=... python benchmarks/filters.py [--wrong N | --hidden]
 
 --wrong N prints N wrong equations of each file, drawn at random, for reading.
+
+--hidden hides the column `teacher_answer`, as a user's plain file has none, and prints how each way to read the answer
+off a text would filter: of the rationales that reach gold by the hidden column the share that is kept, and how many of
+those that do not are let through.
 """
 
 import argparse
@@ -15,11 +19,14 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Literal
 
 from kpod.config import TeacherConfig
+from kpod.data.answers import extract_answer, last_number, same_answer
 from kpod.data.reader import read_rationales
 from kpod.records import Rationale
 from kpod.teacher.equations import checked_equations
@@ -29,6 +36,7 @@ from kpod.teacher.similarity import jaccard, ngrams
 RULES = TeacherConfig(filter="gold", check_equations=True, max_similarity=0.9)
 TWO = TeacherConfig(filter="gold", check_equations=True, max_similarity=0.9, per_question=2)
 SAMPLES = "svamp/train.gpt-3.5-turbo.samples.jsonl"
+NUMERIC = ("asdiv", "gsm8k", "multiarith", "svamp")
 REASONS = ("empty rationale", "unknown answer", "wrong answer", "wrong equation", "near-duplicate")
 
 
@@ -81,15 +89,82 @@ def diversity(path: Path, seed: int) -> str:
     )
 
 
+def is_stated(rationale: Rationale) -> bool:
+    """Whether the text states the gold answer."""
+    question = rationale.question
+    return same_answer(extract_answer(rationale.text, question.choices), question.answer, question.choices)
+
+
+def is_last_number(rationale: Rationale) -> bool:
+    """Whether the last number is the gold answer, whatever the text says; options are never reached so."""
+    return rationale.question.choices is None and same_answer(last_number(rationale.text), rationale.question.answer)
+
+
+def passes(filter_: Literal["gold", "stated"]) -> Callable[[Rationale], bool]:
+    """Whether a value of `teacher.filter` keeps a rationale by itself."""
+    config = TeacherConfig(filter=filter_, max_similarity=None)
+    return lambda rationale: bool(filter_rationales([rationale], config)[0])
+
+
+READINGS: dict[str, Callable[[Rationale], bool]] = {
+    "what is stated": is_stated,
+    "the last number": is_last_number,
+    "filter: gold": passes("gold"),
+    "filter: stated": passes("stated"),
+}
+
+
+def hidden_counts(path: Path) -> Counter[tuple[str, str]]:
+    """Of a file's right and wrong rationales by the hidden column, how many each reading keeps."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for rationale in read_rationales(path)[0]:
+        known, question = rationale.teacher_answer, rationale.question
+        if known is None:
+            continue
+        kind = "right" if same_answer(known, question.answer, question.choices) else "wrong"
+        counts[kind, ""] += 1
+        plain = replace(rationale, teacher_answer=None)
+        counts.update((kind, name) for name, keeps in READINGS.items() if keeps(plain))
+    return counts
+
+
+def hidden_line(name: str, counts: Counter[tuple[str, str]]) -> str:
+    right, wrong = counts["right", ""], counts["wrong", ""]
+    cells = [f"{100 * counts['right', r] / max(1, right):.1f} % / {counts['wrong', r]}" for r in READINGS]
+    return f"| {name} | {right} | {wrong} | {' | '.join(cells)} |"
+
+
+def hidden_table(root: Path) -> None:
+    """Every file, then sums over those with numeric answers and over all."""
+    print(f"| file | right | wrong | {' | '.join(READINGS)} |")
+    print("|---|---:|---:" + "|---:" * len(READINGS) + "|")
+    numeric: Counter[tuple[str, str]] = Counter()
+    everything: Counter[tuple[str, str]] = Counter()
+    for path in sorted(root.glob("*/*.*.jsonl")):
+        counts = hidden_counts(path)
+        print(hidden_line(str(path.relative_to(root)), counts), flush=True)
+        everything += counts
+        numeric += counts if path.parent.name in NUMERIC else Counter()
+    print(hidden_line("numeric answers", numeric))
+    print(hidden_line("all", everything))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wrong", type=int, default=0, metavar="N", help="print so many wrong equations of each file")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--wrong", type=int, default=0, metavar="N", help="print so many wrong equations of each file")
+    what.add_argument(
+        "--hidden", action="store_true", help="how well answers are read where the file does not say them"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     root = Path(os.environ.get("KPOD_DATA") or "/nonexistent")
     if not root.is_dir():
         print("this benchmark needs real rationales: set KPOD_DATA to their folder (docs/data.md)", file=sys.stderr)
         sys.exit(2)
+    if options.hidden:
+        hidden_table(root)
+        return
     head = ("file", "rows", "kept", *REASONS, "equations", "wrong", "of gold")
     print("| " + " | ".join(head) + " |")
     print("|---" + "|---:" * (len(head) - 1) + "|")

@@ -141,7 +141,9 @@ def test_a_model_that_cannot_be_asked_is_named(folder, tmp_path):
             written(ask, requests_for(QUESTIONS[:1], ask))
     prompt = TeacherPromptConfig(system="Be brief.")
     ask = AskConfig(str(folder / "chat"), backend="local", precision="fp32", max_tokens=4, prompt=prompt)
-    with pytest.raises(ConfigError, match=r"teacher\.ask\.prompt\.system: .*no system role"):
+    with pytest.raises(
+        ConfigError, match=r"teacher\.ask\.prompt: .*no system role; set teacher\.ask\.prompt\.system to null"
+    ):
         written(ask, requests_for(QUESTIONS[:1], ask))
 
 

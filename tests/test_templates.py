@@ -149,7 +149,7 @@ def test_a_template_that_fails_is_told_with_what_to_do(template, why):
 def test_a_template_without_a_system_role_says_so_to_a_local_teacher():
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}Hi"
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "6?"}]
-    with pytest.raises(ConfigError, match=r"System role not supported; leave teacher\.ask\.prompt\.system out"):
+    with pytest.raises(ConfigError, match=r"System role not supported; set teacher\.ask\.prompt\.system to null"):
         chat_ids(chatting(template), messages)
     assert chat_ids(chatting(template), messages[1:])
 

@@ -69,7 +69,11 @@ def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[
     tokenizer = layout.tokenizer
     if tokenizer.chat_template:
         has_system = any(message["role"] == "system" for message in messages)
-        advice = "leave teacher.ask.prompt.system out" if has_system else "ask another model"
+        advice = (
+            "set teacher.ask.prompt.system to null and put its words into teacher.ask.prompt.template"
+            if has_system
+            else "ask another model"
+        )
         text = render_chat(tokenizer, messages, PromptConfig.date, name="teacher.ask.prompt", advice=advice)
         start: tuple[int, ...] = ()
     else:

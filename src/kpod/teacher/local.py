@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from jinja2 import TemplateError
 from tqdm import tqdm
 
 from kpod.config import AskConfig
@@ -101,14 +100,7 @@ class LocalModel:
 
 
 def _tokenise(lm: LanguageModel, batch: Sequence[Request]) -> list[list[int]]:
-    try:
-        return [chat_ids(lm, request.messages) for request in batch]
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        system = ".system" if batch[0].messages[0]["role"] == "system" else ""  # some templates know no system role
-        hint = "; set it to null and put its words into teacher.ask.prompt.template" if system else ""
-        raise ConfigError(
-            f"teacher.ask.prompt{system}: the model's chat template refuses the messages: {error}{hint}"
-        ) from error
+    return [chat_ids(lm, request.messages) for request in batch]
 
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
