@@ -156,3 +156,9 @@ def test_a_column_without_a_name_is_shown_as_one(tmp_path: Path):
     path = tmp_path / "hf.csv"
     path.write_text(f",question,answer,rationale\n0,{ROW['question']},8,6 + 2 = 8\n", encoding="utf-8")
     assert "columns that are not used: ''" in checked_file(path).notes
+
+
+def test_columns_that_kpod_writes_itself_are_not_told_as_unused(tmp_path: Path):
+    own = {"question_id": "q", "attempt": "k", "start": 0, "weigher": "m"}
+    assert checked_file(written(tmp_path, ROW | own)).notes == ()
+    assert "columns that are not used: remark" in checked_file(written(tmp_path, ROW | own | {"remark": 1})).notes

@@ -31,6 +31,8 @@ ID_COLUMNS = (
     "index",
 )
 """Columns whose cells are ids where no column `id` is, and all are there and differ."""
+OUR_COLUMNS = frozenset({"question_id", "attempt", "start", "weigher"})
+"""Columns that kpod writes into rationale files for people; nobody need be told that they are not read."""
 REMEDIES = {
     THOUGHTS: "data.columns.thoughts: rationale trains on them instead",
     STATEMENTS: "teacher.strip_closing: true cuts the sentence off",
@@ -207,6 +209,8 @@ class _Reading:
         used = {key, *layout.question, layout.answer, layout.rationale, self.columns.choices}
         if not self.explained or not layout.format or layout.format.told_by:
             used |= set(SAID_BESIDE)
+        if not layout.format:
+            used |= OUR_COLUMNS
         return used | {"teacher_answer"}
 
 
