@@ -108,11 +108,11 @@ def test_gold_answers_that_cannot_be_read_back_are_named_by_line(
 
 
 def test_a_file_of_questions_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out = said(capsys, path := write(tmp_path / "f.jsonl", questions(3, solution="It follows.")))
+    code, out = said(capsys, path := write(tmp_path / "f.jsonl", questions(3, remark="It follows.")))
     assert code == 0
     assert f"questions {path}: 3 read, 3 kept (100.0 %)" in out
-    assert "no rationale stands in a column 'rationale' (columns: id, question, answer, solution)" in out
-    code, out = said(capsys, path, "--rationale", "solution", "--teacher.filter", "none")
+    assert "no rationale stands in a column 'rationale' (columns: id, question, answer, remark)" in out
+    code, out = said(capsys, path, "--rationale", "remark", "--teacher.filter", "none")
     assert f"train {path}: 3 read, 3 kept" in out
 
 
@@ -130,14 +130,17 @@ def test_of_each_kind_of_finding_twenty_are_shown(tmp_path: Path, capsys: pytest
     assert (code, out.count(": warning: id"), "... and" in out) == (0, 60, False)
 
 
-def test_errors_of_a_file_keep_their_exit_code_and_are_counted(
+def test_errors_of_a_file_in_the_same_words_are_told_once_with_their_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "f.jsonl", questions(30, answer=""))
     code, out = said(capsys, path)
     assert code == 2
-    assert (out.count(": error: id"), "and 10 more of the kind 'error: answer is empty" in out) == (20, True)
-    assert out.endswith("30 errors, 0 warnings\n")
+    assert (out.count(": error: id"), "answer is empty: fill it in or delete the row (29 more such: lines" in out) == (
+        1,
+        True,
+    )
+    assert out.endswith("1 errors, 0 warnings\n")
 
 
 def test_json_is_one_object_with_the_documented_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,8 @@ class SourceUse:
         return (
             f"{self.role} {self.name}: {unread.number:,} of {self.num_questions:,} gold answers cannot be read back "
             f"behind data.prompt.closing, so these questions can never be judged right ({ids}): correct the answers, "
-            "or name their column in data.columns.answer"
+            "or name their column in data.columns.answer; where that column holds whole solutions, name it in "
+            "data.columns.rationale too"
         )
 
 
@@ -221,6 +222,8 @@ def remedy(reason: str, recipe: Recipe) -> str:
         "filtered": "teacher.ask.model",
         "refused": "teacher.ask.model",
         "bad request": "teacher.ask",
+        "unclear thought": "teacher.ask.model" if teacher.ask else "data.columns.thoughts: whole keeps the text",
+        "unfinished thought": "data.columns.thoughts: whole keeps the text",
     }
     return known.get(reason, "correct the row itself")
 

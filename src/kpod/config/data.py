@@ -19,8 +19,10 @@ class ColumnsConfig:
     answer: str = "answer"
     rationale: str = "rationale"
     choices: str = "choices"
-    thoughts: Literal["apart", "rationale"] = "apart"
-    """What stands in <think> tags of a solution: left aside where more than an answer follows, or the rationale."""
+    thoughts: Literal["apart", "rationale", "whole"] = "apart"
+    """What becomes of <think> and similar tags in a rationale or solution. `apart`: the thought is left aside where
+    more than an answer follows. `rationale`: the thought is the rationale. `whole`: the text stays as it
+    is, tags included."""
 
 
 @dataclass(frozen=True)

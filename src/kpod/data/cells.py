@@ -3,10 +3,13 @@
 The messages go on after the column's name: `answer` + ` is empty`.
 """
 
+import ast
 import json
 import math
+import re
 import string
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from types import NoneType
 from typing import Any
@@ -40,6 +43,36 @@ def text_cell(cell: object) -> str:
     if not text:
         raise DataError("is empty: fill it in or delete the row")
     return text
+
+
+def answer_cell(cell: object) -> str:
+    """A gold answer: text or a number, true or false as yes or no, or a list that holds one answer.
+
+    Example:
+        >>> answer_cell(True), answer_cell(["24"]), answer_cell(8.0)
+        ('yes', '24', '8')
+    """
+    if isinstance(cell, list):
+        if len(cell) != 1:
+            raise DataError(f"is a list of {len(cell)}; wanted one answer")
+        return answer_cell(cell[0])
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return text_cell(cell)
+
+
+def letter_of(answer: str, choices: Mapping[str, str]) -> str | None:
+    """The letter of the option that a gold answer names, by letter or by its whole text; None where it names none.
+
+    Example:
+        >>> [letter_of(answer, {"A": "red", "B": "blue"}) for answer in ("B", "(b)", "Blue", "green")]
+        ['B', 'B', 'B', None]
+    """
+    if answer in choices:
+        return answer
+    letter, said = answer.strip("()[].: ").casefold(), _folded(answer)
+    named = {key for key, text in choices.items() if key.casefold() == letter or _folded(text) == said}
+    return named.pop() if len(named) == 1 else None
 
 
 def id_cell(cell: object) -> str:
@@ -80,18 +113,25 @@ def choices_cell(cell: object) -> dict[str, str] | None:
         {'A': 'red', 'B': 'blue'}
         >>> choices_cell({"label": ["A", "B"], "text": ["red", "blue"]})
         {'A': 'red', 'B': 'blue'}
+        >>> choices_cell("['A) red', 'B) blue']")
+        {'A': 'red', 'B': 'blue'}
     """
     value = _from_json(cell)
     if isinstance(value, Mapping) and set(value) == {"label", "text"} and isinstance(value["label"], Sequence):
         pairs = _lettered(value["label"], value["text"])
     elif isinstance(value, Mapping):
         pairs = [(letter, text) for letter, text in value.items() if text is not None]
+    elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        pairs = [_labelled(item) for item in value]
     elif isinstance(value, list):
-        pairs = _lettered(string.ascii_uppercase[: len(value)], value)
+        pairs = _without_letters(_lettered(string.ascii_uppercase[: len(value)], value))
     else:
         raise DataError(f"is {_kind(value)}; wanted an object letter -> text or a list of texts")
     try:
-        return {text_cell(letter): text_cell(text) for letter, text in pairs} or None
+        options = [(text_cell(letter), text_cell(text)) for letter, text in pairs]
+        if len(dict(options)) < len(options):
+            raise DataError("has the letter of another one")
+        return dict(options) or None
     except UnusableError:
         raise
     except DataError as error:
@@ -138,14 +178,35 @@ def _lettered(letters: Sequence[Any], texts: Any) -> list[tuple[Any, Any]]:
     return list(zip(letters, texts, strict=True))
 
 
+def _labelled(option: Mapping[str, Any]) -> tuple[Any, Any]:
+    """An option as ARC and CommonsenseQA publish it."""
+    if set(option) != {"label", "text"}:
+        raise DataError(f"has an option with the keys {', '.join(map(str, option))}; wanted label and text")
+    return option["label"], option["text"]
+
+
+def _without_letters(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Options without the letters that stand before all of their texts, as in "A) red"."""
+    found = [isinstance(text, str) and re.match(rf"\s*\(?{letter}[).:]\s*(?=\S)", text) for letter, text in pairs]
+    if not all(found):
+        return pairs
+    return [(letter, text[match.end() :]) for (letter, text), match in zip(pairs, found, strict=True) if match]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
 def _from_json(cell: object) -> Any:
-    """A structured cell; CSV holds it as JSON text."""
+    """A structured cell; CSV holds it as JSON text, or as pandas writes a list."""
     if not isinstance(cell, str):
         return cell
-    try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
-        raise DataError(f"is the text {cell[:40]!r}; as a text it must be JSON") from None
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = read(cell)
+            if read is json.loads or isinstance(value, list | dict):
+                return value
+    raise DataError(f"is the text {cell[:40]!r}; as a text it must be JSON")
 
 
 def whole_text(cell: object) -> str:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kpod.config import ColumnsConfig
@@ -13,7 +13,7 @@ from kpod.data.cells import UnusableError, choices_cell, text_cell
 from kpod.data.chats import first_exchange, set_aside, turns_of
 from kpod.data.formats import Layout
 from kpod.data.options import Choices
-from kpod.data.solutions import Solution, behind_hashes, read_solution
+from kpod.data.solutions import Solution, behind_hashes, holds_thoughts, read_solution
 from kpod.errors import DataError
 
 SAID_BESIDE = ("source", "teacher_answer", "token_weights")
@@ -64,7 +64,7 @@ def drafts_of(
     if layout.answer in values:
         cells["answer"] = answer
     if not layout.solved:
-        return _plain(values, cells, layout) if explained else [Draft(cells)]
+        return _plain(values, cells, layout, columns.thoughts, aside) if explained else [Draft(cells)]
     with _column(layout.rationale):
         drafts = _solved(values, cells, layout, columns.thoughts, aside)
     return drafts if explained else [Draft(drafts[0].cells)]
@@ -108,16 +108,37 @@ def _question_cells(
     return cells
 
 
-def _plain(values: Mapping[str, Any], cells: Mapping[str, Any], layout: Layout) -> list[Draft]:
-    """Drafts of rationales as they are."""
+def _plain(
+    values: Mapping[str, Any], cells: Mapping[str, Any], layout: Layout, thoughts: str, aside: Counter[str]
+) -> list[Draft]:
+    """Drafts of rationales as they are, except for their thoughts."""
     if layout.rationale not in values:
         return [Draft(cells)]
     given = values[layout.rationale]
     if isinstance(given, list) and all(text is None or isinstance(text, str) for text in given):
         beside = {"source": values["source"]} if "source" in values else {}
-        return [Draft({**cells, **beside, "rationale": text}, f"/{k}") for k, text in enumerate(given or [""])]
-    beside = {name: values[name] for name in SAID_BESIDE if name in values}
-    return [Draft({**cells, **beside, "rationale": given})]
+        drafts = [Draft({**cells, **beside, "rationale": text}, f"/{k}") for k, text in enumerate(given or [""])]
+    else:
+        beside = {name: values[name] for name in SAID_BESIDE if name in values}
+        drafts = [Draft({**cells, **beside, "rationale": given})]
+    return [_without_thoughts(draft, thoughts, aside) for draft in drafts]
+
+
+def _without_thoughts(draft: Draft, thoughts: str, aside: Counter[str]) -> Draft:
+    """The draft of a rationale whose thoughts are set apart, unless they are wanted or the text has weights."""
+    text, weights = draft.cells["rationale"], draft.cells.get("token_weights")
+    if thoughts == "whole" or not isinstance(text, str) or not holds_thoughts(text):
+        return draft
+    if not _is_blank(weights):
+        aside["rationales with thought tags that are kept, because they have token_weights"] += 1
+        return draft
+    solution = _read(text, _choices(draft.cells), thoughts)
+    if isinstance(solution, UnusableError):
+        return replace(draft, fault=solution)
+    aside[THOUGHTS if solution.set_aside else "rationales that are read from thought tags"] += 1
+    given = draft.cells.get("teacher_answer")
+    reached = {"teacher_answer": solution.answer if _is_blank(given) else given}
+    return replace(draft, cells={**draft.cells, **reached, "rationale": solution.rationale})
 
 
 def _solved(

@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kpod.data.cells import UnusableError, choices_cell, id_cell, rationale_cell, text_cell, weights_cell
+from kpod.data.cells import (
+    UnusableError,
+    answer_cell,
+    choices_cell,
+    id_cell,
+    letter_of,
+    rationale_cell,
+    text_cell,
+    weights_cell,
+)
 from kpod.data.drafts import Draft
 from kpod.data.findings import Finding
 from kpod.errors import DataError
@@ -90,11 +99,12 @@ class DraftCells:
 
     def _question(self) -> Question | None:
         question = self._required("question", text_cell)
-        answer = self._required("answer", text_cell)
+        given = self._required("answer", answer_cell)
         choices = self._optional("choices", choices_cell)
-        if choices and answer and answer not in choices:
-            remedy = f"write one of the letters {', '.join(choices)}"
-            self.faults.append(f"{self.labels['answer']} {answer!r} is none of the choices: {remedy}")
+        answer = letter_of(given, choices) if given and choices else given
+        if given and answer is None:
+            remedy = f"write one of the letters {', '.join(choices or ())}"
+            self.faults.append(f"{self.labels['answer']} {given!r} is none of the choices: {remedy}")
         elif self.id and question and answer:
             return Question(self.id, question, answer, choices)
         return None
@@ -157,4 +167,5 @@ def _missing(name: str, column: str, present: Sequence[str]) -> str:
 def listed(names: Sequence[str]) -> str:
     """The first names of many, without characters that a terminal would act on or cannot write."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:MOST_NAMES]) + more
+    shown = (name if name.strip() and name.isprintable() else ascii(name) for name in names[:MOST_NAMES])
+    return ", ".join(shown) + more

@@ -31,6 +31,8 @@ ID_COLUMNS = (
     "index",
 )
 """Columns whose cells are ids where no column `id` is, and all are there and differ."""
+OUR_COLUMNS = frozenset({"question_id", "attempt", "start", "weigher"})
+"""Columns that kpod writes into rationale files for people; nobody need be told that they are not read."""
 REMEDIES = {
     THOUGHTS: "data.columns.thoughts: rationale trains on them instead",
     STATEMENTS: "teacher.strip_closing: true cuts the sentence off",
@@ -164,6 +166,8 @@ class _Reading:
     def _without_gold(self) -> str:
         form = self.layout.format
         whose = f"the columns are those of {form.name} ({', '.join(form.needs)}), but " if form else ""
+        if self.aside["further turns left aside"]:
+            whose = f"only the first reply of each chat is read; {whose}"
         return (
             f'{whose}no text under {self.layout.rationale} states an answer that can be read, such as "#### 8", '
             f'"\\boxed{{8}}" or "the answer is 8". Add a column with the gold answers and name it, here "gold":\n'
@@ -205,6 +209,8 @@ class _Reading:
         used = {key, *layout.question, layout.answer, layout.rationale, self.columns.choices}
         if not self.explained or not layout.format or layout.format.told_by:
             used |= set(SAID_BESIDE)
+        if not layout.format:
+            used |= OUR_COLUMNS
         return used | {"teacher_answer"}
 
 

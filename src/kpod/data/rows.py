@@ -53,7 +53,8 @@ def suffix_of(path: Path) -> str:
 def _jsonl_rows(path: Path) -> Iterator[Row | Finding]:
     try:
         for line, text in enumerate(text_lines(path), start=1):
-            if line == 1 and text.lstrip(_BLANK).startswith("["):  # an array under another name
+            start = text.strip(_BLANK)
+            if line == 1 and (start.startswith("[") or start == "{"):  # an array or long object under another name
                 yield from _json_rows(path)
                 return
             yield from _jsonl_row(line, text)

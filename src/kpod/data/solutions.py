@@ -12,16 +12,12 @@ from kpod.data.answers import extract_answer, normalise_answer
 from kpod.data.cells import UnusableError
 from kpod.data.options import Choices
 from kpod.data.statements import LONGEST_STATEMENT
+from kpod.data.thoughts import part_thoughts
 
 MOST_WORDS_OF_AN_ANSWER = 3
 MOST_WORDS_OF_A_STATEMENT = 12
 _BOXES_TRIED = 20
 
-_TAG = re.compile(
-    r"<(?P<shut>/?)(?:think|thinking|thought)>|\[(?P<shut_bracket>/?)THINK\]|<\|(?:begin|(?P<end>end))_of_thought\|>",
-    re.IGNORECASE,
-)
-_SOLUTION_TAG = re.compile(r"<\|(?:begin|end)_of_solution\|>")
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox) {0,3}\{")
 _BRACE = re.compile(r"(?<!\\)[{}]")
@@ -51,11 +47,11 @@ def read_solution(text: str, choices: Choices | None = None, thoughts: str = "ap
     Args:
         text: What somebody wrote.
         choices: The question's options; None unless multiple choice.
-        thoughts: `rationale`: what stands in <think> or thought tags is the rationale; `apart`: what follows it is,
-            unless that is the answer alone.
+        thoughts: `rationale`: what stands in <think> or thought tags is the rationale; `apart`: what stands around
+            it is, unless that is the answer alone; `whole`: all of it is, tags included.
 
     Raises:
-        UnusableError: If a thought has no end.
+        UnusableError: If a thought has no end, or its tags do not pair up.
 
     Example:
         >>> read_solution("Half of 48 is <<48/2=24>>24.\n#### 24")
@@ -64,15 +60,17 @@ def read_solution(text: str, choices: Choices | None = None, thoughts: str = "ap
         'Half of 48.'
     """
     thought, said = without_thought(text)
-    tagged = _tagged(said)
-    said = _SOLUTION_TAG.sub("", _ANSWER_TAG.sub("", said)).strip()
+    tagged = _tagged(text.rpartition(thought)[2] if thought else text)
+    said = _ANSWER_TAG.sub("", said).strip()
     rationale, answer = _told_apart(said, choices)
     states_it = answer is not None and rationale == said
     if tagged is not None:
         answer = _told_apart(tagged, choices)[1] or tagged
     if not thought:
         return Solution(rationale, answer, states_it=states_it)
-    if thoughts == "rationale" or _is_statement(rationale, answer):
+    if thoughts == "whole":
+        return Solution(text.strip(), answer, states_it=answer is not None)
+    if thoughts == "rationale" or not said or _is_statement(rationale, answer):
         return Solution(thought, answer)
     return Solution(rationale, answer, set_aside=True, states_it=states_it)
 
@@ -118,27 +116,30 @@ def without_marks(text: str) -> str:
 def without_thought(text: str) -> tuple[str, str]:
     """What stands in the thought tags of a text, and the text around them.
 
-    A text whose first tag closes a thought begins within it, as a chat template has opened it.
-
     Raises:
-        UnusableError: If the last thought has no end.
+        UnusableError: If a thought has no end, or its tags do not pair up.
 
     Example:
         >>> without_thought("<think>6 * 7.</think>It is 42.")
         ('6 * 7.', 'It is 42.')
     """
-    inside: list[str] = []
-    outside: list[str] = []
-    position, within = 0, False
-    for number, tag in enumerate(_TAG.finditer(text)):
-        shuts = bool(tag["shut"] or tag["shut_bracket"] or tag["end"])
-        if shuts == within or (shuts and number == 0):
-            (inside if shuts else outside).append(text[position : tag.start()].strip())
-            position, within = tag.end(), not shuts
-    if within:
+    parted = part_thoughts(text)
+    if not parted.is_clear:
+        raise UnusableError("unclear thought", "has thought tags that do not pair up")
+    if parted.thought and not parted.text.strip() and text.rstrip().endswith(parted.thought):
         raise UnusableError("unfinished thought", "begins a thought that has no end")
-    outside.append(text[position:].strip())
-    return "\n\n".join(filter(None, inside)), "\n\n".join(filter(None, outside))
+    return parted.thought, parted.text.strip()
+
+
+def holds_thoughts(text: str) -> bool:
+    """Whether a text holds tags of thoughts, or of the solution after them.
+
+    Example:
+        >>> holds_thoughts("<think>6 * 7.</think>It is 42."), holds_thoughts("6 < 7 and 7 > 6")
+        (True, False)
+    """
+    parted = part_thoughts(text)
+    return parted.text != text or not parted.is_clear
 
 
 def _unmarked(line: str) -> Iterator[str]:
