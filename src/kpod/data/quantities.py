@@ -35,9 +35,10 @@ KINDS = {kind: {unit: size for units, size in rows.items() for unit in units.spl
 MONEY = frozenset({"dollars", "euros", "pounds", "rupees"})
 HUNDREDTHS = 100
 
-_NUMBER = r"\d+(?:[.,]\d+)*(?:\s\d+/\d+)?"
+_NUMBER = r"\d+(?:[.,]\d+)*(?!\d)(?:\s\d+/\d+)?"
+_NO_UNIT = r"(?:and|or|for|of|in|at|per|to|by|on|with|from|than|is|are|every|each|times|plus|minus|out|x)\b"
 _MONEY = rf"[$€£₹]\s?{_NUMBER}(?:\s(?:dollars?|euros?|pounds?|rupees?)\b)?"
-_PART = rf"(?:{_MONEY}|{_NUMBER}\s?(?:[^\W\d_]{{1,20}}\b\.?|['\"′″¢]))"
+_PART = rf"(?:{_MONEY}|{_NUMBER}\s?(?:(?!{_NO_UNIT})[^\W\d_]{{1,20}}\b\.?|['\"′″¢]))"
 FEET = re.compile(r"\d+['′]\s?\d+")
 DOZENS = re.compile(rf"(?P<number>{_NUMBER}) dozens?\b", re.IGNORECASE)
 COMPOUND = re.compile(rf"(?<![\w.,/]){_PART}(?:(?:\s?,?\s?(?:and|&)\s|\s?,\s|\s)?{_PART}){{1,3}}", re.IGNORECASE)
