@@ -30,7 +30,10 @@ HEDGE = re.compile(
 )
 # A remark on an answer, not an answer.
 REMARK = re.compile(r"(?:(?:in)?correct|wrong|unclear|given(?! (?:by|as)\b)|different|not|no longer)\b", re.IGNORECASE)
-YES_NO = re.compile(r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one|solutions?|real|integers?|roots?|such|number)\b)", re.IGNORECASE)
+YES_NO = re.compile(
+    r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one|solutions?|real|integers?|roots?|such|number)\b)",
+    re.IGNORECASE,
+)
 EDGES = " \t\r\n,;:?\"'“”‘’*_`"
 # Statements that work out a number, order or list some, or say no single one, whatever number they begin or end with.
 _AMOUNT = r"[$€£]?\d[\d,]*(?:\.\d+)?"
@@ -43,10 +46,13 @@ NOT_ONE = re.compile(
     rf"|{_AMOUNT} ?(?:foot|feet|ft|hours?|hrs?|minutes?|mins?|dollars?|pounds?|euros?|rupees?|hundred|thousand) \d+\Z",
     re.IGNORECASE,
 )
+DAY_HALF = re.compile(r"\d\s?([ap])\.?m\b")
 NUMBERED = re.compile(r"\(?\d{1,2}\)\s+(?=\S)")
 EXCLAIMED = re.compile(r"(?<![\d)\s])\s*!+\Z")
 # "5 or 6", "between 3 and 4", "$18 - $20", "3 to 4", "3–4": two numbers, and so no answer.
-TWO_NUMBERS = re.compile(r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?(?:[–—~]|\.{2,3})\s?[$€£]?")
+TWO_NUMBERS = re.compile(
+    r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?(?:[–—~]|\.{2,3})\s?[$€£]?"
+)
 BETWEEN = re.compile(r"\b(?:between|from)\s(?:\w+\s){0,2}[$€£]?\Z", re.IGNORECASE)
 MONEY_RANGE = re.compile(r"\s?-\s?\Z")
 EQUALS = re.compile(r"\s?(?:(?<![<>!=])=(?!=)|≈|\\approx(?![A-Za-z]))\s?")
@@ -156,9 +162,15 @@ def same_answer(one: str | None, other: str | None, choices: Choices | None = No
     normal, other_normal = normalise_answer(one, choices), normalise_answer(other, choices)
     if not normal or not other_normal:
         return False
-    if choices or normal == other_normal:
+    if choices:
         return normal == other_normal
     core, other_core = _core(one), _core(other)
+    if len({half for text in (core, other_core) for half in DAY_HALF.findall(text.casefold())}) > 1:
+        return False
+    if ("=" in core) != ("=" in other_core):  # x = 3 against 3, but not against y = 3
+        core, other_core = _right_side(core), _right_side(other_core)
+    if normal == other_normal:
+        return True
     value, other_value = _value(core), _value(other_core)
     if value is not None and other_value is not None:
         return are_close(value, other_value)

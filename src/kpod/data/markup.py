@@ -25,6 +25,7 @@ TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         lambda match: match[0].replace(" ", ""),
     ),
     (re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathit|mbox|operatorname) ?\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"(?<=\S) {2,8}(?=\S)"), " "),
     (re.compile(r"\\{1,2}([$%#&])"), r"\1"),
     (re.compile(r"</?[A-Za-z]{1,10} ?/?>|<\|[^|<>\s]{1,30}\|>|~~[^~\n]{1,80}~~"), ""),
     (re.compile(r"\{,\}"), ","),
@@ -44,7 +45,7 @@ def tidy(text: str) -> str:
 
     Example:
         >>> tidy(r"\(\text{about } 12{,}000\) **kg**"), tidy("\u22125 or 1\u202f234"), tidy(r"\dfrac59")
-        ('about  12,000 kg', '-5 or 1234', '\\frac{5}{9}')
+        ('about 12,000 kg', '-5 or 1234', '\\frac{5}{9}')
     """
     for pattern, plain in TIDY:
         text = pattern.sub(plain, text)

@@ -27,7 +27,10 @@ NUMERAL = re.compile(rf"\d+(?:[.,:'’_]\d+)*|(?<!Rs)\.\d+|[{VULGAR}]")
 GROUPINGS = (
     (re.compile(r"(?:\d+|\d{1,3}(?:_\d{3})+|\d{1,3}(?:['’]\d{3})+)(?:\.\d+)?|\.\d+"), "."),  # 1234.5, 1'234.5
     (re.compile(r"(?!0,)\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"), "."),  # 1,234.5, 12,34,567
-    (re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}|\d+,(?!\d{2}00\Z)\d+"), ","),  # 1.234,5, 1.234.567, 3,5
+    (
+        re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}|\d+,(?!\d{2}00\Z)\d+"),
+        ",",
+    ),  # 1.234,5, 1.234.567, 3,5
 )
 FULL_HOUR = re.compile(r"(\d{1,2}):00")
 POINTS_GROUP = re.compile(r"(?!0\.)\d{1,3}(?:\.\d{3})+")
@@ -185,7 +188,9 @@ def _mention(text: str, numeral: re.Match[str], comma: bool) -> Mention:
     stop, money_scale = after.end(), MONEY_SCALE.match(text, after.end()) if before["money"] else None
     if money_scale and worth is not None:
         worth, stop = worth * MILLIONS[money_scale[1].lower()], money_scale.end()
-    return Mention(before.start(), stop, worth, not is_scaled or _is_touched(text, before.start(), stop, bool(before["near"])))
+    return Mention(
+        before.start(), stop, worth, not is_scaled or _is_touched(text, before.start(), stop, bool(before["near"]))
+    )
 
 
 def _found(match: re.Match[str] | None) -> re.Match[str]:

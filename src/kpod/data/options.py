@@ -62,7 +62,11 @@ def folded(text: str) -> str:
 
 def _by_text(head: str, texts: Mapping[str, str]) -> set[str]:
     said = folded(head)
-    words = {key: text for key, text in texts.items() if len(text) > 1 and not ROMAN.fullmatch(text) and not NUMERAL.match(text.lstrip("-$€£"))}
+    words = {
+        key: text
+        for key, text in texts.items()
+        if len(text) > 1 and not ROMAN.fullmatch(text) and not NUMERAL.match(text.lstrip("-$€£"))
+    }
     found = {key: text for key, text in words.items() if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said)}
     return {key for key, text in found.items() if not any(text != other and text in other for other in found.values())}
 

@@ -36,7 +36,7 @@ MONEY = frozenset({"dollars", "euros", "pounds", "rupees"})
 HUNDREDTHS = 100
 
 _NUMBER = r"\d+(?:[.,]\d+)*(?!\d)(?:\s\d+/\d+)?"
-_NO_UNIT = r"(?:and|or|for|of|in|at|per|to|by|on|with|from|than|is|are|every|each|times|plus|minus|out|x)\b"
+_NO_UNIT = r"(?:and|or|for|of|in(?=\s\d)|at|per|to|by|on|with|from|than|is|are|every|each|times|plus|minus|out|x)\b"
 _MONEY = rf"[$€£₹]\s?{_NUMBER}(?:\s(?:dollars?|euros?|pounds?|rupees?)\b)?"
 _PART = rf"(?:{_MONEY}|{_NUMBER}\s?(?:(?!{_NO_UNIT})[^\W\d_]{{1,20}}\b\.?|['\"′″¢]))"
 FEET = re.compile(r"\d+['′]\s?\d+")
@@ -85,7 +85,8 @@ def quantity(text: str) -> Quantity | None:
     if FEET.fullmatch(text):
         text += "″"  # as inches are often left without their mark
     parts = [*PART.finditer(text)]
-    units = [(part["unit"] or part["sign"] or "").casefold().rstrip(".") for part in parts]
+    written = [(part["unit"] or part["sign"] or "").rstrip(".") for part in parts]
+    units = [unit if unit == "M" else unit.casefold() for unit in written]  # 2.5M is no length
     for kind, sizes in KINDS.items():
         if units and all(unit in sizes for unit in units):
             own = [sizes[unit] for unit in units]

@@ -56,13 +56,13 @@ _SIGNED = rf"[-+−–$€£¥₹(]{{0,3}}[\d.\\{VULGAR}]"
 _ALONE = r"\(?(?-i:[A-Z])\)?(?:[.,;:!)*_\n]|\Z)"
 _ENGLISH = (
     r"(?<!step )(?<!step-)\banswer"
-    r"(?: to (?:the|this|that|your) (?:\w+ )?(?:question|problem)|,? (?:in|to|for|of|rounded) [^\n.:;=?!]{1,40}?,?"
+    r"(?: to (?:the|this|that|your) (?:\w+ )?(?:question|problem)|,? (?:in|to|for|rounded) [^\n.:;=?!]{1,40}?,?"
     r"(?= (?:is|equals)\b|[:=])| ?\([^()\n]{1,40}\))?[*_ ]{0,4}"
     r"(?:(?:is|are|was|were|equals|becomes|(?:would|will) be|(?:comes|works) out (?:to|as)(?: be)?|comes to|reads|turns out to be)\b"
     rf"|:=|[:=：]|->|=>|[→⇒]|(?:should|must|has to) be\b(?=\s[*_]{{0,3}}(?:{_SIGNED}|{_ALONE})))"
     r"|\b(?:correct|right|best) (?:option|choice|statement)[*_ ]{0,4}(?:(?:is|would be)\b|[:=：])"
     r"|\bans\.?[*_ ]{0,4}[:=：]"
-    rf"|\banswer(?: ?#?\d{{1,2}} ?[:)]|['’‘]s(?=\s[*_]{{0,3}}{_SIGNED})| of(?=\s[*_]{{0,3}}{_SIGNED}))"
+    rf"|\banswer(?: ?#?\d{{1,2}} ?[:)]|['’‘]s(?=\s[*_]{{0,3}}{_SIGNED}))"
     rf"|^[ \t>#*_-]{{0,6}}(?:final )?ans(?:wer|\.)?[*_]{{0,3}}[ \t]{{1,4}}(?:[-–—][ \t])?"
     rf"(?=[*_]{{0,3}}{_SIGNED})(?!\d{{1,2}}[.:)])"
 )
@@ -70,9 +70,7 @@ _HEADING = (
     r"^[ \t]{0,3}(?:#{1,6}[ \t]*)?[*_]{0,3}(?:(?:the|my|final|correct)[ \t]+){0,2}answer"
     r"[ \t]*[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t]*(?:\n|\Z)"
 )
-_HASHES = (
-    rf"(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}[*_]{{0,3}}(?:{_SIGNED}|\(?[a-z]\b|(?:yes|no|true|false)\b))(?! ?\d{{1,2}}[.)] +[a-z])"
-)
+_HASHES = rf"(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}[*_]{{0,3}}(?:{_SIGNED}|\(?[a-z]\b|(?:yes|no|true|false)\b))(?! ?\d{{1,2}}[.)] +[a-z])"
 _TAG = r"(?P<tag>[<\[](?:final[_ ]?)?ans(?:wer)?[>\]])"
 _BOXED = r"(?P<boxed>\\(?:boxed|fbox|framebox) ?\{)|(?P<box>\\(?:boxed|fbox) (?=[^\s{]))"
 _JSON = r"(?P<json>[\"'](?:\w{1,20}_)?answer[\"']\s{0,3}:)"
@@ -89,7 +87,9 @@ NEXT_QUESTION = re.compile(r"^[ \t]*(?:Q|Question)[ \t]*:", re.MULTILINE)
 OPENING = re.compile(r"\A(?:[\s*_:：}]|\$\$|\\[(\[])+")
 BULLET = re.compile(r"\A\s*\n\s*[-*•>]\s+")
 # Boxes that stand in a row are one statement.
-BOX_BEFORE = re.compile(r"\\boxed ?\{(?P<said>[^{}]{1,60}|[^{}]{0,40}\{[^{}]{0,40}\}[^{}]{0,40})\}\s?\$?(?P<joint>,|\s(?:or|and)|,\s(?:or|and))\s\$?\Z")
+BOX_BEFORE = re.compile(
+    r"\\boxed ?\{(?P<said>[^{}]{1,60}|[^{}]{0,40}\{[^{}]{0,40}\}[^{}]{0,40})\}\s?\$?(?P<joint>,|\s(?:or|and)|,\s(?:or|and))\s\$?\Z"
+)
 JSON_VALUE = re.compile(r"\s*(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^,}\n]*))")
 SENTENCE_END = re.compile(
     r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bRs)(?<!\bapprox)(?<!\bca)(?:[.?]|!(?!\s?[=+*/×÷]))(?=[\s\"'”’)*]|\Z)|[。！？｡।॥۔؟።]|\n"
