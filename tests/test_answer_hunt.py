@@ -40,7 +40,6 @@ def read(statement: str) -> str | None:
         ("2 and two-thirds", "8/3"),
         ("three and a half million", "3500000"),
         ("five twelfths", "5/12"),
-        ("0.5 or 1/2", "0.5"),
         ("18 or 18.0", "18"),
         ("1) 18", "18"),
         ("18</s>", "18"),

@@ -14,7 +14,7 @@ from kpod.data.formulas import is_formula, same_formula
 from kpod.data.markup import plain_characters, tidy
 from kpod.data.numbers import Mention, mentions, plain_digits, whole_number
 from kpod.data.options import Choices, folded, named_options
-from kpod.data.quantities import COMPOUND, quantity, same_quantity
+from kpod.data.quantities import COMPOUND, NOT_ONE, quantity, same_quantity
 from kpod.data.statements import LONGEST_STATEMENT, RETRACTED, RETRACTION, Statement, statements
 
 TOLERANCE = Fraction(1, 10_000)
@@ -24,7 +24,8 @@ SMALL_TOLERANCE = Fraction(1, 1_000)
 
 HEDGE = re.compile(
     r"(?:(?:approximately|about|around|roughly|exactly|only|just|simply|likely|clearly|therefore|thus|that|equal to|"
-    r"technically|definitely|definitively|indeed|actually|probably|most likely|obviously|certainly|surely|of course|also"
+    r"technically|definitely|definitively|indeed|actually|probably|most likely|obviously|certainly|surely"
+    r"|of course|also"
     r"|still|now|then|approx\.|ca\.|i think|given by|given as|found to be|calculated to be)[\s,]+|[~≈=]\s?){1,3}",
     re.IGNORECASE,
 )
@@ -35,17 +36,6 @@ YES_NO = re.compile(
     re.IGNORECASE,
 )
 EDGES = " \t\r\n,;:?\"'“”‘’*_`"
-# Statements that work out a number, order or list some, or say no single one, whatever number they begin or end with.
-_AMOUNT = r"[$€£]?\d[\d,]*(?:\.\d+)?"
-NOT_ONE = re.compile(
-    rf"(?:the )?(?:sum|product|difference|quotient) (?:of|between)\b(?=\D*{_AMOUNT}\D+\d)(?!.*(?:=|:|\bis\b))"
-    rf"|(?:twice|double|triple|half|(?:\w{{1,8}}[ -])?(?:half|third|quarter|fourth|fifth|tenth)s? of)\s(?:of )?(?:the |a )?{_AMOUNT}(?!.*=)"
-    rf"|\d+/\d+ (?:of|in) {_AMOUNT}|{_AMOUNT} (?:\w+ )?(?:more|less|fewer|greater|larger|smaller|older|younger) than {_AMOUNT}"
-    rf"|(?:more|less|fewer|greater|larger|smaller) than\b(?!.*=)|\d+ (?:in|of) (?:every )?\d+\Z"
-    rf"|\(?[a-h]\)[^()]*\([b-h]\)|\(?1\)[^()]*\s\(?2\)|{_AMOUNT}(?:\s?;\s?{_AMOUNT})+\Z|[^\d\s]{{0,2}}\d+ \d+(?![\d-])"
-    rf"|{_AMOUNT} ?(?:foot|feet|ft|hours?|hrs?|minutes?|mins?|dollars?|pounds?|euros?|rupees?|hundred|thousand) \d+\Z",
-    re.IGNORECASE,
-)
 DAY_HALF = re.compile(r"\d\s?([ap])\.?m\b")
 NUMBERED = re.compile(r"\(?\d{1,2}\)\s+(?=\S)")
 EXCLAIMED = re.compile(r"(?<![\d)\s])\s*!+\Z")

@@ -36,7 +36,7 @@ TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     ),
     (re.compile(r"(?<![\w*])\*{2,3}|\*{2,3}(?![\w*]|-\d)"), ""),
     (re.compile(r"\A\s*\${1,2}([^$]+)\${1,2}\s*\Z"), r"\1"),
-    (re.compile(r"\s*\$\$\s*\Z"), ""),
+    (re.compile(r"\$\$\s*\Z"), ""),
 ]
 
 

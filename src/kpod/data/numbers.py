@@ -75,7 +75,7 @@ _PARTS = (
     r"(?:halves|thirds|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
     r"|nineteen|twentie|hundred|thousand|million|billion)ths?)"
 )
-_TO_THE = r"to the (?:power|-?\d|second|third|\w{3,8}th)\b"
+_TO_THE = r"to the (?:power|-?\d+(?:st|nd|rd|th)?|second|third|\w{3,8}th)\b"
 TOUCHED_AFTER = re.compile(
     rf"(?!{_ATTACHED}|[A-Z][a-z'’])[A-Za-z_]|\s?(?:[±∓√∛π∞]|°\s?\d|\\[A-Za-z])|!(?=[.,;=+*/^)!}}]|\s?[=+*/^])"
     r"|['’′]\s\d|\.\(\d|[\u0300-\u036f]"
@@ -84,7 +84,8 @@ TOUCHED_AFTER = re.compile(
     r"|[\s-](?:squared|cubed|factorial|remainder|rem|plus|minus|times(?=\s[\d(])|over(?=\s\d)|out of(?=\s\d)"
     r"|divided|multiplied"
     rf"|(?:square\s|cube\s)?root(?=\sof|\s\d|\()|sqrt|repeating|recurring|(?:ten|hundred)[\s-](?:thousands?|millions?)"
-    rf"|{_TO_THE}|below zero|degrees below|(?:score|grand)(?!\s\w)|(?:in )?base|mod|modulo|choose|point(?=\s\w)|pi|mil|dozens?|{_PARTS})\b|\s[Rr]\s?\d"
+    rf"|{_TO_THE}|below zero|degrees below|(?:score|grand)(?!\s\w)"
+    rf"|(?:in )?base|mod|modulo|choose|point(?=\s\w)|pi|mil|dozens?|{_PARTS})\b|\s[Rr]\s?\d"
     rf"|(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}\b"
 )
 TOUCHED_BEFORE = re.compile(
@@ -99,7 +100,8 @@ NUMBER_BEFORE = re.compile(r"[\d)]\s\Z")
 UNITS = re.compile(r"(?:[^\d\\^_{}=+*×÷<>√π∞±~|≈]|(?<=[A-Za-z])\^\s?(?:[23]|\{[23]\}))*")
 NO_UNITS = re.compile(
     r"\b(?:squared|cubed|factorial|remainder|plus|minus|divided|multiplied|(?:in )?base|mod|modulo|choose"
-    rf"|{_TO_THE}|below zero|degrees below|repeating|recurring|(?:score|grand)\Z|pi|mil|dozens?|out of|or (?:{'|'.join(sorted(NUMBER_WORDS))}))\b|(?:\s|\A)[-–—]\s?[A-Za-z](?![A-Za-z])"
+    rf"|{_TO_THE}|below zero|degrees below|repeating|recurring|(?:score|grand)\Z|pi|mil|dozens?"
+    rf"|out of|or (?:{'|'.join(sorted(NUMBER_WORDS))}))\b|(?:\s|\A)[-–—]\s?[A-Za-z](?![A-Za-z])"
 )
 FRACTION = re.compile(r"(?P<sign>-?)\s?(?:(?P<whole>\d{1,9})\s?)?\\frac\{(?P<over>-?\d{1,30})\}\{(?P<under>\d{1,30})\}")
 

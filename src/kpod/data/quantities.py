@@ -45,6 +45,19 @@ COMPOUND = re.compile(rf"(?<![\w.,/]){_PART}(?:(?:\s?,?\s?(?:and|&)\s|\s?,\s|\s)
 PART = re.compile(
     rf"(?P<sign>[$€£₹])?\s?(?P<number>{_NUMBER})\s?(?P<unit>(?!and\b)[^\W\d_]{{1,20}}|['\"′″¢])?", re.IGNORECASE
 )
+# Statements that work out a number, order or list some, or say no single one, whatever number they begin or end with.
+_AMOUNT = r"[$€£]?\d[\d,]*(?:\.\d+)?"
+NOT_ONE = re.compile(
+    rf"(?:the )?(?:sum|product|difference|quotient) (?:of|between)\b(?=\D*{_AMOUNT}\D+\d)(?!.*(?:=|:|\bis\b))"
+    rf"|(?:twice|double|triple|half|(?:\w{{1,8}}[ -])?(?:half|third|quarter|fourth|fifth|tenth)s? of)\s"
+    rf"(?:of )?(?:the |a )?{_AMOUNT}(?!.*=)"
+    rf"|\d+/\d+ (?:of|in) {_AMOUNT}"
+    rf"|{_AMOUNT} (?:\w+ )?(?:more|less|fewer|greater|larger|smaller|older|younger) than {_AMOUNT}"
+    rf"|(?:more|less|fewer|greater|larger|smaller) than\b(?!.*=)|\d+ (?:in|of) (?:every )?\d+\Z"
+    rf"|\(?[a-h]\)[^()]*\([b-h]\)|\(?1\)[^()]*\s\(?2\)|{_AMOUNT}(?:\s?;\s?{_AMOUNT})+\Z|[^\d\s]{{0,2}}\d+ \d+(?![\d-])"
+    rf"|{_AMOUNT} ?(?:foot|feet|ft|hours?|hrs?|minutes?|mins?|dollars?|pounds?|euros?|rupees?|hundred|thousand) \d+\Z",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)

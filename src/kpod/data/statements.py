@@ -58,7 +58,8 @@ _ENGLISH = (
     r"(?<!step )(?<!step-)\banswer"
     r"(?: to (?:the|this|that|your) (?:\w+ )?(?:question|problem)|,? (?:in|to|for|rounded) [^\n.:;=?!]{1,40}?,?"
     r"(?= (?:is|equals)\b|[:=])| ?\([^()\n]{1,40}\))?[*_ ]{0,4}"
-    r"(?:(?:is|are|was|were|equals|becomes|(?:would|will) be|(?:comes|works) out (?:to|as)(?: be)?|comes to|reads|turns out to be)\b"
+    r"(?:(?:is|are|was|were|equals|becomes|(?:would|will) be|(?:comes|works) out (?:to|as)(?: be)?"
+    r"|comes to|reads|turns out to be)\b"
     rf"|:=|[:=：]|->|=>|[→⇒]|(?:should|must|has to) be\b(?=\s[*_]{{0,3}}(?:{_SIGNED}|{_ALONE})))"
     r"|\b(?:correct|right|best) (?:option|choice|statement)[*_ ]{0,4}(?:(?:is|would be)\b|[:=：])"
     r"|\bans\.?[*_ ]{0,4}[:=：]"
@@ -70,7 +71,10 @@ _HEADING = (
     r"^[ \t]{0,3}(?:#{1,6}[ \t]*)?[*_]{0,3}(?:(?:the|my|final|correct)[ \t]+){0,2}answer"
     r"[ \t]*[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t]*(?:\n|\Z)"
 )
-_HASHES = rf"(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}[*_]{{0,3}}(?:{_SIGNED}|\(?[a-z]\b|(?:yes|no|true|false)\b))(?! ?\d{{1,2}}[.)] +[a-z])"
+_HASHES = (
+    rf"(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}[*_]{{0,3}}(?:{_SIGNED}|\(?[a-z]\b"
+    rf"|(?:yes|no|true|false)\b))(?! ?\d{{1,2}}[.)] +[a-z])"
+)
 _TAG = r"(?P<tag>[<\[](?:final[_ ]?)?ans(?:wer)?[>\]])"
 _BOXED = r"(?P<boxed>\\(?:boxed|fbox|framebox) ?\{)|(?P<box>\\(?:boxed|fbox) (?=[^\s{]))"
 _JSON = r"(?P<json>[\"'](?:\w{1,20}_)?answer[\"']\s{0,3}:)"
@@ -88,7 +92,8 @@ OPENING = re.compile(r"\A(?:[\s*_:：}]|\$\$|\\[(\[])+")
 BULLET = re.compile(r"\A\s*\n\s*[-*•>]\s+")
 # Boxes that stand in a row are one statement.
 BOX_BEFORE = re.compile(
-    r"\\boxed ?\{(?P<said>[^{}]{1,60}|[^{}]{0,40}\{[^{}]{0,40}\}[^{}]{0,40})\}\s?\$?(?P<joint>,|\s(?:or|and)|,\s(?:or|and))\s\$?\Z"
+    r"\\boxed ?\{(?P<said>[^{}]{1,60}|[^{}]{0,40}\{[^{}]{0,40}\}[^{}]{0,40})\}\s?\$?"
+    r"(?P<joint>,|\s(?:or|and)|,\s(?:or|and))\s\$?\Z"
 )
 JSON_VALUE = re.compile(r"\s*(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^,}\n]*))")
 SENTENCE_END = re.compile(
@@ -100,7 +105,8 @@ RETRACTED = re.compile(
     r"|(?-i:[B-HJ-Z]\b|A(?:,|\)? (?:is|was|and|or)\b)))[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
     r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b(?=\s*(?:[,.…!?:—–-]|\Z)"
     r"|\s+(?:no|that|this|there|it|i|we|let|actually|a (?:minute|moment|second))\b)"
-    r"|[,;.!–-]\s*(?:(?:actually|no|sorry),? (?:it|that|wait|i|the answer)\b|sorry\b|scratch that\b|correction\b|i mean\b"
+    r"|[,;.!–-]\s*(?:(?:actually|no|sorry),? (?:it|that|wait|i|the answer)\b|sorry\b|scratch that\b"
+    r"|correction\b|i mean\b"
     r"|no,\s[-$]?\d)",
     re.IGNORECASE,
 )
