@@ -41,7 +41,7 @@ NUMBERED = re.compile(r"\(?\d{1,2}\)\s+(?=\S)")
 EXCLAIMED = re.compile(r"(?<![\d)\s])\s*!+\Z")
 # "5 or 6", "between 3 and 4", "$18 - $20", "3 to 4", "3–4": two numbers, and so no answer.
 TWO_NUMBERS = re.compile(
-    r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?(?:[–—~]|\.{2,3})\s?[$€£]?"
+    r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?(?:[–—~]|\.{1,3})\s?[$€£]?"
 )
 BETWEEN = re.compile(r"\b(?:between|from)\s(?:\w+\s){0,2}[$€£]?\Z", re.IGNORECASE)
 MONEY_RANGE = re.compile(r"\s?-\s?\Z")
@@ -150,10 +150,8 @@ def same_answer(one: str | None, other: str | None, choices: Choices | None = No
     if one is None or other is None:
         return False
     normal, other_normal = normalise_answer(one, choices), normalise_answer(other, choices)
-    if not normal or not other_normal:
-        return False
-    if choices:
-        return normal == other_normal
+    if choices or not normal or not other_normal:
+        return bool(normal) and normal == other_normal
     core, other_core = _core(one), _core(other)
     if len({half for text in (core, other_core) for half in DAY_HALF.findall(text.casefold())}) > 1:
         return False
