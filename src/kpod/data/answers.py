@@ -14,7 +14,7 @@ from kpod.data.formulas import is_formula, same_formula
 from kpod.data.markup import plain_characters, tidy
 from kpod.data.numbers import Mention, mentions, plain_digits, whole_number
 from kpod.data.options import Choices, folded, named_options
-from kpod.data.quantities import COMPOUND, quantity, same_quantity
+from kpod.data.quantities import COMPOUND, NOT_ONE, quantity, same_quantity
 from kpod.data.statements import LONGEST_STATEMENT, RETRACTED, RETRACTION, Statement, statements
 
 TOLERANCE = Fraction(1, 10_000)
@@ -24,16 +24,25 @@ SMALL_TOLERANCE = Fraction(1, 1_000)
 
 HEDGE = re.compile(
     r"(?:(?:approximately|about|around|roughly|exactly|only|just|simply|likely|clearly|therefore|thus|that|equal to|"
-    r"technically|definitely|definitively|indeed|actually)[\s,]+|[~≈]\s?){1,3}",
+    r"technically|definitely|definitively|indeed|actually|probably|most likely|obviously|certainly|surely"
+    r"|of course|also"
+    r"|still|now|then|approx\.|ca\.|i think|given by|given as|found to be|calculated to be)[\s,]+|[~≈=]\s?){1,3}",
     re.IGNORECASE,
 )
 # A remark on an answer, not an answer.
-REMARK = re.compile(r"(?:(?:in)?correct|wrong|unclear|given|different|not)\b", re.IGNORECASE)
-YES_NO = re.compile(r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one)\b)", re.IGNORECASE)
-EDGES = " \t\r\n,;:?\"'“”‘’*_`<>"
+REMARK = re.compile(r"(?:(?:in)?correct|wrong|unclear|given(?! (?:by|as)\b)|different|not|no longer)\b", re.IGNORECASE)
+YES_NO = re.compile(
+    r"(?:(yes|true)|no|false)\b(?! (?:more|less|fewer|longer|one|solutions?|real|integers?|roots?|such|number)\b)",
+    re.IGNORECASE,
+)
+EDGES = " \t\r\n,;:?\"'“”‘’*_`"
+DAY_HALF = re.compile(r"\d\s?([ap])\.?m\b")
+NUMBERED = re.compile(r"\(?\d{1,2}\)\s+(?=\S)")
 EXCLAIMED = re.compile(r"(?<![\d)\s])\s*!+\Z")
 # "5 or 6", "between 3 and 4", "$18 - $20", "3 to 4", "3–4": two numbers, and so no answer.
-TWO_NUMBERS = re.compile(r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?[–—~]\s?[$€£]?")
+TWO_NUMBERS = re.compile(
+    r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?(?:[–—~]|\.{1,3})\s?[$€£]?"
+)
 BETWEEN = re.compile(r"\b(?:between|from)\s(?:\w+\s){0,2}[$€£]?\Z", re.IGNORECASE)
 MONEY_RANGE = re.compile(r"\s?-\s?\Z")
 EQUALS = re.compile(r"\s?(?:(?<![<>!=])=(?!=)|≈|\\approx(?![A-Za-z]))\s?")
@@ -141,11 +150,15 @@ def same_answer(one: str | None, other: str | None, choices: Choices | None = No
     if one is None or other is None:
         return False
     normal, other_normal = normalise_answer(one, choices), normalise_answer(other, choices)
-    if not normal or not other_normal:
-        return False
-    if choices or normal == other_normal:
-        return normal == other_normal
+    if choices or not normal or not other_normal:
+        return bool(normal) and normal == other_normal
     core, other_core = _core(one), _core(other)
+    if len({half for text in (core, other_core) for half in DAY_HALF.findall(text.casefold())}) > 1:
+        return False
+    if ("=" in core) != ("=" in other_core):  # x = 3 against 3, but not against y = 3
+        core, other_core = _right_side(core), _right_side(other_core)
+    if normal == other_normal:
+        return True
     value, other_value = _value(core), _value(other_core)
     if value is not None and other_value is not None:
         return are_close(value, other_value)
@@ -164,10 +177,18 @@ def _core(answer: str) -> str:
     if len(answer) > LONGEST_STATEMENT:
         return answer.strip(EDGES + ".")
     core = EXCLAIMED.sub("", tidy(plain_characters(answer)).strip(EDGES).rstrip(EDGES + "."))
+    core = _unwrapped(core)
     inner = core[1:-1].strip() if re.fullmatch(r"\([^()]*\)|\[[^\[\],]*\]", core) else ""
     # A pair in brackets is a point or an interval: the brackets belong to it.
     core = inner if inner and ("," not in inner or whole_number(inner) is not None) else core
     return HEDGE.sub("", core, count=1) if HEDGE.match(core) else core
+
+
+def _unwrapped(core: str) -> str:
+    """An answer without a pair of <> or of LaTeX's braces around it, and without a brace that closes nothing."""
+    while re.fullmatch(r"<[^<>]*>|\{[^{},]*\}", core):
+        core = core[1:-1].strip()
+    return core.rstrip("}") if core.count("}") > core.count("{") and core.count("{") == 0 else core
 
 
 def _value(core: str, *, comma: bool = False) -> Fraction | None:
@@ -222,6 +243,11 @@ def _starts_with_number(text: str) -> bool:
 
 def _in_words(core: str, comma: bool) -> set[str]:
     """The number of a statement in words: the first where it starts with it, else the last."""
+    if NOT_ONE.match(core):
+        return {core}
+    numbered = NUMBERED.match(core)
+    if numbered:
+        return _in_words(core[numbered.end() :], comma)
     found = [*mentions(core, comma=comma)]
     if not found:
         return {core}
@@ -250,7 +276,10 @@ def _two_numbers(core: str, found: Sequence[Mention]) -> set[str]:
     )
     if not (is_range or prices):
         return set()
-    return {core[one.start : one.stop], core[other.start : other.stop]}
+    return {
+        core[mention.start : mention.stop] if mention.value is None else plain_digits(mention.value)
+        for mention in (one, other)
+    }
 
 
 def _counts(compound: re.Match[str], found: Sequence[Mention]) -> bool:

@@ -23,10 +23,10 @@ _COMMANDS = (
 # products of many brackets; its parser takes seconds for a few nested ones.
 MATHS = re.compile(
     rf"(?:\\(?:{_COMMANDS})(?![A-Za-z])|\{{[pb]matrix\}}|\\[{{}}]|\\\\|(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
-    r"|[\d\s.,+\-*/^(){}\[\]=<>|&!;:])+"
+    r"|[\d\s.,+\-*/^(){}\[\]=<>|&!;])+"
 )
 HARD_MATHS = re.compile(
-    r"[)}]\s*\^(?!\{?[23]\}?(?![\w^{]))|\^(?!\{?-?\w\}?(?![\w^{])|\{-?\d{1,2}\})|\d{20}|(?:\([^(]*){4}|(?:\^[^^]*){6}"
+    r"[-+*/^=]\Z|\d\)\s\d|\.[.(]|[)}]\s*\^(?!\{?[23]\}?(?![\w^{]))|\^(?!\{?-?\w\}?(?![\w^{])|\{-?\d{1,2}\})|\d{20}|(?:\([^(]*){4}|(?:\^[^^]*){6}"
     r"|(?:\{[^{]*){12}|\d{3}!|!\s*!|\)\s*!"
 )
 PLAIN_TO_TEX = {
@@ -48,6 +48,7 @@ PLAIN_TO_TEX = {
     "³": "^{3}",
 }
 NAMED = re.compile(r"(?:[A-Za-z]|[A-Za-z]\([A-Za-z]\))\s?(?:=|\\in(?![A-Za-z]))\s?(?P<value>[^=]+)\Z")
+REPEATING = re.compile(r"(?<![\d.])(\d{1,9})\.(\d{0,9})\\overline\{(\d{1,9})\}")
 ROOT = re.compile(r"√\s?(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]))|\bsqrt\s?\(([^()]*)\)")
 
 
@@ -66,7 +67,7 @@ def same_formula(one: str, other: str) -> bool:
     one, other = _tex(one), _tex(other)
     if "_" in one + other:
         return _bare(one) == _bare(other) and is_formula(one)
-    if SIGN.search(one) and _bare(one) == _bare(other):
+    if (SIGN.search(one) or ":" in one) and _bare(one) == _bare(other):
         return True
     one, other = _alike(one, other)
     if not all(_is_bounded(formula) for formula in (one, other)):
@@ -98,9 +99,17 @@ def _alike(one: str, other: str) -> tuple[str, str]:
 def _tex(formula: str) -> str:
     """Unicode's signs as LaTeX's, and a list of "and" as one of commas."""
     formula = ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2] or match[3]}}}", formula.strip())
+    formula = REPEATING.sub(_repeating, formula)
     for plain, tex in PLAIN_TO_TEX.items():
         formula = formula.replace(plain, tex)
     return re.sub(r"(?<=[\d)}])\s?,?\s(?:and|&)\s(?=[-\d(\\])", ", ", formula)
+
+
+def _repeating(match: re.Match[str]) -> str:
+    """A decimal that repeats for ever as a fraction; math-verify leaves the repeating part out."""
+    whole, start, again = match[1], match[2], match[3]
+    over = int(whole + start + again) - int(whole + start)
+    return rf"\frac{{{over}}}{{{'9' * len(again) + '0' * len(start)}}}"
 
 
 def _bare(formula: str) -> str:

@@ -18,13 +18,16 @@ TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         "",
     ),
     (re.compile("[\u2212\ufe63]|\\A\\s*[\u2010\u2011\u2013](?=[\\d.$€£])"), "-"),
+    (re.compile(r"\A[-$€£]{0,2}\d{1,3}(?: \d{3})+(?![\d-]|\s?/)"), lambda match: match[0].replace(" ", "")),
     # A plain space groups digits where nothing else is likely: "12 000", "1 234 567", not "4 100-page books".
     (
         re.compile(r"(?<![\d.,/])\d{1,3}(?:(?: \d{3})* 000|(?: \d{3}){2,})(?![\d-]|,\d|\s?/)"),
         lambda match: match[0].replace(" ", ""),
     ),
     (re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathit|mbox|operatorname) ?\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"\\([$%#&])"), r"\1"),
+    (re.compile(r"(?<=\S) {2,8}(?=\S)"), " "),
+    (re.compile(r"\\{1,2}([$%#&])"), r"\1"),
+    (re.compile(r"</?[A-Za-z]{1,10} ?/?>|<\|[^|<>\s]{1,30}\|>|~~[^~\n]{1,80}~~"), ""),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (
@@ -33,7 +36,7 @@ TIDY: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     ),
     (re.compile(r"(?<![\w*])\*{2,3}|\*{2,3}(?![\w*]|-\d)"), ""),
     (re.compile(r"\A\s*\${1,2}([^$]+)\${1,2}\s*\Z"), r"\1"),
-    (re.compile(r"\s*\$\$\s*\Z"), ""),
+    (re.compile(r"\$\$\s*\Z"), ""),
 ]
 
 
@@ -42,7 +45,7 @@ def tidy(text: str) -> str:
 
     Example:
         >>> tidy(r"\(\text{about } 12{,}000\) **kg**"), tidy("\u22125 or 1\u202f234"), tidy(r"\dfrac59")
-        ('about  12,000 kg', '-5 or 1234', '\\frac{5}{9}')
+        ('about 12,000 kg', '-5 or 1234', '\\frac{5}{9}')
     """
     for pattern, plain in TIDY:
         text = pattern.sub(plain, text)

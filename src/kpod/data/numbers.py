@@ -27,7 +27,10 @@ NUMERAL = re.compile(rf"\d+(?:[.,:'’_]\d+)*|(?<!Rs)\.\d+|[{VULGAR}]")
 GROUPINGS = (
     (re.compile(r"(?:\d+|\d{1,3}(?:_\d{3})+|\d{1,3}(?:['’]\d{3})+)(?:\.\d+)?|\.\d+"), "."),  # 1234.5, 1'234.5
     (re.compile(r"(?!0,)\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"), "."),  # 1,234.5, 12,34,567
-    (re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}|\d+,\d+"), ","),  # 1.234,5, 1.234.567, 3,5
+    (
+        re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}|\d+,(?!\d{2}00\Z)\d+"),
+        ",",
+    ),  # 1.234,5, 1.234.567, 3,5
 )
 FULL_HOUR = re.compile(r"(\d{1,2}):00")
 POINTS_GROUP = re.compile(r"(?!0\.)\d{1,3}(?:\.\d{3})+")
@@ -43,52 +46,62 @@ _POWER = rf"\^|\*\*|[{SUPERSCRIPTS}]"
 
 BEFORE = re.compile(
     r"(?:(?:(?:\A|[=≈:(,\[{]\s{0,2})(?P<far>[-+])\s|(?<![\w)\]}%])(?P<near>[-+](?!\s))"
-    r"|(?P<word>(?<![^\W_])negative\s{1,2}"
+    r"|(?P<word>(?<![^\W_])neg(?:ative|\.)?\s{1,2}"
     rf"|(?:\A|[=≈:(,]\s{{0,2}}|\b(?:is|was|be|to|of|by|equals)\s)(?i:{_MINUS})\s{{0,2}}))\s?)?"
-    rf"(?:(?<![A-Za-z])(?P<money>{_CURRENCY})\s?(?P<inner>-)?)?\Z"
+    rf"(?:(?<![A-Za-z])(?P<money>{_CURRENCY})\s?(?P<inner>[-\u2013\u2014])?)?\Z"
 )
 AFTER = re.compile(
     rf"(?:\s?(?P<vulgar>[{VULGAR}])|\sand\s(?:a|one)\s(?P<half>half|quarter|third)\b"
     r"|(?:\s(?:and\s)?(?=\d)|\s?(?=\\))(?:(?P<over>\d{1,9})/(?P<parts>\d{1,9})"
     r"|\\frac\{(?P<over_tex>\d{1,9})\}\{(?P<parts_tex>\d{1,9})\})(?![\d/]))?"
     r"(?P<power>[eE][-+]?\d{1,3}(?!\w))?"
-    rf"(?:\s?(?:[x×*·]|\\times|\\cdot)\s?(?P<ten>10)(?=\s?(?:{_POWER})))?"
+    rf"(?:\s?(?:[xX×*·⋅]|times|\\times|\\cdot)\s?(?P<ten>10)(?=\s?(?:{_POWER})))?"
     r"(?:\s?(?:\^|\*\*)\s?(?:\{(?P<braced>-?\d{1,4})\}|(?P<raised>-?\d{1,4})(?![\w.]))"
     rf"|(?P<super>[{SUPERSCRIPTS}]{{1,4}}))?"
     r"(?:\s?/\s?(?P<under>\d+)(?!/|\d|[.,:]\d))?"
     rf"(?P<scales>(?:\s?(?:{_SCALE})(?![^\W\d_])){{1,2}}|[kK](?![^\W\d_])|)"
 )
+MONEY_SCALE = re.compile(r"\s?([MB]|(?<=\d)[mb])(?![^\W\d_])")
+MILLIONS = {"m": 10**6, "b": 10**9}  # $2.5M
 
 # Units that may stand behind a number without a space; other Latin letters there are a variable's.
 _ATTACHED = (
     r"(?:st|nd|rd|th|[mck]?m|[mk]?g|[mc]?[lL]|[mk]?W|k?Wh|[kMG]?Hz|[KMGT]B|lbs?|oz|ft|in|yds?|mi|hrs?|h|mins?|s|secs?"
-    r"|mph|kmh?|kph|[CFKVAJNcp]|cents?|[ap]\.?m|px|pts?|sq)(?![A-Za-z])"
+    r"|mph|kmh?|kph|[CFKVAJN](?!\d)|[cp]|cents?|[ap]\.?m|px|pts?|sq)(?![A-Za-z])"
 )
 # A letter alone behind a space is a variable, unless it is a usual unit or the article.
 _VARIABLE = r"(?:[xyzn]|(?![gmshlpcCFKLVWANJ])[A-Za-z](?!\s[a-z]))(?![^\W\d_]|[.'’])"
-_PARTS = r"(?:tenths|hundredths|thousandths|halves|thirds|fourths|fifths|sixths|eighths)"
+_PARTS = (
+    r"(?:halves|thirds|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
+    r"|nineteen|twentie|hundred|thousand|million|billion)ths?)"
+)
+_TO_THE = r"to the (?:power|-?\d+(?:st|nd|rd|th)?|second|third|\w{3,8}th)\b"
 TOUCHED_AFTER = re.compile(
     rf"(?!{_ATTACHED}|[A-Z][a-z'’])[A-Za-z_]|\s?(?:[±∓√∛π∞]|°\s?\d|\\[A-Za-z])|!(?=[.,;=+*/^)!}}]|\s?[=+*/^])"
+    r"|['’′]\s\d|\.\(\d|[\u0300-\u036f]"
     r"|\s?[-+*/^×÷·:]\s?(?:[\d(√π$\[{]|\\[A-Za-z]|[A-Za-z](?![^\W\d_'’]))"
     rf"|\s{_VARIABLE}|\((?=[A-Za-z]\)|[A-Za-z]?\s?[-+]|\d)|\s?(?:%|per\s?cent)\s(?:of|off)\s[$€£]?\d"
     r"|[\s-](?:squared|cubed|factorial|remainder|rem|plus|minus|times(?=\s[\d(])|over(?=\s\d)|out of(?=\s\d)"
-    r"|divided|multiplied|to the power"
+    r"|divided|multiplied"
+    rf"|(?:square\s|cube\s)?root(?=\sof|\s\d|\()|sqrt|repeating|recurring|(?:ten|hundred)[\s-](?:thousands?|millions?)"
+    rf"|{_TO_THE}|below zero|degrees below|(?:score|grand)(?!\s\w)"
     rf"|(?:in )?base|mod|modulo|choose|point(?=\s\w)|pi|mil|dozens?|{_PARTS})\b|\s[Rr]\s?\d"
     rf"|(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}\b"
 )
 TOUCHED_BEFORE = re.compile(
-    r"(?<![a-z]{3})[A-Za-z]\Z|[_^√∛∜π±∓]\s?\Z|\\[A-Za-z]+\s?[\{\[]?\Z|[\d)\]}%!²³]\s?[-+*/^×÷·:]\s?\Z"
+    r"[-+*/^]\s?\(\s?\Z|(?<![-=])[<>≠≥≤]\s?\Z|(?<![a-z]{3})[A-Za-z]\Z|[_^√∛∜π±∓]\s?\Z|\\[A-Za-z]+\s?[\{\[]?\Z|[\d)\]}%!²³]\s?[-+*/^×÷·:]\s?\Z"
     r"|(?<![^\W\d_])[A-Za-z]\s?[-+*/^×÷·]\s?\Z"
-    r"|\b(?:root|log|ln|sin|cos|tan|cot|sec|csc|factorial|logarithm)(?:\sof)?\s?\(?\s?\Z"
+    r"|\b(?:root|sqrt|negative of|log|ln|sin|cos|tan|cot|sec|csc|factorial|logarithm)(?:\sof)?\s?\(?\s?\Z"
     r"|\b(?:plus|minus|times|divided by|multiplied by|over|remainder|power of|base|mod|point)\s\Z"
-    rf"|\b{_MONTH}\.?\s\Z"
+    rf"|\b{_MONTH}\.?\s(?:\d{{1,2}}(?:st|nd|rd|th)?,?\s)?\Z"
 )
 NUMBER_BEFORE = re.compile(r"[\d)]\s\Z")
 # What may follow a number: units of any script, but no second number, operator or variable.
 UNITS = re.compile(r"(?:[^\d\\^_{}=+*×÷<>√π∞±~|≈]|(?<=[A-Za-z])\^\s?(?:[23]|\{[23]\}))*")
 NO_UNITS = re.compile(
-    r"\b(?:squared|cubed|factorial|remainder|plus|minus|divided|multiplied|to the power|(?:in )?base|mod|modulo|choose"
-    rf"|pi|mil|dozens?|out of|or (?:{'|'.join(sorted(NUMBER_WORDS))}))\b|(?:\s|\A)[-–—]\s?[A-Za-z](?![A-Za-z])"
+    r"\b(?:squared|cubed|factorial|remainder|plus|minus|divided|multiplied|(?:in )?base|mod|modulo|choose"
+    rf"|{_TO_THE}|below zero|degrees below|repeating|recurring|(?:score|grand)\Z|pi|mil|dozens?"
+    rf"|out of|or (?:{'|'.join(sorted(NUMBER_WORDS))}))\b|(?:\s|\A)[-–—]\s?[A-Za-z](?![A-Za-z])"
 )
 FRACTION = re.compile(r"(?P<sign>-?)\s?(?:(?P<whole>\d{1,9})\s?)?\\frac\{(?P<over>-?\d{1,30})\}\{(?P<under>\d{1,30})\}")
 
@@ -142,7 +155,7 @@ def whole_number(core: str, *, comma: bool = False) -> Fraction | None:
         ['18', '25', '5/2', 'None', 'None']
     """
     fraction = FRACTION.match(core)
-    if fraction and is_unit(core, fraction.end()):
+    if fraction and is_unit(core, fraction.end()) and not TOUCHED_AFTER.match(core, fraction.end()):
         return _fraction_value(fraction)
     spoken = spoken_number(core.casefold()) if core[:1].isalpha() or " " in core[:12] else None
     if spoken and is_unit(core, spoken[1]):
@@ -171,10 +184,15 @@ def _mention(text: str, numeral: re.Match[str], comma: bool) -> Mention:
     value = _numeral_value(numeral[0], comma)
     worth = None if value is None else _worth(value, after)
     sign = "-" if before["word"] else before["far"] or before["near"]
-    if worth is not None and (sign == "-") != (before["inner"] == "-"):
+    if worth is not None and (sign == "-") != bool(before["inner"]):
         worth = -worth
     is_scaled = after["scales"] != "k" or bool(before["money"]) or "." in numeral[0]
-    return Mention(before.start(), after.end(), worth, not is_scaled or _is_touched(text, before, after))
+    stop, money_scale = after.end(), MONEY_SCALE.match(text, after.end()) if before["money"] else None
+    if money_scale and worth is not None:
+        worth, stop = worth * MILLIONS[money_scale[1].lower()], money_scale.end()
+    return Mention(
+        before.start(), stop, worth, not is_scaled or _is_touched(text, before.start(), stop, bool(before["near"]))
+    )
 
 
 def _found(match: re.Match[str] | None) -> re.Match[str]:
@@ -184,13 +202,12 @@ def _found(match: re.Match[str] | None) -> re.Match[str]:
     return match
 
 
-def _is_touched(text: str, before: re.Match[str], after: re.Match[str]) -> bool:
+def _is_touched(text: str, start: int, stop: int, is_signed: bool) -> bool:
     """Whether a number is part of something else, by what stands beside it."""
-    start = before.start()
     window = max(0, start - 24)
-    if TOUCHED_AFTER.match(text, after.end()) or TOUCHED_BEFORE.search(text, window, start):
+    if TOUCHED_AFTER.match(text, stop) or TOUCHED_BEFORE.search(text, window, start):
         return True
-    return bool(before["near"]) and bool(NUMBER_BEFORE.search(text, window, start))
+    return is_signed and bool(NUMBER_BEFORE.search(text, window, start))
 
 
 def _numeral_value(numeral: str, comma: bool) -> Fraction | None:

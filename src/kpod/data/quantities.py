@@ -35,14 +35,28 @@ KINDS = {kind: {unit: size for units, size in rows.items() for unit in units.spl
 MONEY = frozenset({"dollars", "euros", "pounds", "rupees"})
 HUNDREDTHS = 100
 
-_NUMBER = r"\d+(?:[.,]\d+)*(?:\s\d+/\d+)?"
+_NUMBER = r"\d+(?:[.,]\d+)*(?!\d)(?:\s\d+/\d+)?"
+_NO_UNIT = r"(?:and|or|for|of|in(?=\s\d)|at|per|to|by|on|with|from|than|is|are|every|each|times|plus|minus|out|x)\b"
 _MONEY = rf"[$€£₹]\s?{_NUMBER}(?:\s(?:dollars?|euros?|pounds?|rupees?)\b)?"
-_PART = rf"(?:{_MONEY}|{_NUMBER}\s?(?:[^\W\d_]{{1,20}}\b\.?|['\"′″¢]))"
+_PART = rf"(?:{_MONEY}|{_NUMBER}\s?(?:(?!{_NO_UNIT})[^\W\d_]{{1,20}}\b\.?|['\"′″¢]))"
 FEET = re.compile(r"\d+['′]\s?\d+")
 DOZENS = re.compile(rf"(?P<number>{_NUMBER}) dozens?\b", re.IGNORECASE)
 COMPOUND = re.compile(rf"(?<![\w.,/]){_PART}(?:(?:\s?,?\s?(?:and|&)\s|\s?,\s|\s)?{_PART}){{1,3}}", re.IGNORECASE)
 PART = re.compile(
     rf"(?P<sign>[$€£₹])?\s?(?P<number>{_NUMBER})\s?(?P<unit>(?!and\b)[^\W\d_]{{1,20}}|['\"′″¢])?", re.IGNORECASE
+)
+# Statements that work out a number, order or list some, or say no single one, whatever number they begin or end with.
+_AMOUNT = r"[$€£]?\d[\d,]*(?:\.\d+)?"
+NOT_ONE = re.compile(
+    rf"(?:the )?(?:sum|product|difference|quotient) (?:of|between)\b(?=\D*{_AMOUNT}\D+\d)(?!.*(?:=|:|\bis\b))"
+    rf"|(?:twice|double|triple|half|(?:\w{{1,8}}[ -])?(?:half|third|quarter|fourth|fifth|tenth)s? of)\s"
+    rf"(?:of )?(?:the |a )?{_AMOUNT}(?!.*=)"
+    rf"|\d+/\d+ (?:of|in) {_AMOUNT}"
+    rf"|{_AMOUNT} (?:\w+ )?(?:more|less|fewer|greater|larger|smaller|older|younger) than {_AMOUNT}"
+    rf"|(?:more|less|fewer|greater|larger|smaller) than\b(?!.*=)|\d+ (?:in|of) (?:every )?\d+\Z"
+    rf"|\(?[a-h]\)[^()]*\([b-h]\)|\(?1\)[^()]*\s\(?2\)|{_AMOUNT}(?:\s?;\s?{_AMOUNT})+\Z|[^\d\s]{{0,2}}\d+ \d+(?![\d-])"
+    rf"|{_AMOUNT} ?(?:foot|feet|ft|hours?|hrs?|minutes?|mins?|dollars?|pounds?|euros?|rupees?|hundred|thousand) \d+\Z",
+    re.IGNORECASE,
 )
 
 
@@ -84,7 +98,8 @@ def quantity(text: str) -> Quantity | None:
     if FEET.fullmatch(text):
         text += "″"  # as inches are often left without their mark
     parts = [*PART.finditer(text)]
-    units = [(part["unit"] or part["sign"] or "").casefold().rstrip(".") for part in parts]
+    written = [(part["unit"] or part["sign"] or "").rstrip(".") for part in parts]
+    units = [unit if unit == "M" else unit.casefold() for unit in written]  # 2.5M is no length
     for kind, sizes in KINDS.items():
         if units and all(unit in sizes for unit in units):
             own = [sizes[unit] for unit in units]

@@ -22,7 +22,10 @@ SCALES = {
     "crore": 10**7,
     "crores": 10**7,
 }
-ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
+ORDINALS = (
+    "third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth "
+    "seventeenth eighteenth nineteenth twentieth"
+)
 PARTS = {"half": 2, "quarter": 4} | {ordinal: value for value, ordinal in enumerate(ORDINALS.split(), start=3)}
 FINE_PARTS = {"hundredth": 100, "thousandth": 1000}
 PLURALS = {"halves": 2} | {f"{part}s": value for part, value in (PARTS | FINE_PARTS).items() if part != "half"}
@@ -37,6 +40,7 @@ SPELLED = re.compile(
     r"(?P<alone>\s+(?:of|an?|the)\b|\W*\Z)?"
 )
 HALF_OF_MANY = re.compile(r"half (?:a |an )?(dozen|hundred|thousand|million|billion)\b")
+SCALE_AFTER = re.compile(r"\s(hundred|thousand|million|billion|trillion|dozen)\b")
 WORD = re.compile(r"[a-z]+")
 
 
@@ -73,7 +77,12 @@ def _fraction(text: str, start: int) -> tuple[Fraction, int] | None:
     singular = over in ("a", "an", "one") and under in PARTS
     if whole:
         wholes = int(whole) if whole.isdecimal() else SMALL.get(whole, TENS.get(whole))
-        return (wholes + Fraction(1, PARTS[under]), match.end("under")) if singular and wholes is not None else None
+        parts = 1 if singular else SMALL.get(over or "") if under in PLURALS else None
+        if wholes is None or parts is None:
+            return None
+        value = wholes + Fraction(parts, (PARTS | PLURALS)[under])
+        scale = SCALE_AFTER.match(text, match.end("under"))
+        return (value * SCALES[scale[1]], scale.end()) if scale else (value, match.end("under"))
     if match["alone"] is None or (under == "quarters" and match["dash"] != "-" and match["alone"].strip() != "of"):
         return None
     if singular or (over is None and under == "half"):
@@ -117,5 +126,5 @@ def _count(text: str, start: int) -> tuple[Fraction, int] | None:
 
 def _goes_on(text: str, stop: int, last: str) -> bool:
     """Whether words after a number make another one of it."""
-    more = MORE | PARTS.keys() if last == "one" else MORE
+    more = MORE | PARTS.keys() | FINE_PARTS.keys() if last == "one" else MORE
     return not more.isdisjoint(WORD.findall(text, stop))

@@ -55,24 +55,32 @@ LANGUAGES = {
 _SIGNED = rf"[-+−–$€£¥₹(]{{0,3}}[\d.\\{VULGAR}]"
 _ALONE = r"\(?(?-i:[A-Z])\)?(?:[.,;:!)*_\n]|\Z)"
 _ENGLISH = (
-    r"(?<!step )(?<!step-)\banswer(?: to (?:the|this|that|your) (?:\w+ )?(?:question|problem))?[*_ ]{0,4}"
-    r"(?:(?:is|are|was|were|equals|becomes|(?:would|will) be|(?:comes|works) out (?:to|as)(?: be)?|turns out to be)\b"
-    rf"|[:=：]|->|=>|[→⇒]|(?:should|must|has to) be\b(?=\s[*_]{{0,3}}(?:{_SIGNED}|{_ALONE})))"
+    r"(?<!step )(?<!step-)\banswer"
+    r"(?: to (?:the|this|that|your) (?:\w+ )?(?:question|problem)|,? (?:in|to|for|rounded) [^\n.:;=?!]{1,40}?,?"
+    r"(?= (?:is|equals)\b|[:=])| ?\([^()\n]{1,40}\))?[*_ ]{0,4}"
+    r"(?:(?:is|are|was|were|equals|becomes|(?:would|will) be|(?:comes|works) out (?:to|as)(?: be)?"
+    r"|comes to|reads|turns out to be)\b"
+    rf"|:=|[:=：]|->|=>|[→⇒]|(?:should|must|has to) be\b(?=\s[*_]{{0,3}}(?:{_SIGNED}|{_ALONE})))"
     r"|\b(?:correct|right|best) (?:option|choice|statement)[*_ ]{0,4}(?:(?:is|would be)\b|[:=：])"
     r"|\bans\.?[*_ ]{0,4}[:=：]"
+    rf"|\banswer(?: ?#?\d{{1,2}} ?[:)]|['’‘]s(?=\s[*_]{{0,3}}{_SIGNED}))"
+    rf"|^[ \t>#*_-]{{0,6}}(?:final )?ans(?:wer|\.)?[*_]{{0,3}}[ \t]{{1,4}}(?:[-–—][ \t])?"
+    rf"(?=[*_]{{0,3}}{_SIGNED})(?!\d{{1,2}}[.:)])"
 )
 _HEADING = (
     r"^[ \t]{0,3}(?:#{1,6}[ \t]*)?[*_]{0,3}(?:(?:the|my|final|correct)[ \t]+){0,2}answer"
     r"[ \t]*[*_]{0,3}[ \t]*[:：]?[*_]{0,3}[ \t]*(?:\n|\Z)"
 )
 _HASHES = (
-    rf"(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}(?:{_SIGNED}|\(?[a-z]\b|(?:yes|no|true|false)\b))(?! ?\d{{1,2}}[.)] +[a-z])"
+    rf"(?<!\#)\#{{4}}(?!\#)(?=\s{{0,3}}[*_]{{0,3}}(?:{_SIGNED}|\(?[a-z]\b"
+    rf"|(?:yes|no|true|false)\b))(?! ?\d{{1,2}}[.)] +[a-z])"
 )
 _TAG = r"(?P<tag>[<\[](?:final[_ ]?)?ans(?:wer)?[>\]])"
 _BOXED = r"(?P<boxed>\\(?:boxed|fbox|framebox) ?\{)|(?P<box>\\(?:boxed|fbox) (?=[^\s{]))"
+_JSON = r"(?P<json>[\"'](?:\w{1,20}_)?answer[\"']\s{0,3}:)"
 _LETTER = r"\(?(?-i:[A-Z])\)?"
 _REVERSED = (
-    rf"(?<![\w(/.,])(?P<said>{_LETTER}|[$€£]?-?\d[\d,]*(?:\.\d+|/\d+)?%?(?: [a-z]+)?) is (?:the|our|my) "
+    rf"(?<![\w(/.,])(?P<said>{_LETTER}|[$€£]?-?\d[\d,]*(?:\.\d+|/\d+)?%?(?: [a-z]+)?) is (?:the|our|my|your) "
     r"(?:(?:final|correct|right|best) )?(?:answer|option|choice)\b(?! to\b)"
     rf"|\b(?:option|choice) (?P<right>{_LETTER}) is (?:the )?(?:correct|right|best)\b"
 )
@@ -81,16 +89,25 @@ WOULD = re.compile(r"\bwould be\Z", re.IGNORECASE)
 SUPPOSED = re.compile(r"\b(?:if|otherwise|assum(?:e|es|ing)|unless|were)\b", re.IGNORECASE)
 NEXT_QUESTION = re.compile(r"^[ \t]*(?:Q|Question)[ \t]*:", re.MULTILINE)
 OPENING = re.compile(r"\A(?:[\s*_:：}]|\$\$|\\[(\[])+")
-BULLET = re.compile(r"\A\s*\n\s*[-*•]\s+")
+BULLET = re.compile(r"\A\s*\n\s*[-*•>]\s+")
+# Boxes that stand in a row are one statement.
+BOX_BEFORE = re.compile(
+    r"\\boxed ?\{(?P<said>[^{}]{1,60}|[^{}]{0,40}\{[^{}]{0,40}\}[^{}]{0,40})\}\s?\$?"
+    r"(?P<joint>,|\s(?:or|and)|,\s(?:or|and))\s\$?\Z"
+)
+JSON_VALUE = re.compile(r"\s*(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^,}\n]*))")
 SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bRs)(?:[.?]|!(?!\s?[=+*/×÷]))(?=[\s\"'”’)*]|\Z)|[。！？｡।॥۔؟።]|\n"
+    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bRs)(?<!\bapprox)(?<!\bca)(?:[.?]|!(?!\s?[=+*/×÷]))(?=[\s\"'”’)*]|\Z)|[。！？｡।॥۔؟።]|\n"
 )
 # "(but that is wrong)", not "(the others are wrong)" or "(A is wrong)"; "Wait, no", not the words "wait in line".
 RETRACTED = re.compile(
     r"(?:\(|[,;–-]\s*(?:but|which|though)\b)\s*(?:(?!others?\b|rest\b|remaining\b|options\b|choices\b|answers\b"
     r"|(?-i:[B-HJ-Z]\b|A(?:,|\)? (?:is|was|and|or)\b)))[\w'’]+,?\s+){0,4}?(?:incorrect|wrong|not (?:correct|right))\b"
     r"|[(,;–.!?-]\s*(?:oh,? )?(?:wait|hmm)\b(?=\s*(?:[,.…!?:—–-]|\Z)"
-    r"|\s+(?:no|that|this|there|it|i|we|let|actually|a (?:minute|moment|second))\b)",
+    r"|\s+(?:no|that|this|there|it|i|we|let|actually|a (?:minute|moment|second))\b)"
+    r"|[,;.!–-]\s*(?:(?:actually|no|sorry),? (?:it|that|wait|i|the answer)\b|sorry\b|scratch that\b"
+    r"|correction\b|i mean\b"
+    r"|no,\s[-$]?\d)",
     re.IGNORECASE,
 )
 
@@ -142,15 +159,26 @@ def _statement(match: re.Match[str], text: str) -> Statement:
     before = match["said"] or match["right"]
     if before:
         return Statement(before, raw)
+    if match["json"]:
+        value = JSON_VALUE.match(raw)
+        return Statement(next(filter(None, value.groups()), "") if value else "", "")
     window = OPENING.sub("", BULLET.sub("", raw, count=1), count=1)
     if match["boxed"]:
-        return Statement(_braced(window), window, is_boxed=True)
+        return Statement(_boxes_before(text, match.start()) + _braced(window), window, is_boxed=True)
     if match["box"]:
         return Statement(re.split(r"[\s$]", window, maxsplit=1)[0], window, is_boxed=True)
     said = SENTENCE_END.split(window, maxsplit=1)[0]
     if match["tag"]:
         said = re.split(r"[<\[]/", window, maxsplit=1)[0].strip()
     return Statement(said, window, comma=match["comma"] is not None)
+
+
+def _boxes_before(text: str, start: int) -> str:
+    """The box that a box is joined to, with what joins them: "3 or " in "3 or 5", each in a box; mostly empty."""
+    before = BOX_BEFORE.search(text, max(0, start - LONGEST_STATEMENT // 2), start)
+    if before is None:
+        return ""
+    return f"{_boxes_before(text, before.start())}{before['said']}{before['joint']} "
 
 
 def _braced(text: str) -> str:
@@ -191,6 +219,7 @@ def _anchor(words: tuple[str, ...], present: tuple[str, ...]) -> re.Pattern[str]
         _HEADING,
         _TAG,
         _BOXED,
+        _JSON,
         _REVERSED,
         rf"(?P<comma>{'|'.join(of_comma) or '(?!)'})",
         *(_of_language(LANGUAGES[name]) for name in present if not LANGUAGES[name].comma),
