@@ -1,13 +1,13 @@
 """Continuation of prompts: the one place with generation settings and the side that is padded.
 
-Prompts of different lengths share a batch only where the model proves that padding changes nothing: some recurrent
-models read it as text.
+Prompts share a batch only where the model proves that this changes nothing: some recurrent models read padding as text,
+or mix up the rows.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,13 +22,16 @@ from kpod.lm.models import LanguageModel, evaluating
 from kpod.lm.precision import in_float32
 
 SAME_LOGITS = 1e-3
-"""How far padding may move a logit, as a share of the largest one, in float32."""
+"""How far a batch may move a logit, as a share of the largest one, in float32."""
 NUM_PROVEN = 2
 """Tokens that are written for the proof: one from the prompt, one from what the model keeps of it."""
+NO_MEMORY = "the device has too little memory to prove in float32 that padding changes nothing"
 
 log = logging.getLogger(__name__)
-_proven: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""Whether padding changes nothing, by model."""
+Company: TypeAlias = Literal["any", "of one length", "none"]
+"""Which prompts a prompt may share a batch with."""
+
+_proven: WeakKeyDictionary[nn.Module, Company] = WeakKeyDictionary()
 
 
 class Continuation(NamedTuple):
@@ -49,7 +52,7 @@ def continue_greedily(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_n
     Nothing but the end tokens is taken from the model's own generation settings: sampling, beams and repetition
     penalties that a checkpoint brings along would make the accuracy depend on it. The texts are independent: prompts
     are padded by length, on the left for a causal model, so that every text goes on right after its prompt. A model
-    that padding changes gets prompts of equal length together. Which it is, is found out at its first batch.
+    that padding or a batch changes gets prompts of one length together, or one at a time. Its first batch decides.
 
     Args:
         lm: The model; it is put into evaluation mode for the time of the call.
@@ -87,13 +90,12 @@ def continue_sampled(
         torch.manual_seed(seed)
         drawn = _continue(
             lm,
-            prompts,
+            [prompt for prompt in prompts for _ in range(number)],
             max_new_tokens,
             do_sample=True,
             temperature=temperature,
             top_k=0,
             top_p=top_p,
-            num_return_sequences=number,
         )
     return [drawn[start : start + number] for start in range(0, len(drawn), number)]
 
@@ -107,20 +109,18 @@ def decode(lm: TextLayout, token_ids: Sequence[int]) -> str:
 def _continue(
     lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, **how: Any
 ) -> list[Continuation]:
-    """The continuations of every prompt, one behind the other: `num_return_sequences` of each."""
     model = _base(lm)
     ends = end_ids(lm, model.generation_config)
     settings = _settings(lm, ends, max_new_tokens, **how)
-    found: dict[int, list[Continuation]] = {}
+    found: dict[int, Continuation] = {}
     for batch in _batches(lm, prompts):
         input_ids, attention_mask = _padded([prompts[index] for index in batch], lm)
         with evaluating(model), _only_settings(model, settings):
             rows = model.generate(input_ids, attention_mask=attention_mask, generation_config=settings)
         num_read = 1 if lm.encoder_decoder else input_ids.shape[1]
         texts = [until_end(row, ends) for row in rows[:, num_read:].tolist()]
-        number = len(texts) // len(batch)
-        found |= {index: texts[place * number : (place + 1) * number] for place, index in enumerate(batch)}
-    return [text for index in range(len(prompts)) for text in found[index]]
+        found |= zip(batch, texts, strict=True)
+    return [found[index] for index in range(len(prompts))]
 
 
 def _base(lm: LanguageModel) -> Any:
@@ -139,46 +139,54 @@ def _settings(lm: LanguageModel, ends: frozenset[int], max_new_tokens: int, **ho
 
 
 def _batches(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Which prompts are padded together: all of them, or those of one length where padding changes what is said."""
-    lengths = [len(prompt) for prompt in prompts]
-    if len(set(lengths)) == 1 or _padding_is_harmless(lm, prompts):
-        return [list(range(len(prompts)))]
-    return [[index for index, found in enumerate(lengths) if found == length] for length in sorted(set(lengths))]
+    """Which prompts are read together."""
+    numbers = list(range(len(prompts)))
+    company = _company(lm, prompts) if len(prompts) > 1 else "none"
+    if company == "any":
+        return [numbers]
+    if company == "none":
+        return [[number] for number in numbers]
+    lengths = sorted({len(prompt) for prompt in prompts})
+    return [[number for number in numbers if len(prompts[number]) == length] for length in lengths]
 
 
-# -- the proof that padding changes nothing ----------------------------------------------------------------
+# -- the proof that a batch changes nothing ----------------------------------------------------------------
 
 
-def _padding_is_harmless(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> bool:
-    """Whether a model says the same after a prompt with padding and without; found out once for each model.
+def _company(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Company:
+    """Which prompts may share a batch; found out once for each model, in float32 whatever its precision.
 
-    Asked are the longest prompt and its second half, together and the half alone, in float32 whatever the model's
-    precision. Where they differ, or the model cannot be asked so, one line says it.
+    The second half of the longest prompt is read beside the whole, then beside another of its own length, and alone.
+    Where that differs, or the model cannot be asked so, one line says it.
     """
-    model = _base(lm)
+    model, longest = _base(lm), max(prompts, key=len)
     if model not in _proven:
-        longest = max(prompts, key=len)
-        try:
-            why = _what_padding_changes(lm, longest, longest[len(longest) // 2 :])
-        except torch.OutOfMemoryError:
-            why = "the device has too little memory to prove in float32 that padding changes nothing"
-        except Exception as error:  # whatever the model's own code raises, prompts of equal length need no proof
-            why = f"with padding it fails with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        _proven[model] = not why
+        half = longest[len(longest) // 2 :]
+        why = _what_changes(lm, longest, half)
+        _proven[model] = "of one length" if why else "any"
+        if why and why != NO_MEMORY and (worse := _what_changes(lm, half[::-1], half)):
+            why, _proven[model] = worse, "none"
         if why:
-            log.warning("prompts are answered in batches of equal length: %s", why)
+            how = "one by one" if _proven[model] == "none" else "in batches of one length"
+            log.warning("prompts are answered %s: %s", how, why)
     return _proven[model]
 
 
-def _what_padding_changes(lm: LanguageModel, longest: Sequence[int], shorter: Sequence[int]) -> str:
-    """By how much a prompt's padding moves the logits of the next tokens, in words; empty where it does not."""
+def _what_changes(lm: LanguageModel, other: Sequence[int], prompt: Sequence[int]) -> str:
+    """What another prompt in its batch does to a prompt's next tokens, in words; empty where it does nothing."""
     model = _base(lm)
     settings = _settings(lm, frozenset(), NUM_PROVEN, output_logits=True, return_dict_in_generate=True)
-    with evaluating(model), in_float32(model), _only_settings(model, settings):
-        padded, alone = (_next_logits(lm, prompts, settings) for prompts in ([longest, shorter], [shorter]))
-    same_so_far = [True, *(padded[:-1].argmax(dim=-1) == alone[:-1].argmax(dim=-1)).cumprod(dim=0).bool().tolist()]
-    moved = float((padded - alone)[same_so_far].abs().max() / alone.abs().max())
-    return "" if moved <= SAME_LOGITS else f"padding moves the model's logits by {moved:.2g} of the largest one"
+    try:
+        with evaluating(model), in_float32(model), _only_settings(model, settings):
+            together, alone = (_next_logits(lm, prompts, settings) for prompts in ([other, prompt], [prompt]))
+    except torch.OutOfMemoryError:
+        return NO_MEMORY
+    except Exception as error:  # whatever the model's own code raises, fewer prompts at a time may work
+        return f"a larger batch fails with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    agreed = (together.argmax(dim=-1) == alone.argmax(dim=-1)).cumprod(dim=0).bool()
+    read_alike = torch.cat([torch.ones_like(agreed[:1]), agreed[:-1]])  # after another token all may differ
+    moved = float((together - alone)[read_alike].abs().max() / alone.abs().max())
+    return "" if moved <= SAME_LOGITS else f"a larger batch moves the model's logits by {moved:.2g} of the largest one"
 
 
 def _next_logits(
