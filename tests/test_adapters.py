@@ -9,20 +9,20 @@ from kpod.errors import ConfigError
 from kpod.lm.adapters import adaptable, freeze_all_but_text, target_names, with_lora
 from kpod.lm.models import merged
 from kpod.recipe import dump_recipe, load_recipe
-from tiny_architectures import ALL, some_inputs, tiny_model
+from zoo import USUAL, build_model, some_inputs
 
 RANK_2 = LoraConfig(rank=2, alpha=4)
 LEAVES = {
     "llama": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
-    "qwen3_moe": {"q_proj", "k_proj", "v_proj", "o_proj"},
-    "qwen2_moe": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+    "qwen3-moe": {"q_proj", "k_proj", "v_proj", "o_proj"},
+    "qwen2-moe": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
     "mixtral": {"q_proj", "k_proj", "v_proj", "o_proj"},
     "gpt2": {"c_attn", "c_proj", "c_fc"},
     "bloom": {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
     "mamba": {"in_proj"},
-    "falcon_h1": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "in_proj"},
-    "llama4_text": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
-    "gemma3": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+    "falcon-h1": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "in_proj"},
+    "llama4": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+    "gemma3-vision": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
     "t5": {"q", "k", "v", "o", "wi", "wo"},
 }
 
@@ -36,14 +36,14 @@ def leaves(names) -> set[str]:
     return {name.rpartition(".")[2] for name in names}
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", USUAL)
 def test_all_linear_adapters_start_as_nothing_learn_and_merge_to_what_they_were(kind):
-    model = tiny_model(kind)
+    model = build_model(kind)
     inputs = some_inputs(model)
     before = model(**inputs).logits
     adapted = with_lora(model, RANK_2).eval()
     assert all(parameter.grad is None for parameter in adapted.parameters())
-    assert torch.allclose(adapted(**inputs).logits, before, atol=1e-5)
+    assert torch.allclose(adapted(**inputs).logits, before, atol=1e-4)
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -58,7 +58,7 @@ def test_all_linear_adapters_start_as_nothing_learn_and_merge_to_what_they_were(
 
 @pytest.mark.parametrize("kind", LEAVES)
 def test_all_linear_names_the_language_models_layers(kind):
-    names = target_names(tiny_model(kind), "all-linear")
+    names = target_names(build_model(kind), "all-linear")
     assert leaves(names) == LEAVES[kind]
     assert not any("vision" in name or "projector" in name or "router" in name for name in names)
 
@@ -66,18 +66,20 @@ def test_all_linear_names_the_language_models_layers(kind):
 def test_adapters_stand_where_they_were_named():
     names = {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"}
     for wanted in ("q_proj", ("q_proj",), "self_attn.q_proj", ".*q_proj", r".*\.(0|1)\..*q_proj"):
-        assert set(target_names(tiny_model("llama"), wanted)) == names
-    assert target_names(tiny_model("llama"), "layers.1.self_attn.q_proj") == ["model.layers.1.self_attn.q_proj"]
-    assert leaves(target_names(tiny_model("llama"), ("q_proj", "down_proj"))) == {"q_proj", "down_proj"}
-    assert adapted_names(with_lora(tiny_model("llama"), LoraConfig(rank=2, alpha=4, target_modules="q_proj"))) == names
+        assert set(target_names(build_model("llama"), wanted)) == names
+    assert target_names(build_model("llama"), "layers.1.self_attn.q_proj") == ["model.layers.1.self_attn.q_proj"]
+    assert leaves(target_names(build_model("llama"), ("q_proj", "down_proj"))) == {"q_proj", "down_proj"}
+    assert adapted_names(with_lora(build_model("llama"), LoraConfig(rank=2, alpha=4, target_modules="q_proj"))) == names
 
 
 def test_a_regular_expression_for_some_layers_of_a_mixture_of_experts_stays_with_them():
-    assert target_names(tiny_model("qwen3_moe"), r".*\.1\..*q_proj") == ["model.layers.1.self_attn.q_proj"]
+    assert target_names(build_model("qwen3-moe"), r".*\.1\..*q_proj") == ["model.layers.1.self_attn.q_proj"]
 
 
 def test_fused_experts_carry_adapters_where_they_are_named():
-    adapted = with_lora(tiny_model("qwen3_moe"), LoraConfig(2, 4, target_modules=("gate_proj", "up_proj", "down_proj")))
+    adapted = with_lora(
+        build_model("qwen3-moe"), LoraConfig(2, 4, target_modules=("gate_proj", "up_proj", "down_proj"))
+    )
     assert all(".mlp.experts" in name for name in adapted_names(adapted))
 
 
@@ -94,36 +96,36 @@ def test_fused_experts_carry_adapters_where_they_are_named():
 )
 def test_a_name_that_matches_nothing_is_told_with_its_neighbours(wanted, message):
     with pytest.raises(ConfigError, match=rf"training\.lora\.target_modules.*{message}"):
-        with_lora(tiny_model("llama"), LoraConfig(rank=2, alpha=4, target_modules=wanted))
+        with_lora(build_model("llama"), LoraConfig(rank=2, alpha=4, target_modules=wanted))
 
 
 @pytest.mark.parametrize("wanted", [".*(q_proj|lm_head)", "lm_head", ("q_proj", "lm_head"), "embed_tokens"])
 def test_a_tied_head_carries_no_adapters(wanted):
     with pytest.raises(ConfigError, match=r"shares its weights with the .* merged adapters would change both"):
-        target_names(tiny_model("qwen2"), wanted)
+        target_names(build_model("qwen2"), wanted)
 
 
 def test_a_head_of_its_own_may_carry_adapters_if_it_is_named():
-    assert "lm_head" in target_names(tiny_model("llama"), ("q_proj", "lm_head"))
-    assert "lm_head" not in adaptable(tiny_model("llama"))
+    assert "lm_head" in target_names(build_model("llama"), ("q_proj", "lm_head"))
+    assert "lm_head" not in adaptable(build_model("llama"))
 
 
 def test_what_peft_or_the_model_cannot_do_is_told_with_what_can_be():
     with pytest.raises(ConfigError, match=r"target_modules is 'out_proj'.*Modules that can carry adapters: in_proj\."):
-        with_lora(tiny_model("mamba"), LoraConfig(rank=2, alpha=4, target_modules="out_proj"))
+        with_lora(build_model("mamba"), LoraConfig(rank=2, alpha=4, target_modules="out_proj"))
     with pytest.raises(ConfigError, match=r"target_modules is 'router'.*Modules that can carry adapters: q_proj"):
-        with_lora(tiny_model("llama4_text"), LoraConfig(rank=2, alpha=4, target_modules="router"))
+        with_lora(build_model("llama4"), LoraConfig(rank=2, alpha=4, target_modules="router"))
 
 
 def test_a_model_without_linear_layers_is_told_to_train_whole(monkeypatch):
     monkeypatch.setattr("kpod.lm.adapters.adaptable", lambda _: [])
     with pytest.raises(ConfigError, match="has no linear layer that can carry adapters"):
-        target_names(tiny_model("llama"), "all-linear")
+        target_names(build_model("llama"), "all-linear")
 
 
 def test_proving_adapters_leaves_no_trace(monkeypatch):
     def drawn() -> torch.Tensor:
-        adapted = with_lora(tiny_model("llama", attention_dropout=0.5), LoraConfig(rank=2, alpha=4, dropout=0.5))
+        adapted = with_lora(build_model("llama", attention_dropout=0.5), LoraConfig(rank=2, alpha=4, dropout=0.5))
         assert adapted.training
         assert not adapted.get_submodule("base_model.model.model").training
         return torch.rand(1)
@@ -139,7 +141,7 @@ def unused(model: PreTrainedModel) -> list[str]:
 
 
 def test_of_a_model_that_also_sees_the_text_model_alone_is_trained():
-    model = tiny_model("gemma3")
+    model = build_model("gemma3-vision")
     assert unused(model)
     model.zero_grad(set_to_none=True)
     freeze_all_but_text(model)
@@ -150,7 +152,7 @@ def test_of_a_model_that_also_sees_the_text_model_alone_is_trained():
 
 
 def test_a_text_model_is_trained_whole():
-    model = tiny_model("llama")
+    model = build_model("llama")
     freeze_all_but_text(model)
     assert all(parameter.requires_grad for parameter in model.parameters())
 

@@ -19,6 +19,7 @@ from kpod.lm.models import LanguageModel, with_lora
 from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.records import Question, Rationale, TokenizedRationale
 from tiny import END, PAD, START, VOCABULARY, byte_tokenizer, tiny_llama, tiny_rationales, tiny_t5
+from zoo import build
 
 PROMPT = PromptConfig(question="Q: {question} A:", cot_prompt="", closing="The answer is {answer}")
 QUESTIONS = [rationale.question for rationale in tiny_rationales()]
@@ -256,3 +257,71 @@ def test_the_self_check_tells_what_batching_changed(monkeypatch, caplog):
     monkeypatch.setattr("kpod.evaluation.generation.continue_greedily", batched_otherwise)
     answer_questions(lm, QUESTIONS, PROMPT, config)
     assert "answers 4 of 4 questions in other words than in a batch" in caplog.text
+
+
+# -- padding ----------------------------------------------------------------------------------------
+
+
+PROMPT_IDS = [tuple(range(first, first + length)) for first, length in ((3, 9), (3, 30), (40, 9), (5, 14))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        *(("rwkv", [1, 1, 1, 1]), ("recurrent-gemma", [2, 1, 1]), ("mamba", [4]), ("llama", [4]), ("gpt-oss", [4])),
+        *(("bloom", [4]), ("t5", [4])),
+    ],
+)
+def test_prompts_share_a_batch_where_that_changes_nothing(name, read, dtype, monkeypatch, caplog):
+    lm = build(name)
+    lm.model.to(dtype)
+    sizes = []
+    real = type(lm.model).generate
+
+    def count(self, input_ids, **how):
+        sizes.append(len(input_ids))
+        return real(self, input_ids, **how)
+
+    together = continue_greedily(lm, PROMPT_IDS, 5)  # proves it
+    told = [record.getMessage() for record in caplog.records if "are answered" in record.getMessage()]
+    monkeypatch.setattr(type(lm.model), "generate", count)
+    caplog.clear()
+    assert continue_greedily(lm, PROMPT_IDS, 5) == together
+    assert sizes == read
+    assert len(told) == (len(read) > 1)
+    assert not caplog.records  # it is said once
+    if dtype == torch.float32:
+        assert together == [continue_greedily(lm, [prompt], 5)[0] for prompt in PROMPT_IDS]
+
+
+@pytest.mark.parametrize("name", ["rwkv", "recurrent-gemma"])
+def test_samples_stay_with_their_prompts_where_batches_are_parted(name):
+    lm = build(name)
+    (cold, others) = (
+        continue_sampled(lm, PROMPT_IDS, 4, number=3, temperature=temperature, seed=1) for temperature in (1e-4, 5.0)
+    )
+    assert cold == [[text] * 3 for text in continue_greedily(lm, PROMPT_IDS, 4)]
+    assert all(len(texts) == 3 for texts in others)
+    assert len({text for texts in others for text in texts}) > 4
+    assert others == continue_sampled(lm, PROMPT_IDS, 4, number=3, temperature=5.0, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [(torch.OutOfMemoryError("full"), "in batches of one length"), (RuntimeError("no such kernel"), "one by one")],
+)
+def test_a_model_that_cannot_be_asked_for_the_proof_gets_fewer_prompts_at_a_time(error, how, monkeypatch, caplog):
+    def fail(*_):
+        raise error
+
+    lm = tiny_llama()
+    expected = continue_greedily(lm, PROMPT_IDS, 5)
+    monkeypatch.setattr("kpod.lm.decoding.in_float32", fail)
+    assert continue_greedily(tiny_llama(), PROMPT_IDS, 5) == expected
+    assert f"prompts are answered {how}: " in caplog.text
+
+
+def test_one_prompt_needs_no_proof(monkeypatch):
+    monkeypatch.setattr("kpod.lm.decoding._what_changes", lambda *_: pytest.fail("asked"))
+    assert len(continue_greedily(build("rwkv"), PROMPT_IDS[:1], 3)) == 1

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn, tensor
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import AutoConfig, T5Config, T5ForConditionalGeneration
 
 from kpod.config import LoraConfig
 from kpod.errors import ConfigError, DataError
+from kpod.lm.layout import layout_of
 from kpod.lm.models import LanguageModel, evaluating, load_model, mean_input_embeddings, with_lora
 from kpod.lm.sequences import IGNORED, beginning_at, collate, example_at, logprobs, trained_positions
 from kpod.records import TokenizedRationale
-from tiny import END, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
+from tiny import END, PAD, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 CAUSAL, T5 = tiny_llama(), tiny_t5()
 BOTH = pytest.mark.parametrize("lm", [CAUSAL, T5], ids=["causal", "t5"])
@@ -245,3 +246,19 @@ def test_the_start_of_a_rationale_by_hand(left_out, target, weights):
     t5 = beginning_at(counted(True), HALVES, left_out, encoder_decoder=True)
     assert (t5.encoder_ids, t5.token_ids, t5.first_trained) == ((11, 12, 19), target, 0)
     assert causal.weights.tolist() == t5.weights.tolist() == weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "context"),
+    [
+        ("llama", {"max_position_embeddings": 70}, 70),
+        ("gpt2", {"n_positions": 70}, 70),
+        ("mpt", {"max_seq_len": 70}, 70),
+        ("led", {"max_encoder_position_embeddings": 90, "max_decoder_position_embeddings": 70}, 70),
+        ("bloom", {"seq_length": 70}, None),
+        ("t5", {"n_positions": 70}, None),
+    ],
+)
+def test_the_context_is_what_positions_reach_to_by_whatever_key(kind, values, context):
+    config = AutoConfig.for_model(kind, decoder_start_token_id=PAD, **values)
+    assert layout_of(byte_tokenizer(), config).context == context

@@ -20,13 +20,13 @@ from kpod.lm.sequences import example_at
 from kpod.training.collation import check_packing, collator_of
 from kpod.weighting.given import uniform_weights
 from tiny import byte_tokenizer, tiny_llama, tiny_tokens
-from tiny_architectures import ALL, some_inputs, tiny_model
+from zoo import USUAL, ZOO, Species, build_model, some_inputs
 
 LM = tiny_llama()
 
 
 def saved(folder: Path, kind: str | None = None, **changes) -> Path:
-    (tiny_model(kind, **changes) if kind else LM.model).save_pretrained(folder)
+    (build_model(kind, **changes) if kind else LM.model).save_pretrained(folder)
     (byte_tokenizer() if kind else LM.tokenizer).save_pretrained(folder)
     return folder
 
@@ -125,18 +125,16 @@ def test_a_tokenizer_that_is_a_sentencepiece_file_alone_says_what_to_install(kin
 
 # --- reading order ---------------------------------------------------------------------------------
 
-BERT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 259}
-
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_encoder_that_looks_ahead_is_refused_in_any_precision(precision, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("tiny_architectures").CAUSAL, "bert", BERT)
+    monkeypatch.setitem(ZOO, "bert", Species("bert"))
     saved(tmp_path, "bert")
     with pytest.raises(ConfigError, match=r"is a bert model that looks ahead at what it writes"):
         load_model(str(tmp_path), precision)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in ("gemma3_text", "mt5")])
+@pytest.mark.parametrize("kind", [kind for kind in USUAL if kind not in ("gemma3", "mt5")])
 def test_models_that_write_texts_are_loaded_in_bf16(kind, tmp_path):
     lm = load_model(str(saved(tmp_path, kind)), "bf16")
     assert {parameter.dtype for parameter in lm.model.parameters()} <= {torch.bfloat16, torch.float32}
@@ -161,9 +159,9 @@ def test_a_model_that_does_not_read_token_ids_is_refused(tmp_path, monkeypatch):
 # --- float32 ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", USUAL)
 def test_a_bf16_model_computes_in_float32_for_a_while_and_is_then_the_same(kind):
-    model = tiny_model(kind).to(torch.bfloat16)
+    model = build_model(kind).to(torch.bfloat16)
     exact = copy.deepcopy(model).float()
     inputs, before = some_inputs(model), {name: (p.data_ptr(), p.clone()) for name, p in model.named_parameters()}
     rounded, random = model(**inputs).logits, torch.get_rng_state()
@@ -178,7 +176,7 @@ def test_a_bf16_model_computes_in_float32_for_a_while_and_is_then_the_same(kind)
 
 
 def test_float32_ends_where_it_began_even_after_an_error():
-    model = tiny_model("llama").to(torch.bfloat16)
+    model = build_model("llama").to(torch.bfloat16)
     handle = model.lm_head.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), in_float32(model):
         model(**some_inputs(model))
@@ -189,7 +187,7 @@ def test_float32_ends_where_it_began_even_after_an_error():
 
 
 def test_one_layer_at_a_time_is_wide():
-    model = tiny_model("llama").to(torch.bfloat16)
+    model = build_model("llama").to(torch.bfloat16)
     wide: list[int] = []
 
     def count(*_):
@@ -213,13 +211,13 @@ def packed_examples(lm):
     return [example_at(t, weights[t.id], 0, encoder_decoder=False) for t in tokens]
 
 
-LEAKS = ["lfm2", "falcon_h1", "mamba"]
+LEAKS = ["lfm2", "qwen3.5", "falcon-h1", "mamba", "rwkv"]
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "mixtral", *LEAKS])
 def test_packing_is_refused_where_layers_mix_rationales_whatever_the_precision(kind, precision):
-    model = tiny_model(kind, initializer_range=0.3).to(precision)
+    model = build_model(kind, initializer_range=0.3).to(precision)
     collator = collator_of(model, byte_tokenizer(), packing=True)
     examples, device = packed_examples(collator.lm), torch.device("cpu")
     if kind not in LEAKS:
@@ -230,7 +228,7 @@ def test_packing_is_refused_where_layers_mix_rationales_whatever_the_precision(k
 
 
 def test_packing_is_proven_without_the_trainings_autocast():
-    model = tiny_model("lfm2", initializer_range=0.3)
+    model = build_model("lfm2", initializer_range=0.3)
     own = model.forward
 
     def rounded(*args, **kwargs):
@@ -253,7 +251,7 @@ def test_a_wrapped_model_is_proven_too():
         def forward(self, *args, **kwargs):
             return self.module(*args, **kwargs)
 
-    model = Wrapper(tiny_model("llama").to(torch.bfloat16))
+    model = Wrapper(build_model("llama").to(torch.bfloat16))
     collator = collator_of(model.module, byte_tokenizer(), packing=True)
     check_packing(model, collator, packed_examples(collator.lm), torch.device("cpu"), sharded=False)
 

@@ -17,12 +17,14 @@ from kpod.lm.alignment import tiling_offsets
 from kpod.lm.encoding import UNALIGNED, encode
 from kpod.lm.layout import layout_of
 from kpod.lm.models import LanguageModel, load_model
+from kpod.pipeline import Pipeline
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
 from kpod.schedule.plan import whole_rationales
 from kpod.steps import split_steps
 from kpod.training import train_student
 from kpod.weighting.given import uniform_weights
 from tiny import tiny_llama, tiny_t5, tiny_tokens
+from tiny_runs import recipe, write_tiny_data
 
 CAUSAL, T5 = tiny_llama(), tiny_t5()
 PLAIN = PromptConfig(chat=False)
@@ -244,3 +246,19 @@ def test_a_tokenizer_whose_offsets_are_all_empty_is_refused(monkeypatch):
     monkeypatch.setattr(type(tokenizer), "__call__", lambda *_, **__: {"offset_mapping": [(0, 0), (0, 0)]})
     with pytest.raises(ConfigError, match="gives no offsets"):
         layout_of(tokenizer, CAUSAL.model.config)
+
+
+def test_odd_characters_in_every_rationale_do_not_end_a_whole_run(tmp_path):
+    data = write_tiny_data(tmp_path)
+    lm = tiny_llama()
+    lm.tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    lm.tokenizer.save_pretrained(data / "llama")
+    rows = [json.loads(line) for line in (data / "rationales.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row, odd in zip(rows, ("cafe\u0301 ", "e\u0301. ", "\u200b", "fi\u200d\ufb01 ", "\u0301", "", ""), strict=True):
+        row["rationale"] = odd + row["rationale"]
+    (data / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    brief = ("--weighting.observations", "4", "--training.num_train_epochs", "2", "--evaluation.before", "false")
+    pipeline = Pipeline(recipe(data, tmp_path / "runs", "llama", *brief, "--weighting.estimator", "score"))
+    pipeline.run()
+    assert len(pipeline.tokens) == 6
+    assert [fallen.id for fallen in pipeline.dropped] == ["wrong"]

@@ -67,6 +67,14 @@ LATENT = {
     "v_head_dim": 16,
     "head_dim": LEFT_OUT,
 }
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 DELTA = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 2,
@@ -94,7 +102,7 @@ ZOO: Mapping[str, Species] = {
     # full attention with rotary or learnt positions
     "llama": Species("llama"),
     "llama-tied": Species("llama", {"tie_word_embeddings": True}),
-    "qwen2": Species("qwen2"),
+    "qwen2": Species("qwen2", {"tie_word_embeddings": True}),
     "qwen3": Species("qwen3"),
     "qwen2-moe": Species("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 32}),
     "qwen3-moe": Species("qwen3_moe", EXPERTS),
@@ -144,6 +152,16 @@ ZOO: Mapping[str, Species] = {
     "ministral": Species("ministral", {"sliding_window": WINDOW}),
     "gemma2": Species("gemma2", {"sliding_window": WINDOW}),
     "gemma3": Species("gemma3_text", {"sliding_window": WINDOW}),
+    "gemma3-vision": Species(
+        "gemma3",
+        {
+            "text_config": {**CAUSAL, "sliding_window": WINDOW},
+            "vision_config": VISION,
+            "mm_tokens_per_image": 4,
+            **dict.fromkeys(CAUSAL, LEFT_OUT),
+            **IDS,
+        },
+    ),
     "gemma3n": Species(
         "gemma3n_text",
         {
@@ -227,7 +245,17 @@ ZOO: Mapping[str, Species] = {
     "rwkv": Species("rwkv", {"attention_hidden_size": 32, "context_length": 1024}),
     "bloom": Species("bloom", {"n_layer": 2, "n_head": 2}),
     "falcon-alibi": Species("falcon", {"alibi": True, "multi_query": False, "head_dim": LEFT_OUT}),
-    "mpt": Species("mpt", {"d_model": 32, "n_heads": 2, "n_layers": 2, "expansion_ratio": 2, "max_seq_len": 1024}),
+    "mpt": Species(
+        "mpt",
+        {
+            "d_model": 32,
+            "n_heads": 2,
+            "n_layers": 2,
+            "expansion_ratio": 2,
+            "max_seq_len": 1024,
+            "max_position_embeddings": LEFT_OUT,
+        },
+    ),
     # encoder and decoder
     "t5": Species("t5", SEQ2SEQ, encoder_decoder=True),
     "flan-t5": Species(
@@ -241,7 +269,9 @@ ZOO: Mapping[str, Species] = {
         {**SEQ2SEQ, "num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
         encoder_decoder=True,
     ),
-    "bart": Species("bart", {**SEQ2SEQ, "forced_eos_token_id": None}, encoder_decoder=True),
+    "bart": Species(
+        "bart", {**SEQ2SEQ, "forced_eos_token_id": None, "decoder_start_token_id": END}, encoder_decoder=True
+    ),
     "mbart": Species(
         "mbart", {**SEQ2SEQ, "scale_embedding": True, "decoder_start_token_id": END}, encoder_decoder=True
     ),
@@ -261,6 +291,13 @@ ZOO: Mapping[str, Species] = {
 }
 
 
+USUAL = [
+    *("llama", "qwen2", "qwen3-moe", "qwen2-moe", "mixtral", "gemma2", "gemma3", "gpt2", "falcon", "bloom", "mamba"),
+    *("falcon-h1", "llama4", "lfm2", "gemma3-vision", "t5", "mt5", "bart", "t5gemma"),
+]
+"""Of every way in which an architecture may be unlike Llama at least one."""
+
+
 def build(name: str, seed: int = 0) -> LanguageModel:
     """A tiny random model of an architecture with its tokenizer, in evaluation mode.
 
@@ -271,16 +308,26 @@ def build(name: str, seed: int = 0) -> LanguageModel:
     return LanguageModel.of(build_model(name, seed), byte_tokenizer())
 
 
-def build_model(name: str, seed: int = 0) -> PreTrainedModel:
-    """The model alone. Its weights are large enough that what a token sees changes its probabilities visibly."""
+def build_model(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """The model alone, with other keys of its config where they are given.
+
+    Its weights are large enough that what a token sees changes its probabilities visibly.
+    """
     species = ZOO[name]
     torch.manual_seed(seed)
-    keys = {**({} if species.encoder_decoder else CAUSAL), **species.changes}
+    keys = {**({} if species.encoder_decoder else CAUSAL), **species.changes, **changes}
     config = AutoConfig.for_model(species.kind, **{k: v for k, v in keys.items() if v is not LEFT_OUT})
     family = AutoModelForSeq2SeqLM if species.encoder_decoder else AutoModelForCausalLM
     model: PreTrainedModel = family.from_config(config)
     _enlarge(model)
     return model.eval()
+
+
+def some_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Two rows of token ids."""
+    ids = torch.arange(3, 17).reshape(2, 7)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return {**inputs, "decoder_input_ids": ids} if model.config.is_encoder_decoder else inputs
 
 
 @torch.no_grad()

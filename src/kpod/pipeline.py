@@ -33,7 +33,15 @@ from kpod.lm.suitability import check_student
 from kpod.methods import METHODS, ByRationale, ToWeigh, cluster, unassessed
 from kpod.outcomes import Accuracy, Prediction
 from kpod.phases import do_phase
-from kpod.preflight import announce, check_before_asking, check_some_are_kept, question_uses, training_use
+from kpod.preflight import (
+    announce,
+    check_before_asking,
+    check_recipes_predictor,
+    check_some_are_kept,
+    pays_a_teacher,
+    question_uses,
+    training_use,
+)
 from kpod.recipe import dump_recipe
 from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.teacher.gathering import Gathered, gather
@@ -87,10 +95,17 @@ class Pipeline:
         """Every phase in order; see `run`."""
         require_engine(self.recipe.evaluation.engine)
         self.announce("train", "test", "validation")
-        before = self.evaluate("before") if self.recipe.evaluation.before else {}
+        before = self._evaluate_before() if self.recipe.evaluation.before else {}
         summary = self.distil()
         accuracies = tuple((before.get(name), after) for name, after in self.evaluate("after").items())
         return RunResult(self.folder.path, accuracies, summary)
+
+    def _evaluate_before(self) -> dict[str, Accuracy]:
+        """Ask the untrained student, but first see that nothing later will refuse it."""
+        learnt = self.folder.has("weights", self.keys["weights"]) or weights_in_data(self.sources[0], self.tokens)
+        if self.method.learns and not learnt:
+            check_recipes_predictor(self.recipe)
+        return self.evaluate("before")
 
     # -- line 1: rationales from the teacher, and their tokens ---------------------------------------
 
@@ -121,6 +136,8 @@ class Pipeline:
         with first_process_first():  # which asks the teacher, where one is asked
             check_student(self.recipe.student, self.recipe.data.prompt, self.recipe.training.lora)
             check_before_asking(self.recipe)
+            if self.method.learns and pays_a_teacher(self.recipe):
+                check_recipes_predictor(self.recipe)
             gathered = gather(self.recipe.data, self.recipe.teacher, Path(self.recipe.runs))
         check_some_are_kept(self.recipe, gathered, (), self.folder.path / DROPPED)
         if is_first_process():

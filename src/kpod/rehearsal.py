@@ -8,11 +8,11 @@ from kpod.errors import ConfigError, KpodError, require
 from kpod.forecast import Forecast, SourceUse, unused
 from kpod.lm.encoding import encode_all, unused_template
 from kpod.lm.engines import require_engine
-from kpod.lm.models import load_layout
+from kpod.lm.models import SMOLLM2, load_layout
 from kpod.lm.suitability import check_student
 from kpod.methods import METHODS
 from kpod.pipeline import Pipeline
-from kpod.preflight import attempt, question_uses, training_use
+from kpod.preflight import attempt, check_recipes_predictor, pays_a_teacher, question_uses, training_use
 from kpod.records import Dropped, Rationale
 from kpod.teacher.asking import teacher_of
 from kpod.teacher.gathering import recorded, store_of
@@ -23,7 +23,9 @@ def rehearse(recipe: Recipe, target: str) -> Checked:
     """Check a recipe, and forecast what its run would use of every source.
 
     Of a teacher's answers those count that the store holds already. Of the student only the tokenizer and the
-    config are loaded; where they cannot be, a warning says so, and no rationale counts as too long.
+    config are loaded; where they cannot be, a warning says so, and no rationale counts as too long. Where a teacher
+    has yet to answer, the model that is to learn the weights is loaded too, unless the Hub has it, and is asked
+    whether it can.
 
     Args:
         recipe: The whole experiment.
@@ -48,6 +50,8 @@ def _training(recipe: Recipe, errors: list[str], warnings: list[str]) -> SourceU
     learns = recipe.method not in METHODS or METHODS[recipe.method].learns
     if gathered.num_unasked:
         attempt(lambda: _check_teacher(recipe), errors)
+        if learns:
+            attempt(lambda: _check_predictor(recipe), errors)
     unfit = _unfit(recipe, gathered.kept, learns, errors, warnings)
     return training_use(recipe, gathered, learns).also_without(unused(unfit, recipe))
 
@@ -79,6 +83,13 @@ def _unfit(
 def _check_embeddings(embeddings: str) -> None:
     there = embeddings == "student" or Path(embeddings).is_file()
     require(there, "schedule.embeddings", embeddings, "student, or a GloVe text file that exists")
+
+
+def _check_predictor(recipe: Recipe) -> None:
+    """Raise what would end the run before a teacher is paid; a model of the Hub is not fetched for that."""
+    name = recipe.weighting.predictor or recipe.student
+    if pays_a_teacher(recipe) and (name == SMOLLM2 or Path(name).is_dir()):
+        check_recipes_predictor(recipe)
 
 
 def _check_teacher(recipe: Recipe) -> None:

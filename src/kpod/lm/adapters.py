@@ -108,7 +108,7 @@ def adaptable(model: PreTrainedModel) -> list[str]:
         if isinstance(module, nn.Linear | Conv1D)
         and id(module) in inside
         and module is not head
-        and type(module).forward in PLAIN_FORWARDS
+        and _multiplies(module)
         and not _is_router(module, name, modules, model)
         and not _is_read_past(name, modules)
     ]
@@ -149,6 +149,23 @@ def _is_router(module: nn.Module, name: str, modules: Mapping[str, nn.Module], m
     config = model.config.get_text_config()
     counts = [getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts")]
     return bool(GATE.fullmatch(leaf)) and _num_outputs(module) in (1, *counts)
+
+
+@torch.no_grad()
+def _multiplies(module: nn.Linear | Conv1D) -> bool:
+    """Whether a layer does what its class is named for; one with a forward pass of its own is asked with a vector."""
+    if type(module).forward in PLAIN_FORWARDS:
+        return True
+    weight = module.weight
+    vector = torch.linspace(-1, 1, module.in_features if isinstance(module, nn.Linear) else module.nx).to(weight)
+    plain = nn.Linear.forward if isinstance(module, nn.Linear) else Conv1D.forward
+    try:
+        found, wanted = module(vector[None]), plain(module, vector[None])  # type: ignore[arg-type]
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+        return False
+    if not isinstance(found, torch.Tensor) or found.shape != wanted.shape:
+        return False
+    return weight.is_meta or torch.allclose(found.float(), wanted.float(), rtol=1e-2, atol=1e-2)
 
 
 def _num_outputs(module: nn.Module) -> int:

@@ -1,17 +1,37 @@
-"""Continuation of prompts: the one place with generation settings and the side that is padded."""
+"""Continuation of prompts: the one place with generation settings and the side that is padded.
 
+Prompts share a batch only where the model proves that this changes nothing: some recurrent models read padding as text,
+or mix up the rows.
+"""
+
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel, evaluating
+from kpod.lm.precision import in_float32
+
+SAME_LOGITS = 1e-3
+"""How far a batch may move a logit, as a share of the largest one, in float32."""
+NUM_PROVEN = 2
+"""Tokens that are written for the proof: one from the prompt, one from what the model keeps of it."""
+NO_MEMORY = "the device has too little memory to prove in float32 that padding changes nothing"
+
+log = logging.getLogger(__name__)
+Company: TypeAlias = Literal["any", "of one length", "none"]
+"""Which prompts a prompt may share a batch with."""
+
+_proven: WeakKeyDictionary[nn.Module, Company] = WeakKeyDictionary()
 
 
 class Continuation(NamedTuple):
@@ -31,7 +51,8 @@ def continue_greedily(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_n
 
     Nothing but the end tokens is taken from the model's own generation settings: sampling, beams and repetition
     penalties that a checkpoint brings along would make the accuracy depend on it. The texts are independent: prompts
-    are padded by length, on the left for a causal model, so that every text goes on right after its prompt.
+    are padded by length, on the left for a causal model, so that every text goes on right after its prompt. A model
+    that padding or a batch changes gets prompts of one length together, or one at a time. Its first batch decides.
 
     Args:
         lm: The model; it is put into evaluation mode for the time of the call.
@@ -69,13 +90,12 @@ def continue_sampled(
         torch.manual_seed(seed)
         drawn = _continue(
             lm,
-            prompts,
+            [prompt for prompt in prompts for _ in range(number)],
             max_new_tokens,
             do_sample=True,
             temperature=temperature,
             top_k=0,
             top_p=top_p,
-            num_return_sequences=number,
         )
     return [drawn[start : start + number] for start in range(0, len(drawn), number)]
 
@@ -89,21 +109,93 @@ def decode(lm: TextLayout, token_ids: Sequence[int]) -> str:
 def _continue(
     lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, **how: Any
 ) -> list[Continuation]:
-    model: Any = lm.model.get_base_model() if isinstance(lm.model, PeftModel) else lm.model
+    model = _base(lm)
     ends = end_ids(lm, model.generation_config)
-    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+    settings = _settings(lm, ends, max_new_tokens, **how)
+    found: dict[int, Continuation] = {}
+    for batch in _batches(lm, prompts):
+        input_ids, attention_mask = _padded([prompts[index] for index in batch], lm)
+        with evaluating(model), _only_settings(model, settings):
+            rows = model.generate(input_ids, attention_mask=attention_mask, generation_config=settings)
+        num_read = 1 if lm.encoder_decoder else input_ids.shape[1]
+        texts = [until_end(row, ends) for row in rows[:, num_read:].tolist()]
+        found |= zip(batch, texts, strict=True)
+    return [found[index] for index in range(len(prompts))]
+
+
+def _base(lm: LanguageModel) -> Any:
+    return lm.model.get_base_model() if isinstance(lm.model, PeftModel) else lm.model
+
+
+def _settings(lm: LanguageModel, ends: frozenset[int], max_new_tokens: int, **how: Any) -> GenerationConfig:
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         num_beams=1,
         max_new_tokens=max_new_tokens,
         pad_token_id=lm.pad_id,
-        eos_token_id=sorted(ends),
+        eos_token_id=sorted(ends) or None,
         decoder_start_token_id=lm.decoder_start_id,
         **how,
     )
+
+
+def _batches(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Which prompts are read together."""
+    numbers = list(range(len(prompts)))
+    company = _company(lm, prompts) if len(prompts) > 1 else "none"
+    if company == "any":
+        return [numbers]
+    if company == "none":
+        return [[number] for number in numbers]
+    lengths = sorted({len(prompt) for prompt in prompts})
+    return [[number for number in numbers if len(prompts[number]) == length] for length in lengths]
+
+
+# -- the proof that a batch changes nothing ----------------------------------------------------------------
+
+
+def _company(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Company:
+    """Which prompts may share a batch; found out once for each model, in float32 whatever its precision.
+
+    The second half of the longest prompt is read beside the whole, then beside another of its own length, and alone.
+    Where that differs, or the model cannot be asked so, one line says it.
+    """
+    model, longest = _base(lm), max(prompts, key=len)
+    if model not in _proven:
+        half = longest[len(longest) // 2 :]
+        why = _what_changes(lm, longest, half)
+        _proven[model] = "of one length" if why else "any"
+        if why and why != NO_MEMORY and (worse := _what_changes(lm, half[::-1], half)):
+            why, _proven[model] = worse, "none"
+        if why:
+            how = "one by one" if _proven[model] == "none" else "in batches of one length"
+            log.warning("prompts are answered %s: %s", how, why)
+    return _proven[model]
+
+
+def _what_changes(lm: LanguageModel, other: Sequence[int], prompt: Sequence[int]) -> str:
+    """What another prompt in its batch does to a prompt's next tokens, in words; empty where it does nothing."""
+    model = _base(lm)
+    settings = _settings(lm, frozenset(), NUM_PROVEN, output_logits=True, return_dict_in_generate=True)
+    try:
+        with evaluating(model), in_float32(model), _only_settings(model, settings):
+            together, alone = (_next_logits(lm, prompts, settings) for prompts in ([other, prompt], [prompt]))
+    except torch.OutOfMemoryError:
+        return NO_MEMORY
+    except Exception as error:  # whatever the model's own code raises, fewer prompts at a time may work
+        return f"a larger batch fails with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    agreed = (together.argmax(dim=-1) == alone.argmax(dim=-1)).cumprod(dim=0).bool()
+    read_alike = torch.cat([torch.ones_like(agreed[:1]), agreed[:-1]])  # after another token all may differ
+    moved = float((together - alone)[read_alike].abs().max() / alone.abs().max())
+    return "" if moved <= SAME_LOGITS else f"a larger batch moves the model's logits by {moved:.2g} of the largest one"
+
+
+def _next_logits(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], settings: GenerationConfig
+) -> Float[Tensor, "written vocabulary"]:
+    """The logits of the tokens that are written after the last of some prompts."""
     input_ids, attention_mask = _padded(prompts, lm)
-    with evaluating(model), _only_settings(model, settings):
-        rows = model.generate(input_ids, attention_mask=attention_mask, generation_config=settings)
-    num_read = 1 if lm.encoder_decoder else input_ids.shape[1]
-    return [until_end(row, ends) for row in rows[:, num_read:].tolist()]
+    written = _base(lm).generate(input_ids, attention_mask=attention_mask, generation_config=settings)
+    return torch.stack([logits[-1].float() for logits in written.logits])
 
 
 def _padded(prompts: Sequence[Sequence[int]], lm: LanguageModel) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,13 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from kpod.errors import ConfigError
 
+CONTEXT_KEYS = (
+    "max_position_embeddings",
+    "max_seq_len",  # MPT's biases end there
+    "max_encoder_position_embeddings",  # LED has a limit for each of its sides
+    "max_decoder_position_embeddings",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextLayout:
@@ -65,12 +72,13 @@ def layout_of(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> T
             "another model's tokenizer, or the embeddings need resizing (resize_token_embeddings)"
         )
     pad_id = tokenizer.pad_token_id
+    limits = [getattr(text_config, key, None) for key in CONTEXT_KEYS]
     return TextLayout(
         tokenizer=tokenizer,
         pad_id=end_id if pad_id is None or (vocabulary is not None and pad_id >= vocabulary) else pad_id,
         end_id=end_id,
         decoder_start_id=_decoder_start_id(config) if config.is_encoder_decoder else None,
-        context=getattr(text_config, "max_position_embeddings", None),
+        context=min((limit for limit in limits if isinstance(limit, int)), default=None),
         vocabulary=vocabulary,
     )
 

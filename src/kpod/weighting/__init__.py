@@ -2,6 +2,7 @@
 
 from kpod.weighting.given import uniform_weights, weights_in_data
 from kpod.weighting.learn import Weighing, learn_weights
+from kpod.weighting.proof import check_predictor
 from kpod.weighting.verdict import accepted
 from kpod.weighting.weigher import Weigher, weigh_rationales
 
@@ -9,6 +10,7 @@ __all__ = [
     "Weigher",
     "Weighing",
     "accepted",
+    "check_predictor",
     "learn_weights",
     "uniform_weights",
     "weigh_rationales",

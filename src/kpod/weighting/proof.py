@@ -24,6 +24,7 @@ from kpod.lm.precision import in_float32
 from kpod.records import TokenizedRationale
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes, random_mask
+from kpod.weighting.predictor import with_adapters
 from kpod.weighting.prefixes import Predictor, inside
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,27 @@ def _answers(predictor: Predictor, rows: Sequence[MaskedRationale]) -> Float[Ten
     answers = torch.cat([part for part, _ in found]).view(len(rows), len(rows[0].prefixes))
     written = torch.cat([part for _, part in found]).view(len(rows), -1).sum(dim=1, keepdim=True)
     return torch.cat([answers, written], dim=1)
+
+
+def check_predictor(lm: LanguageModel, config: WeightingConfig) -> None:
+    """Refuse a model that could not learn weights, before anything is paid for: it needs no rationale.
+
+    Args:
+        lm: The model, with its weights; it gets adapters.
+        config: The recipe's `weighting`.
+
+    Raises:
+        ConfigError: If it cannot carry adapters.
+        WeightingError: As `embedding_factor`.
+    """
+    predictor = with_adapters(lm, config)
+    some = range(min(NUM_READ, lm.vocabulary or NUM_READ))
+    try:
+        with _undisturbed(predictor, precise=True):
+            embedding_factor(predictor.lm, some)
+    except torch.OutOfMemoryError:
+        with _undisturbed(predictor, precise=False):
+            embedding_factor(predictor.lm, some, COARSE)
 
 
 # -- embeddings in place of token ids ------------------------------------------------------------------
