@@ -81,19 +81,16 @@ def same_formula(one: str, other: str) -> bool:
 
 
 def _alike(one: str, other: str) -> tuple[str, str]:
-    """Two formulas of which one names its value (y = 2x + 3) or its brackets, and the other does not, without them."""
+    """Two formulas without a name that one of them gives its value (y = 2x + 3); empty where they cannot mean the same."""
     named = [NAMED.match(formula) for formula in (one, other)]
     if (named[0] is None) != (named[1] is None):
         one, other = ((match["value"] if match else text) for match, text in zip(named, (one, other), strict=True))
     if ("=" in one) != ("=" in other):
         return "", ""  # an equation is no value
-    pairs = [bool(TUPLE.fullmatch(formula)) for formula in (one, other)]
-    if pairs[0] != pairs[1]:  # the order of a point's coordinates counts
-        one, other = (
-            text if pair or "," not in text or text[0] in "([{\\" else f"({text})"
-            for pair, text in zip(pairs, (one, other), strict=True)
-        )
-    return one, other
+    # A point or an interval is no list of values, and a matrix is no number, though math-verify takes them for such.
+    pairs = {bool(TUPLE.fullmatch(formula)) for formula in (one, other) if "," in formula}
+    matrices = {"matrix" in formula for formula in (one, other)}
+    return ("", "") if len(pairs) > 1 or len(matrices) > 1 else (one, other)
 
 
 def _tex(formula: str) -> str:
