@@ -81,7 +81,7 @@ def same_formula(one: str, other: str) -> bool:
 
 
 def _alike(one: str, other: str) -> tuple[str, str]:
-    """Two formulas without a name that one of them gives its value (y = 2x + 3); empty where they cannot mean the same."""
+    """Two formulas, the one less a name that it gives its value (y = 2x + 3); empty where they cannot be the same."""
     named = [NAMED.match(formula) for formula in (one, other)]
     if (named[0] is None) != (named[1] is None):
         one, other = ((match["value"] if match else text) for match, text in zip(named, (one, other), strict=True))
