@@ -36,7 +36,6 @@ from kpod.phases import do_phase
 from kpod.preflight import (
     announce,
     check_before_asking,
-    check_recipes_predictor,
     check_some_are_kept,
     pays_a_teacher,
     question_uses,
@@ -46,7 +45,7 @@ from kpod.recipe import dump_recipe
 from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.teacher.gathering import Gathered, gather
 from kpod.training import TrainingSummary, check_arguments, train_student
-from kpod.weighting import accepted, weigh_rationales, weights_in_data
+from kpod.weighting import accepted, check_predictor, weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +72,18 @@ def run(recipe: Recipe) -> RunResult:
         KpodError: On a wrong recipe or input file, or where a phase fails; what was finished before stays.
     """
     return Pipeline(recipe).run()
+
+
+def check_recipes_predictor(recipe: Recipe) -> None:
+    """Load the model that is to learn a recipe's weights, and stop where it cannot, before anything is paid for.
+
+    Raises:
+        ConfigError: As `load_model`, or if it cannot carry adapters.
+        WeightingError: If it cannot read embeddings as it reads token ids.
+    """
+    config = recipe.weighting
+    lm = load_model(config.predictor or recipe.student, config.precision or recipe.precision)
+    check_predictor(lm, config)
 
 
 class Pipeline:

@@ -12,13 +12,11 @@ from kpod.data.rows import SUFFIXES, suffix_of
 from kpod.errors import DataError, KpodError
 from kpod.evaluation.read_back import closing_is_read_back, unread_questions
 from kpod.forecast import SHOWN_IDS, UNREAD, Forecast, Role, SourceUse, Unused, unused
-from kpod.lm.models import load_model
 from kpod.records import Dropped, Question, Rationale
 from kpod.report.forecasts import forecast_text
 from kpod.steps import unsplit
 from kpod.teacher.filters import unverified
 from kpod.teacher.gathering import Gathered, num_recorded, recorded
-from kpod.weighting import check_predictor
 
 log = logging.getLogger(__name__)
 
@@ -98,18 +96,6 @@ def pays_a_teacher(recipe: Recipe) -> bool:
     if ask is None or ask.backend == "replay":
         return False
     return recorded(recipe.data, recipe.teacher, Path(recipe.runs)).num_unasked > 0
-
-
-def check_recipes_predictor(recipe: Recipe) -> None:
-    """Load the model that is to learn a recipe's weights, and stop where it cannot, before anything is paid for.
-
-    Raises:
-        ConfigError: As `load_model`, or if it cannot carry adapters.
-        WeightingError: If it cannot read embeddings as it reads token ids.
-    """
-    config = recipe.weighting
-    lm = load_model(config.predictor or recipe.student, config.precision or recipe.precision)
-    check_predictor(lm, config)
 
 
 def announce_tests(recipe: Recipe, tests: Sequence[str]) -> None:

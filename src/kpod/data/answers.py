@@ -38,6 +38,7 @@ YES_NO = re.compile(
 EDGES = " \t\r\n,;:?\"'“”‘’*_`"
 DAY_HALF = re.compile(r"\d\s?([ap])\.?m\b")
 NUMBERED = re.compile(r"\(?\d{1,2}\)\s+(?=\S)")
+GROUPED = re.compile(r"[-+$€£]{0,2}\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:\s?[^\d,]*)")
 EXCLAIMED = re.compile(r"(?<![\d)\s])\s*!+\Z")
 # "5 or 6", "between 3 and 4", "$18 - $20", "3 to 4", "3–4": two numbers, and so no answer.
 TWO_NUMBERS = re.compile(
@@ -180,7 +181,7 @@ def _core(answer: str) -> str:
     core = _unwrapped(core)
     inner = core[1:-1].strip() if re.fullmatch(r"\([^()]*\)|\[[^\[\],]*\]", core) else ""
     # A pair in brackets is a point or an interval: the brackets belong to it.
-    core = inner if inner and ("," not in inner or whole_number(inner) is not None) else core
+    core = inner if inner and ("," not in inner or GROUPED.fullmatch(inner)) else core
     return HEDGE.sub("", core, count=1) if HEDGE.match(core) else core
 
 
