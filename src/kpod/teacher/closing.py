@@ -15,6 +15,7 @@ _LEAD_IN = re.compile(
 )
 _LONGEST_LEAD_IN = 200
 _MOST_LOOKS = 10
+_MOST_STATEMENTS = 1000
 # What leads to an answer in another language, or to a user's own words, is not known: a step's few words do.
 _ENGLISH = re.compile(r"answer|option|choice|statement|\bans\b|[#\\<\[]", re.IGNORECASE)
 _ANY_LEAD_IN = re.compile(r"\A\D{0,60}\Z")
@@ -34,7 +35,7 @@ def strip_closing(text: str, words: Sequence[str] = ()) -> str:
     Only the last step is looked at, again and again: an answer that is stated before further reasoning stays where it
     is. So does one whose sentence is a step itself: "the answer is 3 + 4 = 7", "the answer is B because ...", "if the
     answer is 7, then ...". Empty where the text does nothing but state an answer. Takes a time linear in the text; one
-    that goes on to state answers after the tenth look keeps what is left.
+    that goes on to state answers after the tenth look, or the thousandth statement of a step, keeps what is left.
 
     Args:
         text: What a teacher wrote.
@@ -76,7 +77,7 @@ def _steps(text: str, words: Sequence[str]) -> list[Span]:
 
 def _kept_of(text: str, start: int, stop: int, words: Sequence[str]) -> int:
     """Where a step ends without the statements at its end."""
-    found = anchors(text, words, start, stop)
+    found = anchors(text, words, start, stop)[-_MOST_STATEMENTS:]
     word = _WORD.search(text, start, stop)
     for position, stated in reversed(list(enumerate(found))):
         if stated["boxed"] and any(not earlier["boxed"] for earlier in found[max(0, position - 1) : position]):
