@@ -424,3 +424,19 @@ def test_inspect_says_why_a_rationale_is_not_there(finished: Recipe, capsys: pyt
     assert "'wrong' is not trained on: wrong answer" in capsys.readouterr().err
     assert main(["inspect", str(folder_of(finished)), "--id", "tiny-0", "--stage", "9"]) == 2
     assert "its stages are 0 to 2" in capsys.readouterr().err
+
+
+def test_a_folder_that_kpod_did_not_make_is_left_as_it_is(data: Path, tmp_path: Path):
+    own = tmp_path / "runs" / "tiny" / "tokens" / "notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"tokens was not made by kpod"):
+        _ = Pipeline(recipe(data, tmp_path / "runs")).tokens
+    assert own.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_file_where_runs_should_be_is_named_before_any_work(data: Path, tmp_path: Path):
+    changed = recipe(data, tmp_path / "given", "llama", "--runs", str(tmp_path / "runs"))
+    (tmp_path / "runs").write_text("a file", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"nothing can be written to .*runs"):
+        _ = Pipeline(changed).sources

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from kpod.errors import DataError
+from kpod.errors import ConfigError, DataError
 from kpod.files import flush_to_disk, whole_lines, write_text
 from kpod.outcomes import Accuracy, Prediction
 from kpod.records import (
@@ -71,8 +72,16 @@ class RunFolder:
 
     @contextmanager
     def making(self, phase: str, key: str) -> Iterator[Path]:
-        """A fresh folder to write a phase into; it takes the phase's name, whole and stamped, when the block ends."""
+        """A fresh folder to write a phase into; it takes the phase's name, whole and stamped, when the block ends.
+
+        Raises:
+            ConfigError: If the phase's name is taken by something that kpod did not make, which is left as it is.
+        """
         final = self.path / phase
+        if final.exists() and not (final / STAMP).is_file() and not (final.is_dir() and not any(final.iterdir())):
+            raise ConfigError(
+                f"{final} was not made by kpod (it has no {STAMP}), so it is not replaced: move it, or change `name`"
+            )
         staging = final.with_name(f".{final.name}.making")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -86,6 +95,15 @@ class RunFolder:
             shutil.rmtree(old)
         else:
             staging.rename(final)
+
+    def check_writable(self) -> None:
+        """Raise ConfigError if nothing can be written here: `runs` is a file, a disk is full or read-only."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(b"kpod")
+        except OSError as error:
+            raise ConfigError(f"runs, name: nothing can be written to {self.path} ({error.strerror})") from error
 
     def adopt(self, phase: str, key: str) -> Path | None:
         """Take a phase from another run beside this one that made it from the same; returns that run's folder.

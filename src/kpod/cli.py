@@ -54,6 +54,11 @@ def _command(options: argparse.Namespace, overrides: list[str]) -> int:
         if isinstance(error, TrainingInterruptedError):
             return 128 + error.signal
         return 2 if isinstance(error, ConfigError | DataError) else 1
+    except OSError as error:  # a full disk, a folder that may not be read
+        if options.traceback:
+            raise
+        say(f"kpod: {error} (--traceback shows where)", error=True)
+        return 1
     except KeyboardInterrupt:
         if options.traceback:
             raise

@@ -145,6 +145,7 @@ class Pipeline:
     def _gathered(self) -> Gathered:
         """The rationales, read again each time, so that changed data is noticed."""
         with first_process_first():  # which asks the teacher, where one is asked
+            self.folder.check_writable()
             check_student(self.recipe.student, self.recipe.data.prompt, self.recipe.training.lora)
             check_before_asking(self.recipe)
             if self.method.learns and pays_a_teacher(self.recipe):
