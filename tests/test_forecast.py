@@ -53,7 +53,7 @@ def test_every_dropped_row_is_counted_once(rows: list[tuple[str, str]]) -> None:
         ("empty rationale", Recipe(), "teacher.rationales"),
         ("unknown question", Recipe(data=DataConfig(train="mine.jsonl")), "data.train: mine.jsonl"),
         ("longer than 300 tokens", Recipe(data=DataConfig(max_length=300)), "data.max_length: 300"),
-        ("longer than 300 tokens", Recipe(), "the student reads 300 tokens at most, whatever data.max_length (1024)"),
+        ("longer than 300 tokens", Recipe(), "the student reads at most 300 tokens, whatever data.max_length (1024)"),
         ("longer than data.max_length 300 tokens", Recipe(data=DataConfig(max_length=300)), "data.max_length: 300"),
         ("longer than the student's context of 1024 tokens", Recipe(), "the student reads 1024 tokens at most"),
         ("holds a token that the student's 259 embeddings lack", Recipe(), "take another student"),
