@@ -55,7 +55,7 @@ def test_every_dropped_row_is_counted_once(rows: list[tuple[str, str]]) -> None:
         ("longer than 300 tokens", Recipe(data=DataConfig(max_length=300)), "data.max_length: 300"),
         ("longer than 300 tokens", Recipe(), "the student reads at most 300 tokens, whatever data.max_length (1024)"),
         ("longer than data.max_length 300 tokens", Recipe(data=DataConfig(max_length=300)), "data.max_length: 300"),
-        ("longer than the student's context of 1024 tokens", Recipe(), "the student reads 1024 tokens at most"),
+        ("longer than the student's context of 1024 tokens", Recipe(), "the student reads at most 1024 tokens"),
         ("holds a token that the student's 259 embeddings lack", Recipe(), "take another student"),
         ("cannot be aligned with its tokens", Recipe(), "take another student"),
         ("no stated answer", Recipe(), "data.columns.answer"),
