@@ -130,7 +130,7 @@ def test_a_tokenizer_that_is_a_sentencepiece_file_alone_says_what_to_install(kin
 def test_an_encoder_that_looks_ahead_is_refused_in_any_precision(precision, tmp_path, monkeypatch):
     monkeypatch.setitem(ZOO, "bert", Species("bert"))
     saved(tmp_path, "bert")
-    with pytest.raises(ConfigError, match=r"is a bert model that looks ahead at what it writes"):
+    with pytest.raises(ConfigError, match=r"is a bert model that looks ahead at later tokens"):
         load_model(str(tmp_path), precision)
 
 
