@@ -97,7 +97,7 @@ def test_gold_answers_that_cannot_be_read_back_are_named_by_line(
     rows[3]["answer"] = UNREADABLE
     code, out = said(capsys, path := write(tmp_path / "f.jsonl", rows))
     assert code == 0
-    assert f"{path}:4: warning: id 'q3': gold answer 'unclear' is not read back" in out
+    assert f"{path}:4: warning: id 'q3': gold answer 'unclear' cannot be read back" in out
     assert "1 of 5 gold answers cannot be read back" in out
     for row in rows[:3]:
         row["answer"] = UNREADABLE
@@ -111,7 +111,7 @@ def test_a_file_of_questions_is_said_to_be_one(tmp_path: Path, capsys: pytest.Ca
     code, out = said(capsys, path := write(tmp_path / "f.jsonl", questions(3, remark="It follows.")))
     assert code == 0
     assert f"questions {path}: 3 read, 3 kept (100.0 %)" in out
-    assert "no rationale stands in a column 'rationale' (columns: id, question, answer, remark)" in out
+    assert "there are no rationales in a column 'rationale' (columns: id, question, answer, remark)" in out
     code, out = said(capsys, path, "--rationale", "remark", "--teacher.filter", "none")
     assert f"train {path}: 3 read, 3 kept" in out
 
@@ -203,7 +203,7 @@ def test_rationales_that_the_student_cannot_read_are_told_from_those_that_the_re
     recipe(data, tmp_path)
     for limit, told in (
         ("1000", "data.max_length: 1000"),
-        ("100000", "the student reads 1024 tokens at most, whatever data.max_length (100000) allows"),
+        ("100000", "the student reads at most 1024 tokens, whatever data.max_length (100000) allows"),
     ):
         _, found = as_json(capsys, written(tmp_path), "--data.train", path, "--data.max_length", limit)
         (dropped,) = found["sources"][0]["dropped"]
@@ -239,7 +239,7 @@ def test_a_student_that_cannot_be_loaded_is_a_warning(
     recipe(data, tmp_path, str(tmp_path / "nowhere"))
     code, found = as_json(capsys, written(tmp_path))
     assert (code, found["sources"][0]["kept"]) == (0, 6)
-    assert "whether rationales are too long for the student is not known" in found["warnings"][0]
+    assert "rationales were not checked against the length that the student reads" in found["warnings"][0]
 
 
 def test_what_is_not_used_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

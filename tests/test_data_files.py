@@ -75,9 +75,9 @@ def test_an_encoding_that_is_certain_is_read(tmp_path: Path, name: str, encoding
         ("latin-1", ["Café?", "Wie groß?", "Now?"], "Windows-1252"),
         ("cp1252", ["“Why”?", "It’s 5 €?"], "Windows-1252"),
         ("cp1252", ["Où ça?", "Àh…", "½ of it?"], "Windows-1252"),
-        ("gbk", ["多少钱？", "几个苹果？"], "an encoding that it does not name"),
-        ("shift-jis", ["いくらですか", "何個ありますか"], "an encoding that it does not name"),
-        ("cp1251", ["Сколько?", "Почему?"], "an encoding that it does not name"),
+        ("gbk", ["多少钱？", "几个苹果？"], "its encoding is unknown"),
+        ("shift-jis", ["いくらですか", "何個ありますか"], "its encoding is unknown"),
+        ("cp1251", ["Сколько?", "Почему?"], "its encoding is unknown"),
     ],
 )
 def test_another_encoding_is_named_in_one_line_with_what_helps(tmp_path: Path, kind: str, encoding, texts, named: str):
@@ -224,7 +224,7 @@ def test_lines_may_end_as_on_old_macs(tmp_path: Path, first: str):
 def test_a_row_of_other_length_is_named_with_the_separator(tmp_path: Path):
     path = write(tmp_path / "file.csv", "id;question;answer\na;?;4\nb;what; now?;5\n")
     with pytest.raises(
-        DataError, match=r"file\.csv:3: 4 cells under 3 columns: quote texts that hold the separator ';'"
+        DataError, match=r"file\.csv:3: 4 cells under 3 columns: put texts that contain the separator ';'"
     ):
         read_questions(path)
 
@@ -275,10 +275,10 @@ def test_one_object_is_one_row(tmp_path: Path):
         ("", r"file\.json: the file holds no rows"),
         ("[]", r"file\.json: the file holds no rows"),
         ("3", r"file\.json:1: '3' is neither a JSON array of rows nor"),
-        ("[3]", r"file\.json:1: '3' is no object: write an array of JSON objects"),
+        ("[3]", r"file\.json:1: '3' is not an object: write an array of JSON objects"),
         (
             '[{"id": 1, "question": "?", "answer": 2},\n{"id" 2}]',
-            r"file\.json:2: no valid JSON \(Expecting ':' delimiter",
+            r"file\.json:2: not valid JSON \(Expecting ':' delimiter",
         ),
         ('[{"id": 1, "question": "?", "answer": 2},\n{"id": 2', r"file\.json:2: .* the array has no end"),
         ('[{"id": 1, "question": "?", "answer": 2}', r"file\.json:1: no comma and no \] after this row"),
@@ -287,9 +287,9 @@ def test_one_object_is_one_row(tmp_path: Path):
         ('{"q": {"0": "?"}, "a": {"0": 1}}', r"file\.json: the object holds columns, not rows: .*orient='records'"),
         ('{"q": ["?"], "a": [1]}', r"file\.json: the object holds columns, not rows"),
         ('{"id": 1,\n"q": 2}\n{"id": 1,\n"q": 2}', r"file\.json:1: several objects over several lines"),
-        ('{"id": 1,\n"question"}', r"file\.json:2: no valid JSON \(Expecting ':' delimiter at character 11\)"),
-        ('{"id": 1', r"file\.json:1: no valid JSON"),
-        ("[" * 100_000, r"file\.json:1: no readable JSON"),
+        ('{"id": 1,\n"question"}', r"file\.json:2: not valid JSON \(Expecting ':' delimiter at character 11\)"),
+        ('{"id": 1', r"file\.json:1: not valid JSON"),
+        ("[" * 100_000, r"file\.json:1: JSON that cannot be read"),
         ("{}", "no column 'question' among none at all"),
     ],
 )
@@ -310,7 +310,7 @@ PACKED = gzip.compress(jsonl().encode() * 9)
 @pytest.mark.parametrize("raw", [b"", b"no gzip", PACKED[:-20], PACKED[:40] + bytes(9) + PACKED[49:]])
 def test_a_broken_archive_is_named(tmp_path: Path, raw: bytes):
     with pytest.raises(
-        DataError, match=r"file\.jsonl\.gz: (no valid gzip \(.*\): write the file again|the file holds no)"
+        DataError, match=r"file\.jsonl\.gz: (not a valid gzip file \(.*\): write the file again|the file holds no)"
     ):
         read_questions(write(tmp_path / "file.jsonl.gz", raw))
 

@@ -323,8 +323,8 @@ def test_a_wrong_path_is_named_by_its_url(tmp_path, body, status):
     server = always(status, body)
     with serving(server.answer) as url, pytest.raises(TeacherError) as error:
         ask_teacher(questions(2), ask_of(url.removesuffix("/v1") + "/api?api-version=1"), tmp_path / "s.jsonl")
-    assert f"nothing is at {url.removesuffix('/v1')}/api/chat/completions" in str(error.value)
-    assert "teacher.ask.base_url, which mostly ends in /v1" in str(error.value)
+    assert f"there is nothing at {url.removesuffix('/v1')}/api/chat/completions" in str(error.value)
+    assert "teacher.ask.base_url, which usually ends in /v1" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -344,8 +344,8 @@ def test_an_unknown_model_is_named(tmp_path, body):
 
 def test_a_web_page_is_named_by_its_url(tmp_path):
     words = failure(tmp_path, always(200, b"<!doctype html><title>Chat</title>", {"content-type": "text/html"}), 1)
-    assert "the answer is no JSON" in words
-    assert "/v1/chat/completions sent a page" in words
+    assert "the answer is not JSON" in words
+    assert "/v1/chat/completions sent a web page" in words
 
 
 # ----- proxies and certificates
@@ -385,12 +385,12 @@ def test_a_proxy_that_is_not_there_is_named(tmp_path, monkeypatch, variable):
         (
             "ALL_PROXY",
             "socks5://me:pa55word@127.0.0.1:1",
-            r"proxy socks5://127.0.0.1:1 \(ALL_PROXY\) needs a further package: pip install",
+            r"proxy socks5://127.0.0.1:1 \(ALL_PROXY\) needs another package: pip install",
         ),
-        ("HTTP_PROXY", "ftp://me:pa55word@127.0.0.1:1", r"the proxy ftp://127.0.0.1:1 \(HTTP_PROXY\) is no URL"),
-        ("HTTP_PROXY", "http://me:pa55word@127.0.0.1:99999", "is no URL such as http://host:3128"),
-        ("all_proxy", "http://me:pa55word@[bad", "is no URL such as http://host:3128"),
-        ("http_proxy", "http://☃:1", "is no URL such as http://host:3128"),
+        ("HTTP_PROXY", "ftp://me:pa55word@127.0.0.1:1", r"the proxy ftp://127.0.0.1:1 \(HTTP_PROXY\) is not a URL"),
+        ("HTTP_PROXY", "http://me:pa55word@127.0.0.1:99999", "is not a URL such as http://host:3128"),
+        ("all_proxy", "http://me:pa55word@[bad", "is not a URL such as http://host:3128"),
+        ("http_proxy", "http://☃:1", "is not a URL such as http://host:3128"),
         ("SSL_CERT_FILE", "/nowhere/c.pem", "SSL_CERT_FILE names /nowhere/c.pem"),
         ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names"),
         ("SSL_CERT_FILE", str(Path(__file__).parent), "SSL_CERT_FILE names"),
@@ -442,7 +442,7 @@ def test_a_certificate_of_ones_own_is_trusted_once_it_is_named(tmp_path, monkeyp
         assert "start it" not in str(error.value)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         ask_teacher(questions(1), ask_of(url), tmp_path / "s.jsonl")
-        with pytest.raises(TeacherError, match="as its certificate does"):
+        with pytest.raises(TeacherError, match="the server name of its certificate"):
             ask_teacher(questions(2), ask_of(url.replace("127.0.0.1", "localhost")), tmp_path / "s.jsonl")
 
 
@@ -457,13 +457,13 @@ def test_https_before_a_server_without_it_is_named(tmp_path):
         thread = threading.Thread(target=refuse)
         thread.start()
         url = f"https://127.0.0.1:{server.getsockname()[1]}/v1"
-        with pytest.raises(TeacherError, match="does not speak https"):
+        with pytest.raises(TeacherError, match="does not use https"):
             ask_teacher(questions(1), ask_of(url, retries=9, timeout=5.0), tmp_path / "s.jsonl")
         thread.join()
 
 
 def test_a_host_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(TeacherError, match=r"http://nowhere\.invalid/v1 cannot be reached: the host name is not known"):
+    with pytest.raises(TeacherError, match=r"http://nowhere\.invalid/v1 cannot be reached: the host name is unknown"):
         ask_teacher(questions(1), ask_of("http://nowhere.invalid/v1", retries=0), tmp_path / "s.jsonl")
 
 

@@ -279,7 +279,7 @@ def test_a_chat_counts_with_its_first_exchange_and_the_rest_is_told(tmp_path: Pa
         "system messages left aside: 1",
         "further turns left aside: 2",
         "messages of tools or others left aside: 1",
-        "rationales that still state their answer: 1; teacher.strip_closing: true cuts the sentence off",
+        "rationales that still state their answer: 1; teacher.strip_closing: true removes the sentence",
     ]
 
 
@@ -307,7 +307,7 @@ def test_a_chat_that_cannot_be_used_is_dropped_and_the_rest_is_read(tmp_path: Pa
     ("row", "message"),
     [
         ({"messages": "[{'role': 'user'}]"}, r"messages is not a list of messages .*in a CSV the list must be JSON"),
-        ({"messages": [{"role": "user", "content": 3}]}, "messages has a message whose text is no text"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages has a message whose content is not a text"),
         ({"prompt": "2?", "completion": {"text": "3"}}, "completion is an object; wanted text"),
         ({"prompt": ["2?"], "completion": "3"}, "prompt is a list; wanted text"),
         ({"instruction": 3, "input": ["x"], "output": "3"}, "instruction is a list; wanted text"),
@@ -464,7 +464,7 @@ def test_test_sets_without_solutions(tmp_path: Path, row: dict[str, Any], questi
 def test_columns_that_are_not_used_are_named_and_harmless(tmp_path: Path):
     rows = [{"id": "a", "question": "?", "answer": "4", "rationale": "So.", "\x1b[2J": 1, "tags": "\ud800"}]
     checked = checked_file(in_jsonl(tmp_path, rows))
-    assert checked.notes == (r"columns that are not used: '\x1b[2J', tags",)
+    assert checked.notes == (r"unused columns: '\x1b[2J', tags",)
     assert checked.findings == []
 
 

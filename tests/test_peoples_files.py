@@ -148,17 +148,17 @@ def test_objects_over_several_lines_are_read_or_told_once(tmp_path: Path, number
     path = tmp_path / "pretty.jsonl"
     path.write_text("".join(f"{json.dumps(ROW | {'id': str(k)}, indent=2)}\n" for k in range(number)), encoding="utf-8")
     messages = [finding.message for finding in checked_file(path).findings]
-    told = "several objects over several lines: write an array of them, or one object a line"
+    told = "several objects over several lines: write an array of them, or one object per line"
     assert messages == ([told] if number > 1 else [])
 
 
 def test_a_column_without_a_name_is_shown_as_one(tmp_path: Path):
     path = tmp_path / "hf.csv"
     path.write_text(f",question,answer,rationale\n0,{ROW['question']},8,6 + 2 = 8\n", encoding="utf-8")
-    assert "columns that are not used: ''" in checked_file(path).notes
+    assert "unused columns: ''" in checked_file(path).notes
 
 
 def test_columns_that_kpod_writes_itself_are_not_told_as_unused(tmp_path: Path):
     own = {"question_id": "q", "attempt": "k", "start": 0, "weigher": "m"}
     assert checked_file(written(tmp_path, ROW | own)).notes == ()
-    assert "columns that are not used: remark" in checked_file(written(tmp_path, ROW | own | {"remark": 1})).notes
+    assert "unused columns: remark" in checked_file(written(tmp_path, ROW | own | {"remark": 1})).notes

@@ -42,7 +42,7 @@ def student_and_predictor(data: Path, runs: Path, student: str, predictor: str |
     return recipe(data, runs, student, *named, *more)
 
 
-UNFIT = [("gemma4", None, "cannot read embeddings"), ("llama", "gemma3n", "reads embeddings otherwise")]
+UNFIT = [("gemma4", None, "cannot read embeddings"), ("llama", "gemma3n", "does not read embeddings as")]
 
 
 @pytest.mark.parametrize(("student", "predictor", "words"), UNFIT)

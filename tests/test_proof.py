@@ -188,7 +188,7 @@ def test_the_mask_vector_starts_at_the_mean_embedding_as_the_model_reads_it(name
     ("name", "words"),
     [
         ("gemma4", "cannot read embeddings in place of token ids"),
-        ("gemma3n", "reads embeddings otherwise than the token ids"),
+        ("gemma3n", "does not read embeddings as it reads their token ids"),
     ],
 )
 def test_a_model_that_needs_token_ids_is_refused_before_anything_is_learnt(
@@ -212,7 +212,7 @@ def test_a_model_that_also_looks_at_the_ids_is_refused() -> None:
         return (), {**kwargs, "inputs_embeds": lm.model.get_input_embeddings()(ids) + extra(ids)}  # type: ignore[operator]
 
     lm.model.get_decoder().register_forward_pre_hook(add, with_kwargs=True)  # type: ignore[operator]
-    with pytest.raises(WeightingError, match=r"reads embeddings otherwise than the token ids.*nats"):
+    with pytest.raises(WeightingError, match=r"does not read embeddings as it reads their token ids.*nats"):
         prove(Predictor(lm), long_and_short(lm), BRIEF, 0)
 
 

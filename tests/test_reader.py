@@ -129,12 +129,12 @@ def test_the_same_row_twice_is_read_once(jsonl):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"id": "a", "question', r"file\.jsonl:2: no valid JSON \(Unterminated string"),
-        ("[1]", r"file\.jsonl:2: '\[1\]' is no object"),
-        ("[" * 100_000, r"file\.jsonl:2: no readable JSON"),
-        ('{"id": ' + "9" * 5000 + "}", r"file\.jsonl:2: no readable JSON"),
+        ('{"id": "a", "question', r"file\.jsonl:2: not valid JSON \(Unterminated string"),
+        ("[1]", r"file\.jsonl:2: '\[1\]' is not a JSON object"),
+        ("[" * 100_000, r"file\.jsonl:2: JSON that cannot be read"),
+        ('{"id": ' + "9" * 5000 + "}", r"file\.jsonl:2: JSON that cannot be read"),
         (b"\x00\x00\x00", r"file\.jsonl:2: NUL bytes"),
-        (ROW | {"question": "other"}, r"file\.jsonl:2: id 'a': line 1 has this id with other content"),
+        (ROW | {"question": "other"}, r"file\.jsonl:2: id 'a': line 1 has the same id with different content"),
         ({"id": "b", "question": "?", "anwser": "4"}, r"no column 'answer' among id, question, anwser .*'anwser'\?"),
         ({}, "no column 'id' among none at all"),
         ({"question": "?", "answer": "4"}, "no column 'id' among question, answer"),
@@ -190,10 +190,10 @@ def test_a_file_without_rationales_says_where_they_may_come_from(jsonl):
 
 
 @pytest.mark.parametrize("length", [1, 20, 60])
-def test_a_torn_last_line_is_called_torn(jsonl, length: int):
+def test_a_torn_last_line_is_called_incomplete(jsonl, length: int):
     path = jsonl(ROW, EXPLAINED | {"id": "b"})
     path.write_bytes(path.read_bytes()[: -length - 1])
-    with pytest.raises(DataError, match=r"file\.jsonl:2: no valid JSON .* torn: delete it"):
+    with pytest.raises(DataError, match=r"file\.jsonl:2: not valid JSON .* incomplete: delete it"):
         read_questions(path)
 
 
@@ -223,7 +223,7 @@ def test_check_finds_everything_at_once(jsonl):
     assert found == [
         (1, "a", "error", "answer is empty"),
         (1, "a", "error", "token_weights is a number; wanted a list of [start, stop, weight]"),
-        (2, "", "error", "no valid JSON (Expecting property name enclosed in double quotes at character 2)"),
+        (2, "", "error", "not valid JSON (Expecting property name enclosed in double quotes at character 2)"),
         (3, "c", "warning", "empty rationale"),
         (4, "d", "warning", "reaches '5', not the gold answer '4'"),
         (5, "e", "warning", "breaks off at '2 + 2 is the'"),
@@ -259,8 +259,8 @@ def test_a_csv_file(tmp_path: Path):
         (b"id,question,answer\na,?,4\nb,?\n", r"file\.csv:3: 2 cells under 3 columns"),
         (b"id,question,answer\na,?,4,5\n", r"file\.csv:2: 4 cells under 3 columns"),
         (b'id,question,answer\n"a\n",?,4\nb,,4\n', r"file\.csv:4: id 'b': question is empty"),
-        (b'id,question,answer\na,?,"4\n', r"file\.csv:2: no valid CSV \(unexpected end of data\)"),
-        (b'id,question,answer\na,"?"x,4\n', r"file\.csv:2: no valid CSV \(.*expected after"),
+        (b'id,question,answer\na,?,"4\n', r"file\.csv:2: not valid CSV \(unexpected end of data\)"),
+        (b'id,question,answer\na,"?"x,4\n', r"file\.csv:2: not valid CSV \(.*expected after"),
         (b"id,question,answer\na,?\xe9,4\n", r"file\.csv: no row is left; all were dropped: broken character \(1\)"),
         (b"id,question,answer\na,?\x00,4\n", r"file\.csv: no row is left; all were dropped: NUL character \(1\)"),
         (b"id,question,\xe9\na,?,4\n", "the header holds bytes that are not UTF-8: save the file as UTF-8"),
@@ -299,7 +299,7 @@ def test_a_wrong_parquet_file_is_named_by_row(tmp_path: Path):
     with pytest.raises(DataError, match=r"file\.parquet:2: id 'b': answer is null"):
         read_questions(path)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(DataError, match=r"file\.parquet:1: no valid Parquet"):
+    with pytest.raises(DataError, match=r"file\.parquet:1: not a valid Parquet file"):
         read_questions(path)
 
 

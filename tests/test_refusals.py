@@ -60,7 +60,7 @@ def test_what_shows_nothing_of_the_form_leaves_refusals_out(other):
     refusals = Refusals(ASK, kept.append, set())
     for attempt in (refused(0), other):
         refusals.keep(attempt)
-    with pytest.raises(TeacherError, match="the request was refused: 400: no 0; they are asked again"):
+    with pytest.raises(TeacherError, match="the request was refused: 400: no 0; the next run asks again"):
         refusals.finish()
     assert kept == [other]
 

@@ -91,7 +91,7 @@ def test_text_around_thoughts_is_kept_whole():
     "text", ["<think>Hm", "So. <think>Hm", "<think>a</think> b <think> c", "<|begin_of_thought|>x"]
 )
 def test_a_thought_without_an_end_is_no_solution(text: str):
-    with pytest.raises(UnusableError, match=r"begins a thought that has no end|has thought tags that do not pair up"):
+    with pytest.raises(UnusableError, match=r"has a thought without an end|has thought tags that do not pair up"):
         read_solution(text)
 
 

@@ -52,9 +52,9 @@ FAULTS = {
     ),
     "a tensor has another shape": (
         lambda f: change_tensors(f, lambda t: t.update({"model.norm.weight": torch.zeros(3)})),
-        r"other shapes .* model.norm.weight \(\(3,\), wanted \(32,\)\)",
+        r"shapes differ .* model.norm.weight \(\(3,\), wanted \(32,\)\)",
     ),
-    "all have": (lambda f: change_config(f, hidden_size=64), "other shapes than its config.json says"),
+    "all have": (lambda f: change_config(f, hidden_size=64), "shapes differ from its config.json"),
     "weights are cut off": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]),
         "SafetensorError",
@@ -102,7 +102,7 @@ def test_a_pipe_does_not_hang_the_run_folders_keys_either(tmp_path):
 def test_tensors_that_nothing_reads_are_reported(tmp_path, caplog):
     change_tensors(saved(tmp_path), lambda tensors: tensors.update({"model.extra.weight": torch.zeros(3)}))
     load_model(str(tmp_path))
-    assert "nothing reads model.extra.weight" in caplog.text
+    assert "the model does not use model.extra.weight" in caplog.text
 
 
 def test_a_file_is_not_a_model(tmp_path):
@@ -130,7 +130,7 @@ def test_a_tokenizer_that_is_a_sentencepiece_file_alone_says_what_to_install(kin
 def test_an_encoder_that_looks_ahead_is_refused_in_any_precision(precision, tmp_path, monkeypatch):
     monkeypatch.setitem(ZOO, "bert", Species("bert"))
     saved(tmp_path, "bert")
-    with pytest.raises(ConfigError, match=r"is a bert model that looks ahead at what it writes"):
+    with pytest.raises(ConfigError, match=r"is a bert model that looks ahead at later tokens"):
         load_model(str(tmp_path), precision)
 
 
@@ -152,7 +152,7 @@ def test_a_model_that_does_not_read_token_ids_is_refused(tmp_path, monkeypatch):
 
     saved(tmp_path)
     monkeypatch.setattr(type(LM.model), "forward", forward)
-    with pytest.raises(ConfigError, match="cannot read token ids alone: needs pixel_values"):
+    with pytest.raises(ConfigError, match="cannot run on token ids alone: needs pixel_values"):
         load_model(str(tmp_path))
 
 

@@ -37,7 +37,7 @@ def test_the_bound_by_hand() -> None:
     found = on([1.0, 0.9, 1.1])
     assert found.refusal == (
         "the weights mask what matters: L_k is 3.000 under the learnt masks and 2.000 under random ones that keep as "
-        "many tokens: 1 nats more, with 99% confidence at least 0.6; raise weighting.warmup_updates"
+        "many tokens: 1 nats more (at least 0.6 with 99% confidence); raise weighting.warmup_updates"
     )
     assert not found.warnings
 

@@ -1,4 +1,4 @@
-"""`kpod check FILE`: everything that is wrong with a data file, and what a run would use of it. No torch here.
+"""`kpod check FILE`: all errors in a data file, and which rows a run would use. This module never imports torch.
 
 `kpod.rehearsal` checks a whole recipe.
 """
@@ -135,7 +135,7 @@ def _use_of(path: Path, recipe: Recipe) -> tuple[SourceUse, Mapping[str, Questio
 
 def _without_rationales(path: Path, column: str) -> str:
     columns = next(", ".join(row.values) for row in rows_of(path) if isinstance(row, Row))
-    return f"read as a file of questions: no rationale stands in a column {column!r} (columns: {columns})"
+    return f"read as a file of questions: there are no rationales in a column {column!r} (columns: {columns})"
 
 
 def _lines(path: Path, recipe: Recipe) -> Mapping[str, int]:
@@ -145,7 +145,7 @@ def _lines(path: Path, recipe: Recipe) -> Mapping[str, int]:
 
 def _never_right(question: Question) -> str:
     gold = question.answer if len(question.answer) <= LONGEST_GOLD else f"{question.answer[:LONGEST_GOLD]}…"
-    return f"gold answer {gold!r} is not read back behind data.prompt.closing: this question is never judged right"
+    return f"gold answer {gold!r} cannot be read back after data.prompt.closing: this question is never judged right"
 
 
 def _finding_lines(checked: Checked, every: bool) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _command(options: argparse.Namespace, overrides: list[str]) -> int:
     except KeyboardInterrupt:
         if options.traceback:
             raise
-        say("kpod: interrupted; the same command goes on where it stopped", error=True)
+        say("kpod: interrupted; run the same command again to resume", error=True)
         return 130
     return 0
 

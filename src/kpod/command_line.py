@@ -1,4 +1,4 @@
-"""The command line's words: verbs, their arguments, and what `--help` says of them."""
+"""The command line's verbs, their arguments, and their `--help` texts."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "kpod",
         description="Keypoint-based progressive chain-of-thought distillation.",
-        epilog="Any recipe key can be set behind a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8",
+        epilog="Any recipe key can be set after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kpod {kpod.__version__}")
@@ -35,14 +35,18 @@ def command_parser() -> argparse.ArgumentParser:
         "recipe", type=Path, help="a recipe, a run folder, or a file of questions (with --teacher.ask.model NAME)"
     )
     rationales.add_argument("--output", type=Path, help="a JSONL file; by default in the run folder")
-    rationales.add_argument("--dry-run", action="store_true", help="ask nothing; say what it would take")
-    rationales.add_argument("--retry-failed", action="store_true", help="ask again where an answer was of no use")
+    rationales.add_argument(
+        "--dry-run", action="store_true", help="ask nothing; estimate requests, tokens, hours and cost"
+    )
+    rationales.add_argument("--retry-failed", action="store_true", help="ask again for answers that cannot be used")
     weigh = add("weigh", "rationales -> the significance weight of every rationale token")
     what = weigh.add_mutually_exclusive_group(required=True)
     what.add_argument("recipe", type=Path, nargs="?", help="a recipe file, or a run folder")
-    what.add_argument("--apply", type=Path, metavar="RUN", help="weigh new rationales by what this run has learnt")
+    what.add_argument(
+        "--apply", type=Path, metavar="RUN", help="weigh new rationales with the weigher that this run learnt"
+    )
     weigh.add_argument("--input", type=Path, help="with --apply: a rationale file")
-    weigh.add_argument("--output", type=Path, help="with --apply: a JSONL file; goes on where it was stopped")
+    weigh.add_argument("--output", type=Path, help="with --apply: a JSONL file; resumes after an interruption")
     plan = add_recipe("plan", "weights -> step difficulties, clusters and the schedule")
     plan.add_argument(
         "--what-if", action="append", default=[], metavar="KEY=VALUE", help="compare with another schedule, untrained"
@@ -73,9 +77,9 @@ def command_parser() -> argparse.ArgumentParser:
     which = inspect.add_mutually_exclusive_group()
     which.add_argument("--stage", type=int, help="a stage of the schedule")
     which.add_argument("--given", type=int, help="a number of given steps")
-    check = add("check", "a recipe or a data file: what a run would use of it, and everything that is wrong with it")
+    check = add("check", "which rows of a recipe's data or of a data file a run would use, and all errors")
     check.add_argument("target", type=Path, help="a recipe file, a run folder, or a question or rationale file")
-    check.add_argument("--all", action="store_true", help="list every finding, not only the first of each kind")
+    check.add_argument("--all", action="store_true", help="list every finding, not only the first 20 of each kind")
     check.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
     for column in COLUMNS:
         check.add_argument(f"--{column}", metavar="NAME", help=f"name of the {column} column")

@@ -1,6 +1,6 @@
-"""What a run uses of the data it is given, what it leaves out, and the recipe key that would change that.
+"""Which data a run uses, which it drops, and the recipe key that would change that.
 
-Records only: `kpod.preflight` fills them from a recipe, `kpod.report.forecasts` prints them.
+This module has records only: `kpod.preflight` fills them from a recipe, `kpod.report.forecasts` prints them.
 """
 
 import re
@@ -17,7 +17,7 @@ Role: TypeAlias = Literal["train", "test", "validation", "questions"]
 
 SHOWN_IDS = 3
 UNREAD = "gold answer not read back"
-"""What is said of a question whose gold answer cannot be read off the closing sentence that holds it."""
+"""The reason for a question whose gold answer cannot be read from the closing sentence that holds it."""
 ANOTHER = "take another student"
 
 _TOO_LONG = re.compile(
@@ -130,15 +130,15 @@ class SourceUse:
     def _unread_golds(self, unread: Unused) -> str:
         if self.closing and self._most_are_unread:
             return (
-                f"data.prompt.closing is {self.closing!r}, and no answer can be read back from it, so that no text "
-                "would ever be judged right: write it as in 'Therefore, the answer is {answer}', or list the words "
+                f"data.prompt.closing is {self.closing!r}, and no answer can be read back from it, so no text would "
+                "ever be judged right: write it as in 'Therefore, the answer is {answer}', or list the words "
                 "that introduce the answer in data.answer_words"
             )
         ids = ", ".join(map(repr, unread.ids))
         return (
             f"{self.role} {self.name}: {unread.number:,} of {self.num_questions:,} gold answers cannot be read back "
-            f"behind data.prompt.closing, so these questions can never be judged right ({ids}): correct the answers, "
-            "or name their column in data.columns.answer; where that column holds whole solutions, name it in "
+            f"after data.prompt.closing, so these questions can never be judged right ({ids}): correct the answers, "
+            "or name their column in data.columns.answer; if that column holds whole solutions, name it in "
             "data.columns.rationale too"
         )
 
@@ -189,12 +189,12 @@ def remedy(reason: str, recipe: Recipe) -> str:
         >>> remedy("longer than 1024 tokens", Recipe())
         'data.max_length: 1024'
         >>> remedy("longer than 512 tokens", Recipe())
-        'the student reads 512 tokens at most, whatever data.max_length (1024) allows: take another student'
+        'the student reads at most 512 tokens, whatever data.max_length (1024) allows: take another student'
     """
     if too_long := _TOO_LONG.fullmatch(reason):
         limit, allowed = int(too_long["limit"]), recipe.data.max_length
         if limit < allowed or too_long["context"]:
-            return f"the student reads {limit} tokens at most, whatever data.max_length ({allowed}) allows: {ANOTHER}"
+            return f"the student reads at most {limit} tokens, whatever data.max_length ({allowed}) allows: {ANOTHER}"
         return f"data.max_length: {allowed}"
     teacher = recipe.teacher
     by_filter = f"teacher.filter: {teacher.filter}"

@@ -1,4 +1,4 @@
-"""What can be known of a recipe's data before anything expensive starts: what is used, what is not, and why."""
+"""Which of a recipe's data a run would use, and why it drops the rest, before anything expensive starts."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -196,9 +196,11 @@ def _text_notes(recipe: Recipe, gathered: Gathered) -> list[str]:
     """What could not be told of the kept texts."""
     notes = []
     if recipe.teacher.filter == "stated" and (unread := unverified(gathered.kept, recipe.data.answer_words)):
-        notes.append(f"{_counted(unread)} state no answer that can be read; kept unverified (teacher.filter: stated)")
+        notes.append(
+            f"{_counted(unread)} state no answer that can be read; they are kept unverified (teacher.filter: stated)"
+        )
     if whole := [rationale for rationale in gathered.kept if unsplit(rationale.text)]:
-        notes.append(f"{_counted(whole)} are long and come out as one step; data.step_rule: line may split them")
+        notes.append(f"{_counted(whole)} are long but have only one step; data.step_rule: line may split them")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""`kpod check RECIPE`: all that can be known of a run before any work. No teacher is asked, and nothing is written."""
+"""`kpod check RECIPE`: check a run before any work. No teacher is asked, and nothing is written."""
 
 from pathlib import Path
 
@@ -59,13 +59,13 @@ def _training(recipe: Recipe, errors: list[str], warnings: list[str]) -> SourceU
 def _unfit(
     recipe: Recipe, rationales: list[Rationale], learns: bool, errors: list[str], warnings: list[str]
 ) -> list[Dropped]:
-    """The rationales that the student's tokenizer has no room for."""
+    """The rationales that do not fit the student or its tokenizer."""
     if not rationales:
         return []
     try:
         layout = load_layout(recipe.student)
     except ConfigError as error:
-        warnings.append(f"{error}; whether rationales are too long for the student is not known")
+        warnings.append(f"{error}; rationales were not checked against the length that the student reads")
         return []
     attempt(lambda: check_student(recipe.student, recipe.data.prompt, recipe.training.lora), errors)
     if note := unused_template(layout, recipe.data.prompt):

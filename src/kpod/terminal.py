@@ -1,4 +1,4 @@
-"""What reaches the terminal: in any encoding, without raw control characters, and quietly where nobody reads on."""
+"""Write to the terminal in any encoding, without raw control characters, and stop quietly at a closed pipe."""
 
 import logging
 import os

@@ -11,7 +11,7 @@ from kpod.errors import require, require_positive
 class ColumnsConfig:
     """How a file's columns are named.
 
-    Where `answer` and `rationale` name the same column, it holds solutions: rationale and gold answer are read from it.
+    If `answer` and `rationale` name the same column, it holds solutions: rationale and gold answer are read from it.
     """
 
     id: str = "id"
@@ -20,9 +20,9 @@ class ColumnsConfig:
     rationale: str = "rationale"
     choices: str = "choices"
     thoughts: Literal["apart", "rationale", "whole"] = "apart"
-    """What becomes of <think> and similar tags in a rationale or solution. `apart`: the thought is left aside where
-    more than an answer follows. `rationale`: the thought is the rationale. `whole`: the text stays as it
-    is, tags included."""
+    """What happens to <think> and similar tags in a rationale or solution. `apart`: the thought is left out if more
+    than an answer follows it. `rationale`: the thought is the rationale. `whole`: the text is not changed and keeps its
+    tags."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class PromptConfig:
     opening: str = ""
     """Fixed words between prompt and rationale, read and not written, such as "<think>\\n"."""
     closing: str = "Therefore, the answer is {answer}"
-    """The sentence after the rationale, with the answer in it. Where `opening` or the chat template opens a thought,
+    """The sentence after the rationale, with the answer in it. If `opening` or the chat template opens a thought,
     "</think>" (or that tag's own end) is put before the sentence, unless the rationale or the sentence holds it."""
     date: str = "2024-07-26"
-    """What chat templates that ask for today's date are told, as YYYY-MM-DD: one day for the whole run and all runs, so
-    that a prompt never depends on the clock."""
+    """The date, as YYYY-MM-DD, that chat templates get if they ask for today's. It is the same for all runs, so a
+    prompt never depends on the clock."""
 
     def __post_init__(self) -> None:
         for name in ("question", "chat_question"):
@@ -71,18 +71,18 @@ class DataConfig:
     """Training questions: a built-in name (word_problems, or a key of kpod.data.datasets.DATASETS), optionally
     with :split, or a JSONL, JSON, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
     train_limit: int | None = None
-    """Use only the first so many training questions; None for all."""
+    """Use only this many training questions, from the start; null for all."""
     tests: tuple[str, ...] = ("word_problems:test",)
     """Test sets, named as in `train`; the first is the in-distribution one."""
     test_limit: int | None = None
-    """Use only the first so many questions of each test set; None for all."""
+    """Use only this many questions of each test set, from the start; null for all."""
     root: str | None = None
     """Folder that serves the built-in names offline; default: the variable KPOD_DATA, else the Hub."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     answer_words: tuple[str, ...] = ()
-    """Words that introduce an answer in your texts, such as "So we get", beside "the answer is", `\\boxed{}` and their
-    like in some twenty languages (kpod.data.statements.LANGUAGES)."""
+    """Words that introduce an answer in your texts, such as "So we get". "The answer is", `\\boxed{}` and similar forms
+    are known in English and 22 other languages (kpod.data.statements.LANGUAGES)."""
     step_rule: Literal["sentence", "line", "period"] = "sentence"
     """How rationales are split into steps; `period` is the paper's "."."""
     max_steps: int | None = None

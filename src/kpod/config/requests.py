@@ -1,4 +1,4 @@
-"""What a recipe may add to a teacher's requests, and what it may not: no key of an API stands in a recipe."""
+"""What a recipe may add to a teacher's requests. A recipe may not contain an API key."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def check_variable(name: str) -> None:
     if not _VARIABLE.fullmatch(name):  # which is not shown: it may be the key itself
         raise ConfigError(
             "teacher.ask.api_key_variable must be the NAME of an environment variable, in capitals, such as "
-            "OPENAI_API_KEY; set that variable to the key. What stands there is not shown here, since it may be a key"
+            "OPENAI_API_KEY; set that variable to the key. The value is not shown here, since it may be a key"
         )
 
 
@@ -54,7 +54,9 @@ def check_body(body: Mapping[str, Any]) -> None:
     try:
         json.dumps(dict(body), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"teacher.ask.extra_body holds what JSON cannot hold ({error}); quote dates") from None
+        raise ConfigError(
+            f"teacher.ask.extra_body holds a value that JSON cannot hold ({error}); put dates in quotes"
+        ) from None
     for name in _names(body):
         if not isinstance(name, str):
             raise ConfigError(f"teacher.ask.extra_body: the name {name!r} must be a text; put it in quotes")
@@ -86,14 +88,14 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise ConfigError(f"{where} is sent by the client itself; leave it out")
         rest = VARIABLE_REFERENCE.sub("", value)
         if "$" in rest:
-            raise ConfigError(f"{where}: after $ the NAME of an environment variable must stand, in capitals")
+            raise ConfigError(f"{where}: $ must be followed by the NAME of an environment variable, in capitals")
         if rest == value and (holds_credential(name) or _LOOKS_SECRET.match(value)):
             raise ConfigError(
                 f"{where}: a key does not belong in a recipe; set an environment variable to it and write its name, "
-                f"as in {name}: $MY_KEY. What stands there is not shown here"
+                f"as in {name}: $MY_KEY. The value is not shown here"
             )
         if not all(" " <= letter <= "~" for letter in rest):
-            raise ConfigError(f"{where} holds a letter that no header can hold, such as a line break")
+            raise ConfigError(f"{where} holds a character that a header cannot hold, such as a line break")
 
 
 def check_query(base_url: str, query: Mapping[str, str]) -> None:
@@ -103,6 +105,6 @@ def check_query(base_url: str, query: Mapping[str, str]) -> None:
         for name in names:
             if _CREDENTIAL.fullmatch(name):
                 raise ConfigError(
-                    f"teacher.ask.{key}: {name!r} does not belong in a URL, which stands in logs; send a key as a "
+                    f"teacher.ask.{key}: {name!r} does not belong in a URL, since URLs appear in logs; send a key as a "
                     "header, as in teacher.ask.extra_headers: {api-key: $MY_KEY}"
                 )

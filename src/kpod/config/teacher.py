@@ -28,9 +28,9 @@ class TeacherPromptConfig:
         "{{ question }}\n\nThe correct answer is {{ answer }}. Write the reasoning that leads to it, step by step, as "
         'if you did not know it. End with the words "Therefore, the answer is {{ answer }}."'
     )
-    """The user's message where the teacher has missed a question and is told the answer."""
+    """The user's message if the teacher missed a question and gets the gold answer."""
     examples: str | None = None
-    """A rationale file whose rows stand before the question as solved ones (few-shot)."""
+    """A rationale file. Its rows precede the question as solved examples (few-shot)."""
 
     def __post_init__(self) -> None:
         for name in ("template", "hint"):
@@ -50,7 +50,8 @@ class PricesConfig:
 class AskConfig:
     """A teacher to ask, and how.
 
-    Model, sampling parameters, messages and sample number make a request: it is bought once, whatever else changes.
+    Model, sampling parameters, extra_body, messages and sample number identify a request. Each request is bought once,
+    whatever else changes.
     """
 
     model: str
@@ -61,50 +62,50 @@ class AskConfig:
     base_url: str | None = None
     """The endpoint, such as http://127.0.0.1:8000/v1; null: OPENAI_BASE_URL, else OpenAI."""
     api_key_variable: str = "OPENAI_API_KEY"
-    """The NAME of the environment variable that holds the key; it is read from nowhere else and written nowhere."""
+    """The NAME of the environment variable that holds the key. The key is read only from there and never written."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
-    """Further keys of every request, any JSON, such as {enable_thinking: false} or {top_k: 20}; part of what makes a
-    request."""
+    """Further keys of every request, any JSON, such as {enable_thinking: false} or {top_k: 20}. A changed value makes
+    a new request."""
     extra_headers: Mapping[str, str] = field(default_factory=dict)
-    """Further headers of every request. $NAME or ${NAME} in a value stands for an environment variable, so that no key
-    stands in a recipe: {api-key: $AZURE_KEY}. authorization, api-key and x-api-key replace the key above."""
+    """Further headers of every request. $NAME or ${NAME} in a value stands for an environment variable, so that a
+    recipe contains no key: {api-key: $AZURE_KEY}. authorization, api-key and x-api-key replace the key above."""
     extra_query: Mapping[str, str] = field(default_factory=dict)
     """Further parameters of the URL, such as {api-version: "2024-10-21"}."""
     replay: str | None = None
     """The store that `backend: replay` answers from."""
     samples: int = 1
-    """Rationales per question, a request each, with seeds of their own."""
+    """Rationales per question. Each is a request with its own seed."""
     temperature: float | None = 0.7
-    """null leaves a sampling parameter out of the request, so that the endpoint decides: this key and the next three,
-    stop and logprobs."""
+    """null leaves the parameter out of the request, so that the endpoint decides. This also holds for top_p,
+    max_tokens, seed, stop and logprobs."""
     top_p: float | None = 1.0
     max_tokens: int | None = 512
-    """Where an answer is cut off; one that is cut off is never trained on."""
+    """Length at which an answer is cut off. Answers that are cut off are never trained on."""
     seed: Literal["auto"] | None = "auto"
-    """auto: every request has a seed of its own, the same on every day; null: none is sent."""
+    """auto: every request has its own seed, which is the same in every run; null: no seed is sent."""
     length_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The name under which the endpoint knows `max_tokens`; OpenAI's reasoning models want the second."""
+    """The endpoint's name for `max_tokens`. OpenAI's reasoning models need max_completion_tokens."""
     stop: tuple[str, ...] | None = ()
     logprobs: int | None = None
-    """Also keep the log-probabilities of the written tokens and of so many alternatives (0 to 20) of each."""
+    """Also keep the log-probabilities of the written tokens and of this many alternatives (0 to 20) for each."""
     hint: bool = False
-    """Ask again, with the gold answer, where no rationale of a question reaches it (rationalisation)."""
+    """If no rationale of a question reaches the gold answer, ask again with that answer (rationalisation)."""
     reasoning: Literal["apart", "rationale"] = "apart"
-    """What a reasoning model thinks (reasoning_content, <think>): kept apart, or taken as the rationale."""
+    """The thoughts of a reasoning model (reasoning_content, <think>): kept apart, or used as the rationale."""
     concurrency: int = 8
-    """Requests under way at a time."""
+    """Requests at a time."""
     timeout: float = 120.0
     """Seconds for a whole answer."""
     retries: int = 6
-    """How often a request is repeated after a failure that may pass, with growing pauses."""
+    """How often a request is repeated after a temporary failure, with growing pauses."""
     retry_budget: int | None = None
     """Repetitions in the whole run; null: as many as requests, at least 100."""
     batch_size: int = 8
     """Prompts at a time, with `backend: local`."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """The model's, with `backend: local`."""
+    """Precision of the model, with `backend: local`."""
     poll_seconds: float = 60.0
-    """Between two looks at a batch, with `backend: batch`."""
+    """Seconds between two queries about a batch, with `backend: batch`."""
     store: str | None = None
     """The file that keeps every attempt; null: teacher.jsonl in the folder of all runs."""
     prices: PricesConfig | None = None
@@ -136,7 +137,7 @@ class AskConfig:
             self._check_local()
 
     def _check_local(self) -> None:
-        """Refuse what only an endpoint can be told, or decide."""
+        """Refuse keys that only an endpoint takes, and null where only an endpoint has defaults."""
         require(self.logprobs is None, "teacher.ask.logprobs", self.logprobs, "left out with backend: local")
         require(not self.extra_body, "teacher.ask.extra_body", self.extra_body, "left out with backend: local")
         for name in ("temperature", "top_p", "max_tokens", "seed"):
@@ -152,21 +153,22 @@ class TeacherConfig:
     """A recorded rationale file, or the name of a teacher beside a built-in set (gemini-1.5-flash);
     None: the rationales of the training file itself."""
     ask: AskConfig | None = None
-    """A teacher that explains the training questions; null: nobody is asked."""
+    """A teacher that explains the training questions; null: no teacher is asked."""
     filter: Literal["gold", "stated", "none", "vote"] = "gold"
-    """gold: train only on rationales that reach the gold answer, by `teacher_answer`, by what they state, or by what
-    their last sentence comes to; one whose answer cannot be read is dropped. stated: also on those whose answer cannot
-    be read, unverified. vote: on those that reach the answer most rationales of their question reach, which then is
-    what the student learns, whatever gold says. none: on all."""
+    """gold: train only on rationales that reach the gold answer. The answer is `teacher_answer`, or what the rationale
+    states, or the result of its last sentence. A rationale whose answer cannot be read is dropped. stated: also train
+    on rationales whose answer cannot be read. vote: train on rationales that reach the most frequent answer of their
+    question; the student learns that answer, whatever the gold answer is. none: train on all."""
     max_similarity: float | None = 0.9
     """Drop a rationale that shares more than this of its word trigrams (Jaccard) with an earlier one of its question;
     null: keep all."""
     check_equations: bool = False
-    """Drop rationales with an equation between plain numbers that does not hold, such as 3 + 4 = 8."""
+    """Drop rationales that contain a wrong equation between plain numbers, such as 3 + 4 = 8."""
     per_question: int | None = None
-    """Keep at most so many rationales of a question, as unlike one another as can be (MCC-KD); null: all."""
+    """Keep at most this many rationales of a question, the most diverse ones (MCC-KD); null: all."""
     strip_closing: bool = False
-    """Cut a last sentence that states the answer off recorded rationales, as is done with those asked for."""
+    """Remove a last sentence that states the answer from recorded rationales too. It is always removed from a
+    teacher's answers."""
 
     def __post_init__(self) -> None:
         require_positive(self, "teacher", "per_question")

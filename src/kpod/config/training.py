@@ -15,8 +15,8 @@ class LoraConfig:
     alpha: int = 128
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
-    """all-linear: every linear layer of the language model but its head and routers. Else a module's name such as
-    q_proj, a list of names, or a regular expression that a module's full name matches."""
+    """all-linear: every linear layer of the language model except its head and routers. Otherwise a module's name
+    such as q_proj, a list of names, or a regular expression that matches a module's full name."""
 
     def __post_init__(self) -> None:
         require_positive(self, "training.lora", "rank", "alpha")
@@ -33,10 +33,10 @@ class ValidationConfig:
     questions: str
     """A data set, named as in `data.tests`; none of its questions should be in a test set."""
     limit: int = 100
-    """Ask the first so many."""
+    """Ask this many questions, from the start."""
     every_epochs: int = 1
     patience: int | None = None
-    """Stop after so many validations without a better accuracy, counted from stage T on; null: train all epochs."""
+    """Stop after this many validations without a better accuracy, counted from stage T on; null: train all epochs."""
     student: Literal["best", "last"] = "best"
     """Which checkpoint becomes the student; last: accuracy is only watched, and nothing need be saved for it."""
 
@@ -55,9 +55,11 @@ class TrainingConfig:
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
     tokens_per_batch: int | None = None
-    """Cut batches by tokens, padding included: of rationales of like length as many as fit. On one process."""
+    """Most tokens in a batch, padding included. Rationales of similar length are batched until it is full. One process
+    only."""
     packing: bool = False
-    """Put a batch's rationales into one row, without padding; pays with flash attention, used where it is there."""
+    """Put a batch's rationales into one row, without padding. This helps with flash attention, which is used if it is
+    installed."""
     save_strategy: Literal["epoch", "steps", "no"] = "epoch"
     lora: LoraConfig | None = None
     """None: full fine-tuning."""
@@ -88,14 +90,14 @@ class EvaluationConfig:
     batch_size: int = 50
     max_new_tokens: int = 256
     samples: int = 1
-    """Texts per question. Of more than one, drawn at `temperature`, the answer that most reach counts
+    """Texts per question. If more than one, they are drawn at `temperature`, and the most frequent answer counts
     (self-consistency)."""
     temperature: float = 0.7
     self_check: int = 0
-    """Ask so many questions again, alone: texts that batching has changed are told."""
+    """Ask this many questions again, one at a time, and report texts that batching changed."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What runs the student when it is evaluated. vllm: causal students on a GPU, with the extra kpod-distill[vllm]; it
-    batches by itself, so a large batch_size suits it."""
+    """What runs the student when it is evaluated. vllm: causal students on a GPU, with the extra kpod-distill[vllm].
+    vLLM batches by itself, so use a large batch_size."""
 
     def __post_init__(self) -> None:
         require_positive(self, "evaluation", "batch_size", "max_new_tokens", "samples", "temperature")

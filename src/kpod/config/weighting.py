@@ -14,7 +14,8 @@ class WeightingConfig:
     """The model that answers from masked rationales, named as `student`; null: the student's own backbone. With
     another tokenizer its weights are carried over to the student's tokens by characters."""
     precision: Literal["fp32", "bf16"] | None = None
-    """The predictor's; null: the recipe's. On a CPU with matrix units for bf16 (AMX) it is twice as fast as fp32."""
+    """Precision of the predictor; null: the recipe's. On a CPU with matrix units for bf16 (AMX), bf16 is twice as fast
+    as fp32."""
     estimator: Literal[
         "score", "gradient", "regression", "antithetic", "control_variate", "hard_concrete", "gumbel"
     ] = "score"

@@ -1,4 +1,4 @@
-"""Chats as data sets hold them: lists of messages, as `role`/`content` (OpenAI, TRL) or `from`/`value` (ShareGPT)."""
+"""Read chats from data sets: lists of messages, as `role`/`content` (OpenAI, TRL) or `from`/`value` (ShareGPT)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def first_exchange(turns: Sequence[Turn]) -> tuple[str, str | None]:
     """
     asked = next((number for number, turn in enumerate(turns) if turn.role == "user" and turn.text.strip()), None)
     if asked is None:
-        raise UnusableError("no user turn", "holds no message of a user")
+        raise UnusableError("no user turn", "has no message from a user")
     replies = (turn.text for turn in turns[asked + 1 :] if turn.role == "assistant")
     return turns[asked].text, next(replies, None)
 
@@ -99,7 +99,7 @@ def _text(message: Mapping[str, Any]) -> str:
         parts = [part.get("text") for part in content if isinstance(part, Mapping)]
         content = "".join(part for part in parts if isinstance(part, str))
     if content is not None and not isinstance(content, str):
-        raise DataError("has a message whose text is no text")
+        raise DataError("has a message whose content is not a text")
     thought = next((message[key] for key in _THOUGHT_KEYS if isinstance(message.get(key), str) and message[key]), None)
     said = whole_text(content or "")
     return f"<think>{whole_text(thought)}</think>\n\n{said}" if thought else said

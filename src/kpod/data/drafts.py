@@ -17,9 +17,9 @@ from kpod.data.solutions import Solution, behind_hashes, holds_thoughts, read_so
 from kpod.errors import DataError
 
 SAID_BESIDE = ("source", "teacher_answer", "token_weights")
-"""Columns that say more of a rationale which has a column of its own."""
+"""Columns that describe a rationale, if it has its own column."""
 THOUGHTS, STATEMENTS = "thoughts left aside", "rationales that still state their answer"
-"""What is counted under these names can be changed by a key."""
+"""Counts of these names come with the key that changes them."""
 UNSTATED = "no stated answer"
 """The reason under which a row without a gold answer is dropped."""
 
@@ -91,7 +91,7 @@ def _question_cells(
     turns = turns_of(parts[0])
     if turns is None and layout.rationale in layout.question:
         if parts[0] in (None, "", []):
-            raise UnusableError("empty chat", "holds no message")
+            raise UnusableError("empty chat", "has no messages")
         raise DataError(
             "is not a list of messages (role and content, or from and value); in a CSV the list must be JSON"
         )
@@ -99,7 +99,7 @@ def _question_cells(
         cells["question"], _ = first_exchange(turns)
         if layout.rationale not in layout.question:
             if sum(turn.role == "user" for turn in turns) > 1:
-                raise UnusableError("chat of several turns", "is a chat of several turns, which a question cannot hold")
+                raise UnusableError("chat of several turns", "is a chat of several turns; a question can only be one")
             aside.update(set_aside(turns))
     elif len(parts) == 1:
         cells["question"] = parts[0]

@@ -1,4 +1,4 @@
-"""Drafts as questions and rationales: each cell checked, and what is wrong with it said by line and id."""
+"""Turn drafts into questions and rationales: check each cell, and report faults by line and id."""
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,7 +141,7 @@ class DraftCells:
 
 def left_out(line: int, id_: str, error: UnusableError) -> Finding:
     """The warning that a row is dropped."""
-    return Finding(line, id_, f"{error}: the row is dropped until that is repaired", "warning", error.reason)
+    return Finding(line, id_, f"{error}: the row is dropped until you correct it", "warning", error.reason)
 
 
 def readable_id(cell: object) -> str:
@@ -158,8 +158,8 @@ def _missing(name: str, column: str, present: Sequence[str]) -> str:
     remedy = f"name it under data.columns.{name}"
     if name == "rationale":
         remedy += (
-            ", or the answer's column where that holds the whole solution, or name a file or teacher that has "
-            "rationales under teacher.rationales"
+            ", or name the answer column there if it holds whole solutions, or name a rationale file or teacher in "
+            "teacher.rationales"
         )
     return f"no column {column!r} among {listed(present) or 'none at all'}{guess}: {remedy}"
 

@@ -1,7 +1,7 @@
-r"""The forms in which data sets are published, recognised by their columns: one row of FORMATS for each.
+r"""The formats of published data sets, recognised by their columns: FORMATS has one row for each.
 
-A file of our own columns, or of those that `data.columns` names, is none of them. What a recipe names under
-`data.columns` wins over what a format would take.
+A file with our own columns, or with those that `data.columns` names, has none of these formats. A column that a recipe
+names in `data.columns` takes precedence over a format's own.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The text of a data file: which encoding it has, its lines, and a compressed file unpacked within bounds."""
+"""Read the text of a data file: find its encoding, split its lines, and unpack compressed files within bounds."""
 
 import codecs
 import gzip
@@ -57,7 +57,7 @@ def text_lines(path: Path) -> Iterator[str]:
                 yield line.removeprefix("\ufeff") if number == 0 else line
         except UnicodeDecodeError as error:
             raise UnreadableFileError(
-                f"the text is {encoding.upper()} and breaks off within a character ({error.reason}): save it as UTF-8"
+                f"the text is {encoding.upper()} and ends within a character ({error.reason}): save it as UTF-8"
             ) from None
 
 
@@ -87,11 +87,11 @@ class _Unpacked(io.RawIOBase):
         try:
             number = self._file.readinto(buffer)
         except (OSError, EOFError, zlib.error) as error:
-            raise UnreadableFileError(f"no valid gzip ({error}): write the file again") from None
+            raise UnreadableFileError(f"not a valid gzip file ({error}): write the file again") from None
         self._left -= number
         if self._left < 0:
             raise UnreadableFileError(
-                f"unpacks to over {MOST_GROWTH} times its size, which no text does: unpack it yourself"
+                f"unpacks to over {MOST_GROWTH} times its size, far more than a text does: unpack it yourself"
             )
         return number
 
@@ -152,9 +152,7 @@ def _refuse_other_encodings(path: Path) -> None:
             "the text is not UTF-8 but seems to be Windows-1252 (Latin-1): save the file as UTF-8"
         )
     if broken > 1 and 2 * broken >= lines:
-        raise UnreadableFileError(
-            "the text is not UTF-8 but has an encoding that it does not name: save the file as UTF-8"
-        )
+        raise UnreadableFileError("the text is not UTF-8 and its encoding is unknown: save the file as UTF-8")
 
 
 def _is_windows_1252(raw: bytes) -> bool:

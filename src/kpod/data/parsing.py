@@ -16,7 +16,7 @@ from kpod.data.lines import is_broken
 from kpod.errors import DataError
 
 CASES = 50
-"""Rows that tell what a source's columns hold."""
+"""How many rows are read to find out what a source's columns hold."""
 ID_COLUMNS = (
     "uuid",
     "uid",
@@ -30,14 +30,14 @@ ID_COLUMNS = (
     "idx",
     "index",
 )
-"""Columns whose cells are ids where no column `id` is, and all are there and differ."""
+"""Columns that serve as ids without a column `id`, if all their cells are filled and different."""
 OUR_COLUMNS = frozenset({"question_id", "attempt", "start", "weigher"})
-"""Columns that kpod writes into rationale files for people; nobody need be told that they are not read."""
+"""Columns that kpod writes into rationale files for people. No note reports that they are not read."""
 REMEDIES = {
     THOUGHTS: "data.columns.thoughts: rationale trains on them instead",
-    STATEMENTS: "teacher.strip_closing: true cuts the sentence off",
+    STATEMENTS: "teacher.strip_closing: true removes the sentence",
 }
-"""What changes how something is read."""
+"""The keys that change how something is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +195,14 @@ class _Reading:
         used = self._used(key)
         unused = [name for name in self.present if name not in used]
         if unused:
-            yield f"columns that are not used: {listed(unused)}"
+            yield f"unused columns: {listed(unused)}"
         for what, number in self.aside.items():
             remedy = REMEDIES.get(what)
             if number and (remedy is None or self.explained):
                 yield f"{what}: {number}" + (f"; {remedy}" if remedy else "")
         again = sum(isinstance(item, Finding) and not item.dropped and item.severity == "warning" for item in items)
         if again:
-            yield f"rows that stand there twice and are read once: {again}"
+            yield f"repeated rows that are read once: {again}"
 
     def _used(self, key: str | None) -> set[str | None]:
         layout = self.layout
@@ -221,4 +221,4 @@ def _is_blank(cell: object) -> bool:
 def _doubled(first: Entry, again: Entry) -> Finding:
     if again == first:
         return Finding(again.line, again.id, f"the same row as line {first.line}; it is read once", "warning")
-    return Finding(again.line, again.id, f"line {first.line} has this id with other content: make ids unique")
+    return Finding(again.line, again.id, f"line {first.line} has the same id with different content: make ids unique")

@@ -11,7 +11,7 @@ One parser serves both uses: reading raises at the first error, `check_file` lis
 | `source`, `teacher_answer` | text, a number (`teacher_answer`), or null; may be missing |
 | `token_weights` | a list of `[start, stop, weight]`: rising characters of `rationale`, in [0, 1]; may be missing |
 
-`ColumnsConfig` renames the first five; columns that it does not name are recognised where a data set is published in
+`ColumnsConfig` renames the first five; columns that it does not name are recognised if a data set has
 one of `kpod.data.formats.FORMATS`. Further columns are not used, and a note says so. Rows without ids are numbered.
 In CSV, `choices` and `token_weights` are JSON. Outer whitespace is stripped from every text, and `token_weights` move
 along.

@@ -1,6 +1,6 @@
 """A JSONL, JSON, CSV or Parquet file as rows with their lines, or as findings where a line cannot be read.
 
-What the columns mean is the business of `kpod.data.reader`.
+`kpod.data.reader` knows what the columns mean.
 """
 
 import json
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
 _BLANK = " \t\r\n"
-"""The whitespace of JSON."""
+"""JSON's whitespace."""
 _JSON = json.JSONDecoder(strict=False)
-"""Control characters within texts are the business of cells."""
+"""Control characters within texts are checked per cell."""
 _UNREADABLE = "\udcff"
 """Stands for a Parquet text that is not UTF-8."""
-_TORN = "; this last line has no end, so it is probably torn: delete it"
+_TORN = "; this last line has no line break, so it is probably incomplete: delete it"
 
 
 def rows_of(path: Path) -> Iterator[Row | Finding]:
@@ -76,16 +76,18 @@ def _json_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _no_json(text, error) from None
     if not isinstance(value, dict):
-        raise DataError(f"{text[:40]!r} is no object: write one JSON object a line")
+        raise DataError(f"{text[:40]!r} is not a JSON object: write one JSON object per line")
     return value
 
 
 def _no_json(text: str, error: Exception) -> DataError:
     if "\x00" in text:
-        return DataError("NUL bytes, as a crash leaves them: delete this line or restore the file")
+        return DataError("NUL bytes, as after a crash: delete this line or restore the file")
     if isinstance(error, json.JSONDecodeError):
-        return DataError(f"no valid JSON ({error.msg} at character {error.colno})")
-    return DataError(f"no readable JSON ({error})")  # an integer of thousands of digits; brackets nested as deep
+        return DataError(f"not valid JSON ({error.msg} at character {error.colno})")
+    return DataError(
+        f"JSON that cannot be read ({error})"
+    )  # an integer of thousands of digits; brackets nested as deep
 
 
 def _json_rows(path: Path) -> Iterator[Row | Finding]:
@@ -113,19 +115,17 @@ def _array_rows(text: str, start: int) -> Iterator[Row | Finding]:
             value, position = _JSON.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             cut_off = "; the array has no end, so it is probably cut off" if text.rstrip(_BLANK)[-1:] != "]" else ""
-            yield Finding(
-                getattr(error, "lineno", line), "", f"{_no_json('', error)}{cut_off}; what follows was not read"
-            )
+            yield Finding(getattr(error, "lineno", line), "", f"{_no_json('', error)}{cut_off}; the rest was not read")
             return
         if isinstance(value, dict):
             yield Row(line, value)
         else:
-            yield Finding(line, "", f"{str(value)[:40]!r} is no object: write an array of JSON objects")
+            yield Finding(line, "", f"{str(value)[:40]!r} is not an object: write an array of JSON objects")
         position = _next(text, position)
         if text.startswith(",", position):
             position = _next(text, position + 1)
         elif not text.startswith("]", position):
-            yield Finding(line, "", "no comma and no ] after this row; what follows was not read")
+            yield Finding(line, "", "no comma and no ] after this row; the rest was not read")
             return
     if _next(text, position + 1) < len(text):
         yield Finding(line, "", "text after the end of the array: delete it")
@@ -136,12 +136,12 @@ def _object_rows(text: str, start: int) -> Iterator[Row | Finding]:
     try:
         value, stop = _JSON.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-        yield Finding(getattr(error, "lineno", 1), "", f"{_no_json('', error)}; what follows was not read")
+        yield Finding(getattr(error, "lineno", 1), "", f"{_no_json('', error)}; the rest was not read")
         return
     if _next(text, stop) == len(text):
         yield from _rows_within(value)
     elif "\n" in text[start:stop]:
-        yield Finding(1, "", "several objects over several lines: write an array of them, or one object a line")
+        yield Finding(1, "", "several objects over several lines: write an array of them, or one object per line")
     else:
         for line, raw in enumerate(text.split("\n"), start=1):
             yield from _jsonl_row(line, f"{raw}\n")
@@ -153,7 +153,7 @@ def _rows_within(value: dict[str, Any]) -> Iterator[Row | Finding]:
     if len(lists) == 1:
         yield from (Row(number, row) for number, row in enumerate(next(iter(lists.values())), start=1))
     elif lists:
-        yield Finding(0, "", f"the object holds several lists of rows ({', '.join(lists)}): save one of them by itself")
+        yield Finding(0, "", f"the object holds several lists of rows ({', '.join(lists)}): save only one of them")
     elif value and all(isinstance(cell, list | dict) for cell in value.values()) and not _is_chat(value):
         yield Finding(0, "", "the object holds columns, not rows: save an array of rows (pandas: orient='records')")
     else:
@@ -192,7 +192,7 @@ def _parquet_rows(path: Path) -> Iterator[Row | Finding]:
                     line += 1
                     yield Row(line, values)
     except (ArrowException, OSError) as error:
-        yield Finding(line + 1, "", f"no valid Parquet ({error}): write the file again")
+        yield Finding(line + 1, "", f"not a valid Parquet file ({error}): write the file again")
 
 
 def _values_of(batch: "RecordBatch") -> list[dict[str, Any]]:

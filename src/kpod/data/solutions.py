@@ -1,6 +1,6 @@
 r"""A worked solution taken apart: its thought, its reasoning, and the gold answer that it states.
 
-The answer is what stands behind the last `####`, in the last `\boxed{}`, in `<answer>` tags, or is stated in words
+The answer follows the last `####`, stands in the last `\boxed{}` or in `<answer>` tags, or is stated in words
 (`kpod.data.answers.extract_answer`); a text of at most three words is an answer and nothing else.
 """
 
@@ -127,7 +127,7 @@ def without_thought(text: str) -> tuple[str, str]:
     if not parted.is_clear:
         raise UnusableError("unclear thought", "has thought tags that do not pair up")
     if parted.thought and not parted.text.strip() and text.rstrip().endswith(parted.thought):
-        raise UnusableError("unfinished thought", "begins a thought that has no end")
+        raise UnusableError("unfinished thought", "has a thought without an end")
     return parted.thought, parted.text.strip()
 
 

@@ -1,6 +1,7 @@
 """A CSV file as rows: which character separates its cells, and its header.
 
-The separator is `,`, `;`, a tab or `|`. A first line `sep=;`, as Excel writes it, names it; else the header does.
+The separator is `,`, `;`, a tab or `|`. A first line `sep=;`, as Excel writes it, names it.
+Otherwise it is found from the header.
 """
 
 import csv
@@ -21,7 +22,7 @@ LONGEST_CELL = 2**31 - 1
 
 _NAMED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _SAMPLE = 64
-"""Lines that tell the separator."""
+"""How many lines are read to find the separator."""
 
 
 def csv_rows(path: Path) -> Iterator[Row | Finding]:
@@ -38,7 +39,7 @@ def csv_rows(path: Path) -> Iterator[Row | Finding]:
             elif not header:
                 header = _header(cells)
             elif len(cells) != len(header):
-                remedy = f"quote texts that hold the separator {separator!r}"
+                remedy = f"put texts that contain the separator {separator!r} in quotes"
                 yield Finding(start, "", f"{len(cells)} cells under {len(header)} columns: {remedy}")
             else:
                 yield Row(start, dict(zip(header, cells, strict=True)))
@@ -49,7 +50,7 @@ def csv_rows(path: Path) -> Iterator[Row | Finding]:
         yield Finding(start, "", str(error))
     except csv.Error as error:
         # Once a quote is open that should not be, every later line would be misread: stop here.
-        yield Finding(start, "", f"no valid CSV ({error}); what follows was not read")
+        yield Finding(start, "", f"not valid CSV ({error}); the rest was not read")
 
 
 def _with_separator(path: Path) -> tuple[Iterable[str], str, int]:

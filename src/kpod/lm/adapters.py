@@ -1,4 +1,4 @@
-"""Which modules of a model carry adapters: by looking at the modules, never by a list of architectures."""
+"""Find which modules of a model carry adapters, by looking at the modules, not at a list of architectures."""
 
 import difflib
 import logging
@@ -28,7 +28,7 @@ KNOWN_WARNINGS = (
     "The following (rank|alpha)_pattern keys did not match",  # peft's own, for experts kept in one tensor
 )
 STATE_SPACE = ("A_log", "D")
-"""Parameters of a state-space mixer, whose fast kernels read all its weights but `in_proj` past their modules."""
+"""Parameters of a state-space mixer. Its fast kernels bypass the modules of all its weights except `in_proj`."""
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
     except (ValueError, TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
         others = ", ".join(_leaves(adaptable(model))) or "none"
         raise ConfigError(
-            f"{KEY} is {lora.target_modules!r}, and adapters there do not work in {type(model).__name__}: {error}. "
+            f"{KEY} is {lora.target_modules!r}, but adapters there do not work in {type(model).__name__}: {error}. "
             f"Modules that can carry adapters: {others}. Name them, or leave training.lora out"
         ) from error
     return adapted
@@ -134,7 +134,7 @@ def freeze_all_but_text(model: PreTrainedModel) -> None:
         parameter.requires_grad_(False)
     if frozen:
         num = sum(parameter.numel() for parameter in frozen)
-        log.info("%s: %d parameters outside the language model are kept as they are", type(model).__name__, num)
+        log.info("%s: %d parameters outside the language model are not trained", type(model).__name__, num)
 
 
 def _head(model: PreTrainedModel) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""Characters of every token: from a tokenizer's offsets, with their holes, to spans that cover the text."""
+"""Find every token's characters: turn a tokenizer's offsets, which may have gaps, into spans that cover the text."""
 
 import unicodedata
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is asked of a checkpoint before anything is done with it: real files, all its tensors, and that it reads on."""
+"""Check a checkpoint before it is used: real files, all its tensors, and that it can continue texts."""
 
 import importlib.util
 import logging
@@ -20,12 +20,12 @@ from kpod.errors import ConfigError, KpodError
 from kpod.lm.precision import in_float32
 
 LONGEST_TEMPLATE = 1 << 20
-"""Bytes of a chat template; the longest ones of public checkpoints have a twentieth of it."""
+"""Bytes of a chat template; the longest ones of public checkpoints have a twentieth of this."""
 LONGEST_REASON = 400
 NUM_NAMED = 3
 PROBE = 6
 AHEAD = 1e-4
-"""Of the largest logit: how far rounding may move what is said before the token that differs."""
+"""Share of the largest logit by which rounding may move logits before the token that differs."""
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,16 @@ def check_folder(folder: Path) -> None:
         ConfigError: Naming the file; or if the path is a file, or a chat template is absurdly long.
     """
     if folder.is_file():
-        raise ConfigError(f"{folder} is a file; name the folder that holds the model's config.json")
+        raise ConfigError(f"{folder} is a file; name the folder that contains the model's config.json")
     for path in sorted(folder.iterdir() if folder.is_dir() else ()):
         try:
             found = path.stat()
         except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error}; restore it or take it out of the folder") from error
+            raise ConfigError(f"{path} cannot be read: {error}; restore it or remove it from the folder") from error
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-            raise ConfigError(f"{path} is neither a file nor a folder; take it out of the model's folder")
+            raise ConfigError(f"{path} is neither a file nor a folder; remove it from the model's folder")
         if path.suffix == ".jinja" and found.st_size > LONGEST_TEMPLATE:
-            raise ConfigError(f"{path} has {found.st_size:,} bytes, which no chat template needs; check the folder")
+            raise ConfigError(f"{path} has {found.st_size:,} bytes, too many for a chat template; check the folder")
 
 
 def check_architecture(name: str, config: PreTrainedConfig) -> None:
@@ -77,7 +77,7 @@ def check_architecture(name: str, config: PreTrainedConfig) -> None:
     if not known and not getattr(config, "auto_map", None):
         raise ConfigError(
             f"student or predictor {name!r} is a {config.model_type} model, which transformers cannot load to write "
-            "texts; name a model that writes texts, or save the language model inside it apart and name that"
+            "texts; name a model that writes texts, or save the language model inside it separately and name that"
         )
 
 
@@ -97,11 +97,11 @@ def check_tensors(name: str, info: Mapping[str, Collection[Any]]) -> None:
     if wrong:
         shapes = _listed(sorted(wrong))
         raise ConfigError(
-            f"student or predictor {name!r} has tensors of other shapes than its config.json says: {shapes}; fetch or "
+            f"student or predictor {name!r} has tensors whose shapes differ from its config.json: {shapes}; fetch or "
             "save the checkpoint again"
         )
     if unexpected := sorted(map(str, info["unexpected_keys"])):
-        log.warning("%s: nothing reads %s", name, _listed(unexpected))
+        log.warning("%s: the model does not use %s", name, _listed(unexpected))
 
 
 @torch.no_grad()
@@ -116,11 +116,11 @@ def check_reading(name: str, model: PreTrainedModel) -> None:
             first, second = (_logits(model, last) for last in (1, 2))
     except (ValueError, TypeError, AttributeError, RuntimeError, LookupError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
-        raise ConfigError(f"student or predictor {name!r} cannot read token ids alone: {reason}") from error
+        raise ConfigError(f"student or predictor {name!r} cannot run on token ids alone: {reason}") from error
     ahead = float((first - second)[:, :-1].abs().max())
     if ahead > AHEAD * float(first.abs().max()):
         raise ConfigError(
-            f"student or predictor {name!r} is a {model.config.model_type} model that looks ahead at what it writes, "
+            f"student or predictor {name!r} is a {model.config.model_type} model that looks ahead at later tokens, "
             "so it cannot continue texts; name a causal or an encoder-decoder model"
         )
 

@@ -1,4 +1,4 @@
-"""What can be said of a student before any work: from its config, its tokenizer and a model without weights."""
+"""Check a student before any work, from its config, its tokenizer and a model without weights."""
 
 from typing import Any, cast
 

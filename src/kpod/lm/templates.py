@@ -1,4 +1,4 @@
-"""Chat templates: rendered the same on every day, tried before they are trusted, and what thought they leave open."""
+"""Chat templates: render them the same every day, test them before they are trusted, and find open thoughts."""
 
 import json
 import re
@@ -38,7 +38,7 @@ THOUGHTS = (
     (re.compile(rf"<\|begin_of_({_THOUGHT})\|>"), "<|end_of_{}|>"),
     (re.compile(rf"<\|START_({_THOUGHT})\|>", re.IGNORECASE), "<|END_{}|>"),
 )
-"""Tags that open a thought, and how the tag that ends it is written."""
+"""Tags that open a thought, and the form of the tag that ends it."""
 LONGEST_TAG = 64
 
 PROBE = "What is 6 times 7?"
@@ -105,7 +105,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, 
     """Refuse a template that breaks a limit on a short conversation of these roles."""
     if fault := _fault(template, roles, json.dumps(tokenizer.special_tokens_map, default=str), generates):
         raise ConfigError(
-            f"the chat template of {tokenizer.name_or_path!r} {fault}; take the student from where you trust it, or "
+            f"the chat template of {tokenizer.name_or_path!r} {fault}; get the student from a trusted source, or "
             "correct its chat_template.jinja"
         )
 

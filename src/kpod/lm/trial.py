@@ -1,7 +1,7 @@
 """Render a chat template once, in a process of its own with limits, before anyone renders it in this one.
 
 A chat template is a program that comes with a student. Nothing inside one process can stop it in the middle of a long
-loop or a huge repetition, so it is tried outside first. This module is that process too, and imports next to nothing.
+loop or a huge repetition, so it is first tried outside. That process runs this module, which imports next to nothing.
 """
 
 import json
@@ -16,13 +16,13 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 SECONDS = 5
-"""Of computing; a usual template takes a thousandth of one."""
+"""CPU time; a usual template takes a thousandth of a second."""
 MEMORY = 1 << 30
 """Bytes of address space."""
 LONGEST = 1 << 22
-"""Characters that a rendered conversation may have more than its messages."""
+"""How many more characters a rendered conversation may have than its messages."""
 WAIT = 60
-"""Seconds until a process that does not even compute is given up."""
+"""Seconds of wall-clock time until a process that uses no CPU is stopped."""
 
 
 def check_template(template: str, values: Mapping[str, Any]) -> str | None:
@@ -46,14 +46,14 @@ def check_template(template: str, values: Mapping[str, Any]) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"does not come to an end within {WAIT} s"
+        return f"does not end within {WAIT} s"
     if done.returncode < 0:
-        return f"does not come to an end within {SECONDS} s of computing"
+        return f"does not end within {SECONDS} s of CPU time"
     if "MemoryError" in done.stdout or "MemoryError" in done.stderr:
         return f"takes more than {MEMORY >> 20} MiB of memory"
     length = int(done.stdout) if done.stdout.isdigit() else 0
     if length > LONGEST + sum(len(str(value)) for value in values.values()):
-        return f"makes {length:,} characters of one conversation"
+        return f"writes {length:,} characters for one conversation"
     return None
 
 

@@ -1,4 +1,4 @@
-"""A forecast as text: what is read, kept and dropped of every source, and the recipe key that would change it."""
+"""A forecast as text: how many rows of each source are read, kept and dropped, and the key that would change it."""
 
 from kpod.forecast import Forecast, SourceUse, Unused
 from kpod.report.tables import percent, visible

@@ -126,7 +126,7 @@ def _settle(requests: Sequence[Request], ask: AskConfig, path: Path, retry_faile
         last = attempts.get(left[0].key)
         why = f", the first of them: {last.outcome}, {last.detail}{advice(last.detail, ask)}" if last else ""
         raise TeacherError(
-            f"{len(left)} of {len(requests)} answers are missing{why}; what was answered is kept in {path}: run again"
+            f"{len(left)} of {len(requests)} answers are missing{why}; finished answers are kept in {path}: run again"
         )
     return {request.key: attempts[request.key] for request in requests}
 

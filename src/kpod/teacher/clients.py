@@ -178,7 +178,7 @@ def synchronous_client(ask: AskConfig, credentials: Credentials) -> openai.OpenA
 def _made(client: Callable[..., _Client], transport: Callable[..., Any], url: str) -> _Client:
     """A client as the environment wants it; a proxy for other hosts, of whatever kind, is in nobody's way."""
     proxy = proxy_of(url)
-    mend = f"or add {urlsplit(url).hostname} to NO_PROXY, if the server needs no proxy"
+    remedy = f"or add {urlsplit(url).hostname} to NO_PROXY, if the server needs no proxy"
     try:
         if proxy is None:
             return client(transport=transport(limits=openai.DEFAULT_CONNECTION_LIMITS))
@@ -187,7 +187,7 @@ def _made(client: Callable[..., _Client], transport: Callable[..., Any], url: st
     except ImportError as error:
         if "socks" not in str(error):
             raise
-        raise ConfigError(f"{proxy_shown(url)} needs a further package: pip install socksio; {mend}") from None
+        raise ConfigError(f"{proxy_shown(url)} needs another package: pip install socksio; {remedy}") from None
     except OSError as error:
         name = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
         if name is None:
@@ -197,4 +197,4 @@ def _made(client: Callable[..., _Client], transport: Callable[..., Any], url: st
             f"({error.strerror or error}); correct it or unset it"
         ) from None
     except (ValueError, httpx2.InvalidURL):  # whose words hold the URL, and a password in it
-        raise ConfigError(f"{proxy_shown(url)} is no URL such as http://host:3128; correct it, {mend}") from None
+        raise ConfigError(f"{proxy_shown(url)} is not a URL such as http://host:3128; correct it, {remedy}") from None

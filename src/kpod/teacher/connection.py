@@ -1,4 +1,4 @@
-"""The way to a server: its URL, the proxy before it, and what keeps requests from it, in words that say what to do."""
+"""The way to a server: its URL, its proxy, and why requests do not reach it, in messages that say what to do."""
 
 import os
 import socket
@@ -77,14 +77,16 @@ def why_unreachable(error: BaseException, url: str) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = cause.verify_message or str(cause)
-            mend = "point the environment variable SSL_CERT_FILE to a PEM file that holds it, or its issuer's"
+            remedy = (
+                "set the environment variable SSL_CERT_FILE to a PEM file that holds it or its issuer's certificate"
+            )
             if "expired" in why or "not yet valid" in why:
-                mend = "renew it, or set this machine's clock"
+                remedy = "renew it, or correct this machine's clock"
             elif "match" in why or "valid for" in why:
-                mend = "name the server in teacher.ask.base_url as its certificate does"
-            return f"the certificate of {shown(url)} is not trusted ({why}): {mend}{proxy_hint(url)}"
+                remedy = "use the server name of its certificate in teacher.ask.base_url"
+            return f"the certificate of {shown(url)} is not trusted ({why}): {remedy}{proxy_hint(url)}"
         if isinstance(cause, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(cause):
-            return f"{shown(url)} does not speak https; name it with http:// in teacher.ask.base_url{proxy_hint(url)}"
+            return f"{shown(url)} does not use https; write it with http:// in teacher.ask.base_url{proxy_hint(url)}"
     return None
 
 
@@ -99,7 +101,7 @@ def told(error: BaseException) -> str:
     """A connection's failure in words."""
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
-            return f"the host name is not known ({cause.strerror})"
+            return f"the host name is unknown ({cause.strerror})"
     return str(error) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What is sent to an endpoint and must stand nowhere else: the API key, and headers from the environment."""
+"""Secrets that are sent to an endpoint and never written: the API key, and headers from the environment."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from kpod.errors import ConfigError
 from kpod.teacher.attempts import Attempt, TokenLogprob
 
 NO_KEY = "none"
-"""What servers of one's own are given for a key."""
+"""What self-hosted servers get instead of a key."""
 SHORTEST_SECRET, SHORTEST_WORD = 8, 16
-"""Letters from which a secret is also taken out of answers, and from which one of letters alone is. Servers of one's
-own are given words like EMPTY, which an answer may hold."""
+"""Least length of a secret that is also removed from answers, and of one that has only letters. Self-hosted servers
+often get words like EMPTY as a key, which an answer may contain."""
 SHORTEST_HEADER = 4
-"""Letters of a header's value from which it is taken out of messages; a single letter would spoil them."""
+"""Least length of a header's value that is removed from messages. A single letter would garble them."""
 INSTEAD_OF_THE_KEY = frozenset({"authorization", "api-key", "x-api-key"})
-"""Headers that say who asks; beside one of them the key is not sent."""
+"""Headers that authenticate a request. If one of them is set, the key is not sent."""
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
@@ -90,13 +90,13 @@ def api_key(ask: AskConfig, *, optional: bool = False) -> str:
     key = os.environ.get(ask.api_key_variable, "").strip()
     if not all("!" <= letter <= "~" for letter in key):
         raise ConfigError(
-            f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds what no API key can "
-            "hold, such as a blank or a letter outside ASCII; copy the key again"
+            f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds a character that an "
+            "API key cannot have, such as a blank or one outside ASCII; copy the key again"
         )
     if not key and not optional and ask.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
         raise ConfigError(
             f"the environment variable {ask.api_key_variable} (teacher.ask.api_key_variable) holds no API key; set it, "
-            "or name a server of your own under teacher.ask.base_url"
+            "or name another server in teacher.ask.base_url"
         )
     return key or NO_KEY
 
@@ -118,7 +118,9 @@ def extra_headers(ask: AskConfig) -> tuple[dict[str, str], tuple[str, ...]]:
             if not value:
                 raise ConfigError(f"the environment variable {variable} ({where}) is missing; set it")
             if not all(" " <= letter <= "~" for letter in value):
-                raise ConfigError(f"the environment variable {variable} ({where}) holds a letter that no header can")
+                raise ConfigError(
+                    f"the environment variable {variable} ({where}) holds a character that a header cannot"
+                )
             if len(value) >= SHORTEST_HEADER:
                 secrets.add(value)
             return value

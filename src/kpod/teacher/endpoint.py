@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: many requests under way, failures waited out, and what was answered kept at once."""
+"""Ask any OpenAI-compatible endpoint: many requests at a time, with pauses after failures, and every answer saved."""
 
 import asyncio
 import contextlib
@@ -168,7 +168,7 @@ class _Session:
             async with asyncio.timeout(self.config.timeout):  # httpx's own limits never end a slow trickle
                 answer = await self.client.chat.completions.with_raw_response.create(**named, extra_body=arguments)
         except TimeoutError:
-            return failed("timeout", f"no whole answer within {self.config.timeout:g} s")
+            return failed("timeout", f"no complete answer within {self.config.timeout:g} s")
         except openai.APIConnectionError as error:
             return failed(*self._unconnected(error))
         except openai.APIStatusError as error:
@@ -182,8 +182,8 @@ class _Session:
             body = joined(text) if is_stream(text, kind) else json.loads(text)
             failure, attempt = in_answer(body, answer.headers), attempt_of(request.key, body)
         except (ValueError, RecursionError) as error:  # a page of a proxy, or a body that breaks off
-            page = f"; {shown(answer.url)} sent a page" if answer.text.lstrip()[:1] == "<" else ""
-            return failed("no completion", f"the answer is no JSON: {error}{page}")
+            page = f"; {shown(answer.url)} sent a web page" if answer.text.lstrip()[:1] == "<" else ""
+            return failed("no completion", f"the answer is not JSON: {error}{page}")
         return (attempt, None) if failure is None else self._refused(request, failure, str(answer.url))
 
     def _unconnected(self, error: openai.APIConnectionError) -> tuple[Outcome, str]:
@@ -197,7 +197,7 @@ class _Session:
         return "timeout" if late else "connection lost", told(cause) + proxy_hint(self.url)
 
     def _refused(self, request: Request, failure: Failure, url: str) -> tuple[Attempt, float | None]:
-        """A refused request; raises TeacherError where every other one would fare alike."""
+        """A refused request; raises TeacherError if every other request would be refused too."""
         hint = (
             proxy_hint(self.url) if failure.status in (403, 404, 405, 407) or failure.outcome == "server error" else ""
         )
@@ -214,20 +214,20 @@ class _Session:
         model = rf"(?i)model|(?<![\w-]){re.escape(self.config.model)}(?![\w-])"
         if re.search(model, failure.words) or "model_not_found" in failure.names:
             return f"{start}; {shown(url)} has no model {self.config.model!r}: see teacher.ask.model"
-        version = "" if re.search(r"/(v\d|deployments/)", url) else ", which mostly ends in /v1"
-        return f"{start}; nothing is at {shown(url)}: see teacher.ask.base_url{version}"
+        version = "" if re.search(r"/(v\d|deployments/)", url) else ", which usually ends in /v1"
+        return f"{start}; there is nothing at {shown(url)}: see teacher.ask.base_url{version}"
 
     def _spend_repetition(self, attempt: Attempt) -> None:
         self.repeats_left -= 1
         if self.repeats_left < 0:
             raise TeacherError(
                 "too many requests had to be repeated (teacher.ask.retry_budget), the last one after: "
-                f"{attempt.outcome}, {attempt.detail}; what was answered is kept, run again to go on"
+                f"{attempt.outcome}, {attempt.detail}; finished answers are kept, run again to resume"
             )
 
     def _wait_for_all(self, seconds: float) -> None:
         if seconds > LONGEST_RETRY_AFTER:
-            raise TeacherError(f"the endpoint asks to wait {seconds:.0f} s; run again then")
+            raise TeacherError(f"the endpoint asks to wait {seconds:.0f} s; run again after that")
         self.resume_at = max(self.resume_at, time.monotonic() + seconds)
 
     @contextlib.contextmanager
@@ -243,7 +243,9 @@ class _Session:
                 restore()
                 signal.raise_signal(number)
                 return
-            log.warning("stopping: waiting for the requests under way, which are paid for; once more to drop them")
+            log.warning(
+                "stopping: waiting for pending requests, which are paid for; send the signal again to drop them"
+            )
             self._stop(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
 
         def restore() -> None:

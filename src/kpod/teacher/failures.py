@@ -1,7 +1,7 @@
 """What an endpoint's refusal means: for the request, for the run, and how long to wait.
 
-A refusal is an HTTP status with some words, or an `error` inside an answer with the status 200, as gateways send it
-where the model behind them has failed.
+A refusal is an HTTP status with some words, or an `error` inside an answer with status 200, as gateways send it
+if the model behind them failed.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Refused requests count only once others of the same form are answered: where all are refused, the recipe is wrong."""
+"""Refused requests count only once others of the same form are answered: if all are refused, the recipe is wrong."""
 
 import re
 import threading
@@ -12,17 +12,17 @@ from kpod.teacher.requests import Request
 FIRST_REFUSED = 5
 """How many refused requests before any answer stop the run: all others would be refused too."""
 FIRST_REFUSED_LATER = 100
-"""And how many do where earlier runs have answers of the same form: the last questions of a data set may be the ones
+"""The same number if earlier runs have answers of the same form: the last questions of a data set may be the ones
 that are too long."""
 FIRST_THOUGHTS = 3
-"""How many answers that hold thoughts alone stop the run before any other answer; each was paid for."""
+"""How many answers with only thoughts, before any other answer, stop the run. Each was paid for."""
 
 _ADVICE: Sequence[tuple[str, str]] = (
     (r"max_completion_tokens", "set teacher.ask.length_parameter: max_completion_tokens"),
-    (r"\btemperature\b", "set teacher.ask.temperature to what it takes, or to null"),
-    (r"\btop_p\b", "set teacher.ask.top_p to what it takes, or to null"),
+    (r"\btemperature\b", "set teacher.ask.temperature to a value that it accepts, or to null"),
+    (r"\btop_p\b", "set teacher.ask.top_p to a value that it accepts, or to null"),
     (r"\bseed\b", "set teacher.ask.seed: null"),
-    (r"\bmax_tokens\b", "set teacher.ask.max_tokens or teacher.ask.length_parameter to what it takes"),
+    (r"\bmax_tokens\b", "set teacher.ask.max_tokens or teacher.ask.length_parameter to a value that it accepts"),
     (r"\b(?:top_)?logprobs\b", "set teacher.ask.logprobs: null"),
     (r"\bstop\b", "set teacher.ask.stop: null"),
     (
@@ -31,15 +31,15 @@ _ADVICE: Sequence[tuple[str, str]] = (
     ),
     (r"(?i)enable_thinking", "set teacher.ask.extra_body: {enable_thinking: false}"),
     (r"(?i)api[-_]version", "set teacher.ask.extra_query: {api-version: ...}"),
-    (r"(?i)https port", "name the server with https:// in teacher.ask.base_url"),
+    (r"(?i)https port", "write the server with https:// in teacher.ask.base_url"),
 )
-"""What endpoints name in a refusal, and what then helps."""
+"""Words in an endpoint's refusal, and the remedy for each."""
 
 ONLY_THOUGHTS = (
-    "the endpoint puts all that the teacher writes among its thoughts (reasoning_content), and no text beside them; "
-    "set teacher.ask.reasoning: rationale to take the thoughts as the rationale (what is in the store counts then), or "
-    "switch thinking off, as with teacher.ask.extra_body: {chat_template_kwargs: {enable_thinking: false}}; after a "
-    "change of the server alone, add --retry-failed"
+    "the endpoint returns everything that the teacher writes as thoughts (reasoning_content), and no other text; set "
+    "teacher.ask.reasoning: rationale to use the thoughts as the rationale (this includes stored answers), or switch "
+    "thinking off, as with teacher.ask.extra_body: {chat_template_kwargs: {enable_thinking: false}}; if you change "
+    "only the server, add --retry-failed"
 )
 
 
@@ -118,7 +118,7 @@ class Refusals:
             raise TeacherError(self._words(number, held))
 
     def _words(self, start: str, held: Sequence[Attempt]) -> str:
-        return f"{start}: {held[-1].detail}{advice(held[-1].detail, self._ask)}; they are asked again by the next run"
+        return f"{start}: {held[-1].detail}{advice(held[-1].detail, self._ask)}; the next run asks again"
 
 
 def advice(words: str, ask: AskConfig) -> str:

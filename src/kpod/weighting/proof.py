@@ -1,4 +1,4 @@
-"""Proof of how a predictor can be asked, before anything is paid for.
+"""Test how a predictor can be asked, before any expensive work.
 
 Masks need a model that reads embeddings in place of token ids, and answering after all prefixes in one pass needs one
 that keeps to the attention mask and the positions it is given. Sliding windows, recurrent layers, convolutions and
@@ -30,11 +30,11 @@ from kpod.weighting.prefixes import Predictor, inside
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
-"""Nats by which an answer's NLL may differ, and that of a rationale's tokens over the square root of their number."""
+"""Nats by which an answer's NLL may differ. So may a rationale's NLL divided by the square root of its tokens."""
 COARSE = 0.05
-"""The same for embeddings, where the GPU cannot hold the model in float32."""
+"""The same for embeddings, if the GPU cannot hold the model in float32."""
 NUM_READ = 32
-"""Tokens that prove that a model reads embeddings as it reads token ids."""
+"""How many tokens test whether a model reads embeddings as it reads token ids."""
 INSTEAD = (
     "name another model in weighting.predictor, or choose a method that learns no weights, such as kpod-wo-sig or scotd"
 )
@@ -106,7 +106,8 @@ def _compare(predictor: Predictor, first: MaskedRationale, again: MaskedRational
     difference = max(_gap(one, other) for one, other in zip(together, separate, strict=True))
     if difference <= TOLERANCE:
         return Proof(one_pass=True, difference=difference)
-    why = f"in one pass the answer's NLL is off by {difference:.2g} nats (windows, recurrent layers or ALiBi do that)"
+    causes = "sliding windows, recurrent layers or ALiBi cause this"
+    why = f"in one pass the answer's NLL is off by {difference:.2g} nats ({causes})"
     return Proof(one_pass=False, difference=difference, reason=why)
 
 
@@ -196,7 +197,7 @@ def embedding_factor(lm: LanguageModel, token_ids: Sequence[int], tolerance: flo
     gap = _gap(by_ids, rescaled)
     if not gap <= tolerance:
         raise WeightingError(
-            f"{_name(lm)} reads embeddings otherwise than the token ids that they stand for (log P differs by "
+            f"{_name(lm)} does not read embeddings as it reads their token ids (log P differs by "
             f"{_gap(by_ids, given):.2g} nats; it may look at the ids too), so masks would not hide tokens; {INSTEAD}"
         )
     return factor

@@ -1,7 +1,6 @@
-"""What speaks against learnt weights: they collapsed, or their masks are worse than masks that know nothing.
+"""Judge learnt weights: whether they collapsed, or whether their masks are worse than random masks.
 
-A verdict is data. The weights are saved with it first, and only then is a run ended, so that nothing that was paid for
-is lost.
+A verdict is data. The weights are saved with it before a run ends, so that no work is lost.
 """
 
 import json
@@ -25,11 +24,11 @@ from kpod.weighting.prefixes import Predictor
 
 LEARNING = "learning.json"
 NEARLY_ALIKE = 0.02
-"""Spread of the weights below which they hardly tell tokens apart."""
+"""Spread of the weights below which they hardly distinguish tokens."""
 NUM_JUDGED = 16
 """Rationales on which the learnt weights are judged by L_k at the end."""
 CONFIDENCE = 0.99
-"""Of the one-sided bound on how much worse the learnt masks are."""
+"""Confidence of the one-sided bound on how much worse the learnt masks are."""
 HARM = 0.05
 """Weights are refused if their masks cost more than this share of the random masks' L_k, with that confidence."""
 
@@ -102,7 +101,7 @@ def verdict_on_objective(objective: Mapping[str, float], excess: NDArray[np.floa
         return Verdict()
     told = (
         f"L_k is {objective['learnt']:.3f} under the learnt masks and {objective['random']:.3f} under random ones that "
-        f"keep as many tokens: {excess.mean():.2g} nats more, with {CONFIDENCE:.0%} confidence at least {bound:.2g}"
+        f"keep as many tokens: {excess.mean():.2g} nats more (at least {bound:.2g} with {CONFIDENCE:.0%} confidence)"
     )
     if bound <= HARM * abs(objective["random"]):
         return Verdict(warnings=(f"the weights may mask what matters: {told}",))
@@ -110,7 +109,7 @@ def verdict_on_objective(objective: Mapping[str, float], excess: NDArray[np.floa
 
 
 def verdict_on_spread(weights: Mapping[str, NDArray[np.float32]]) -> Verdict:
-    """Whether weights are all alike, or nearly: then they say nothing about the tokens."""
+    """Whether all weights are the same, or nearly: then they say nothing about the tokens."""
     together = np.concatenate(list(weights.values()))
     kept, spread = float(together.mean()), float(together.std())
     if spread < 1e-3 or not 0.02 < kept < 0.995:
@@ -120,7 +119,7 @@ def verdict_on_spread(weights: Mapping[str, NDArray[np.float32]]) -> Verdict:
         )
     if spread < NEARLY_ALIKE:
         change = "raise" if kept > 0.5 else "lower"
-        alike = f"the weights are nearly all alike (mean {kept:.2f}, spread {spread:.3f})"
+        alike = f"the weights hardly differ (mean {kept:.2f}, spread {spread:.3f})"
         return Verdict(warnings=(f"{alike}; {change} weighting.mask_loss_weight",))
     return Verdict()
 
@@ -141,6 +140,6 @@ def accepted(folder: Path) -> Path:
     if refusal := facts.get("refusal"):
         raise WeightingError(
             f"{refusal}. The weights are saved in {folder} and are not learnt again unless a key of weighting changes; "
-            f"to use them all the same, write them into the data with kpod weigh --apply {folder.parent}"
+            f"to use them anyway, write them into the data with kpod weigh --apply {folder.parent}"
         )
     return folder
