@@ -9,6 +9,7 @@ from kpod.data.findings import Row
 from kpod.data.solutions import behind_hashes, plain_number, without_marks
 from kpod.data.splits import divided, paper_splits, question_key
 from kpod.errors import DataError
+from kpod.hub_reach import check_hub_answers
 
 HubRow: TypeAlias = Mapping[str, Any]
 _T = TypeVar("_T")
@@ -110,6 +111,7 @@ def download(hub: str, config: str | None, split: str) -> Iterator[HubRow]:
     Raises:
         DataError: If it cannot be had; the message says both ways out.
     """
+    check_hub_answers()
     from datasets import load_dataset  # seconds that work on local files need not wait for
 
     try:

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from kpod.errors import ConfigError
+from kpod.hub_reach import check_hub_answers
 from kpod.lm.adapters import freeze_all_but_text
 from kpod.lm.adapters import with_lora as with_lora
 from kpod.lm.layout import TextLayout, layout_of
@@ -189,10 +190,12 @@ def model_folder(name: str) -> str:
     """What from_pretrained loads under a recipe's name for a model.
 
     Raises:
-        ConfigError: As `smollm2_folder` and `check_folder`.
+        ConfigError: As `smollm2_folder`, `check_folder` and `check_hub_answers`.
     """
     if name == SMOLLM2:
         return str(smollm2_folder())
+    if not Path(name).exists():
+        check_hub_answers()
     check_folder(Path(name))
     return name
 
