@@ -177,7 +177,7 @@ def test_rationales_of_other_questions_under_the_same_ids_are_refused(root: Path
             None,
             r"data\.train svamp: no rationale to train on; .*\(empty rationale\).* \(teachers there: gem\)",
         ),
-        ("gsm8k:test", None, "no column 'rationale' .* under teacher.rationales"),
+        ("gsm8k:test", None, "no column 'rationale' .* in teacher.rationales"),
         ("gsm8k", "gpt", r"teacher\.rationales: no .*train\.gpt\.jsonl; teachers there: gem, gem\.samples"),
         ("gsm8k", "gpt.jsonl", r"gpt\.jsonl: no such file"),
         (
@@ -423,7 +423,7 @@ def test_what_the_hub_lacks(hub, name: str, message: str):
 
 
 def test_a_set_without_rationales_on_the_hub_asks_for_a_teacher(hub):
-    with pytest.raises(DataError, match=r"no column 'rationale' .* under teacher\.rationales"):
+    with pytest.raises(DataError, match=r"no column 'rationale' .* in teacher\.rationales"):
         load_rationales(DataConfig(train="svamp"), OWN)
     with pytest.raises(DataError, match=r"nor a teacher beside data\.train svamp: set KPOD_DATA"):
         load_rationales(DataConfig(train="svamp"), TeacherConfig(rationales="gem"))
