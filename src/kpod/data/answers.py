@@ -45,7 +45,6 @@ TWO_NUMBERS = re.compile(
     r"[^\d.]{0,20}?\bor\s(?:\D{0,12}\s)?|\s?(?:to|through|up to)\s[$€£]?|\s?(?:[–—~]|\.{1,3})\s?[$€£]?"
 )
 BETWEEN = re.compile(r"\b(?:between|from)\s(?:\w+\s){0,2}[$€£]?\Z", re.IGNORECASE)
-MONEY_RANGE = re.compile(r"\s?-\s?\Z")
 EQUALS = re.compile(r"\s?(?:(?<![<>!=])=(?!=)|≈|\\approx(?![A-Za-z]))\s?")
 NAME = re.compile(r"[^\W\d_](?:[_'][\w{}]{1,4})?|[^\W\d_]{2,}[^=]{0,60}|\w\([^()]{0,10}\)")
 SUM = re.compile(r"[\d\s.,$€£%()+\-*/×÷·x−]+(?:\s?[^\W\d_]+[\s.,$€£%()+\-*/×÷·\d]*)*|.*\d.*[-+*/×÷·−!^²³√].*")
