@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kpod.lm.buckets import bucketed_order
@@ -12,7 +13,8 @@ from kpod.records import TokenizedRationale
 
 WARMUP_KEPT_RATES = (0.5, 1.0)
 """A predictor learns what an operator is for only where the numbers beside it are seen."""
-OBSERVED_KEPT_RATES = (0.3, 0.7)
+OBSERVED_KEPT_RATES = (0.1, 0.98)
+"""The least and the largest chance of a token to be kept while effects are observed: every token is seen both ways."""
 
 
 def draw_prefixes(tokens: TokenizedRationale, num_prefixes: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -43,10 +45,23 @@ def random_mask(num_tokens: int, rng: np.random.Generator) -> Bool[Tensor, " tok
     return torch.from_numpy(rng.random(num_tokens) < rng.uniform(*WARMUP_KEPT_RATES))
 
 
-def antithetic_masks(num_tokens: int, num_masks: int, rng: np.random.Generator) -> Bool[Tensor, "masks tokens"]:
-    """Pairs of random masks to observe, each at its own kept rate; its partner keeps exactly the other tokens."""
-    keep = rng.random((num_masks // 2, num_tokens)) < rng.uniform(*OBSERVED_KEPT_RATES, size=(num_masks // 2, 1))
-    return torch.from_numpy(np.concatenate([keep, ~keep]))
+def balanced_masks(weights: NDArray[np.float32], num_masks: int, rng: np.random.Generator) -> Bool[Tensor, "masks tokens"]:
+    """Masks that keep token j with chance w_j, cut to `OBSERVED_KEPT_RATES`, and as nearly that often as can be.
+
+    Of M masks floor(M w_j) or one more keep the token: so few masks say most about each token when it is now kept and
+    now hidden. Which of them do is drawn for each token by itself.
+
+    Args:
+        weights: w of the tokens.
+        num_masks: M.
+        rng: Draws.
+
+    Example:
+        >>> balanced_masks(np.array([0.5, 0.25], dtype=np.float32), 4, np.random.default_rng(0)).sum(dim=0).tolist()
+        [2, 1]
+    """
+    order = np.argsort(rng.random((num_masks, len(weights))), axis=0)
+    return torch.from_numpy((order + rng.random(len(weights))) / num_masks < weights.clip(*OBSERVED_KEPT_RATES))
 
 
 def draw_batches(
