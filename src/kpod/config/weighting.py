@@ -45,7 +45,8 @@ class WeightingConfig:
     once the held-out L_k and the weights of a fixed set of rationales no longer change. More give finer effects."""
     prefixes: int = 4
     """K: prefixes of the masked rationale that each pass must answer from: the whole one, the one that ends before the
-    answer is stated, and random ones, however long the rationale is."""
+    answer is first stated as a result, and random ones over its whole length. From 3 on, one of the random ones is
+    shorter than the second wherever there is room."""
     batch_size: int = 4
     """Rationales per update of the predictor, and with `gumbel` of the generator."""
     masks: int = 8
