@@ -3,9 +3,8 @@
     KPOD_DATA=... python benchmarks/prefixes.py [--json]
 
 Prefixes are cut where `first_statement` says, and read by a small reader of this module alone: a value equal to gold in
-digits or plain number words; an option's text or marked letter, lists aside; yes, no and other words as whole words. Columns:
-`none`,
-rationales without such a prefix; `clean`, the share of prefixes that hold the answer among questions that do not; and
+digits or plain number words; an option's text or marked letter, lists aside; yes, no and other words as whole words.
+Columns: `none`, rationales without such a prefix; `clean`, the share of prefixes that hold the answer among questions that do not; and
 `stated`, the same share over all, where in a question that holds the answer itself only a value right behind an equals
 sign, and before no operator, is no repetition.
 """
@@ -31,7 +30,8 @@ NAMES = (
 WORDS = {word: number for number, word in enumerate(NAMES.split())}
 WORD = re.compile(rf"\b(?:{'|'.join(WORDS)})\b(?![- ](?:{'|'.join(WORDS)}|hundred|thousand|million))", re.IGNORECASE)
 STEP = re.compile(r"(?:^\W*\d{1,2}[.):]\s|\bstep \d+)", re.IGNORECASE | re.MULTILINE)
-LISTED = re.compile(r"\(?[A-Z]\)(?:,? (?:and |or )?\(?[A-Z]\)){2,}")
+_ITEM = r"\(?[A-Z]\)(?: ?[\w'’ -]{1,40})?"
+LISTED = re.compile(rf"{_ITEM}(?:,? ?(?:and |or )?{_ITEM}){{2,}}")
 BEHIND_EQUALS = re.compile(r"=\s*[$€£]?\s*\Z")
 OPERATOR = re.compile(r"\s*[\w ]{0,20}[-+*/×÷x]\s?[$(]?\d")
 
