@@ -4,9 +4,9 @@
 
 Prefixes are cut where `first_statement` says, and read by a small reader of this module alone: a value equal to gold in
 digits or plain number words; an option's text or marked letter, lists aside; yes, no and other words as whole words.
-Columns: `none`, rationales without such a prefix; `clean`, the share of prefixes that hold the answer among questions that do not; and
-`stated`, the same share over all, where in a question that holds the answer itself only a value right behind an equals
-sign, and before no operator, is no repetition.
+Columns: `none`, rationales without such a prefix; `clean`, the share of prefixes that hold the answer among questions
+that do not; and `stated`, the same share over all. Where a question holds the answer itself, only a value right behind
+an equals sign and before no operator is no repetition.
 """
 
 import argparse
