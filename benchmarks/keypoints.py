@@ -54,7 +54,7 @@ WEIGHTING = WeightingConfig(
     warmup_updates=120,
     observations=240,
     batch_size=6,
-    prefixes=2,
+    prefixes=4,
     masks=8,
     generator_learning_rate=1e-3,
 )
@@ -221,7 +221,7 @@ def cut(row: MaskedRationale, prefix: int) -> MaskedRationale:
         segment_stops=stops,
         step_stops=(prefix,),
         char_spans=tokens.char_spans[:prefix],
-        answer_at=None,
+        before_answer=None,
     )
     return MaskedRationale(short, row.keep[:prefix], (prefix,))
 

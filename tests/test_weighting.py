@@ -177,14 +177,25 @@ def test_the_mask_vector_starts_at_the_mean_embedding_and_is_learnt() -> None:
 def test_prefixes_are_the_whole_the_one_before_the_answer_and_others(
     num_tokens: int, num: int, seed: int, data: st.DataObject
 ) -> None:
-    answer_at = data.draw(st.none() | st.integers(1, num_tokens - 1)) if num_tokens > 1 else None
-    tokens = replace(tiny_tokens(tiny_llama(), steps=(num_tokens,)), answer_at=answer_at)
+    before_answer = data.draw(st.none() | st.integers(1, num_tokens - 1)) if num_tokens > 1 else None
+    tokens = replace(tiny_tokens(tiny_llama(), steps=(num_tokens,)), before_answer=before_answer)
     prefixes = draw_prefixes(tokens, num, np.random.default_rng(seed))
     assert len(prefixes) == num
     assert prefixes[0] == num_tokens
-    assert num == 1 or answer_at is None or prefixes[1] == answer_at
+    assert num == 1 or before_answer is None or prefixes[1] == before_answer
     assert all(1 <= length <= num_tokens for length in prefixes)
     assert len(set(prefixes)) == min(num, num_tokens)
+
+
+@given(st.integers(2, 60), st.integers(3, 8), st.integers(0, 99), st.data())
+def test_a_prefix_before_the_first_statement_is_drawn_besides_the_one_that_ends_there(
+    num_tokens: int, num: int, seed: int, data: st.DataObject
+) -> None:
+    """Wherever there is room for one: the statement is not within the first two tokens."""
+    before_answer = data.draw(st.integers(1, num_tokens - 1))
+    tokens = replace(tiny_tokens(tiny_llama(), steps=(num_tokens,)), before_answer=before_answer)
+    prefixes = draw_prefixes(tokens, num, np.random.default_rng(seed))
+    assert any(length < before_answer for length in prefixes[2:]) == (before_answer > 1)
 
 
 def test_prefixes_of_a_long_rationale_are_spread_over_it() -> None:

@@ -41,7 +41,8 @@ class WeightingConfig:
     `batch_size` of them for an update, and stops early where L_k no longer falls. More find finer effects."""
     prefixes: int = 4
     """K: prefixes of the masked rationale that each pass must answer from: the whole one, the one that ends before the
-    answer is stated, and random ones, however long the rationale is."""
+    answer is first stated as a result, and random ones over its whole length. From 3 on, one of the random ones is
+    shorter than the second wherever there is room."""
     batch_size: int = 4
     """Rationales per update, of the predictor and of the generator."""
     masks: int = 8

@@ -16,25 +16,29 @@ OBSERVED_KEPT_RATES = (0.3, 0.7)
 
 
 def draw_prefixes(tokens: TokenizedRationale, num_prefixes: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """K prefix lengths: the whole rationale, the prefix that ends where the answer is about to be stated, and others.
+    """K prefix lengths: the whole rationale, the prefix that ends before the answer is first stated, and others.
 
-    After the whole rationale a predictor need only copy the answer; before its statement it must calculate, so this
-    prefix shows what operators are worth. The others are drawn one from each of as many equal strata of the lengths
-    that are left; all are different while there are enough.
+    After the whole rationale a predictor need only copy the answer; before its first statement it must calculate, so
+    this prefix shows what operators are worth. The others are drawn one from each of as many equal strata of the
+    lengths that are left, of the first stratum only from those before the statement; all are different while there are
+    enough. So with K >= 3 the predictor must calculate from a shorter prefix too, where there is one.
 
     Args:
-        tokens: The rationale; one that never states its answer has one more of the others.
+        tokens: The rationale; one that never states its answer, or at once, has one more of the others.
         num_prefixes: K, at least 1.
         rng: Draws the others.
     """
-    length = tokens.num_tokens
-    chosen = [length, *([tokens.answer_at] if tokens.answer_at is not None else [])][:num_prefixes]
+    length, before = tokens.num_tokens, tokens.before_answer
+    chosen = [length, *([before] if before is not None else [])][:num_prefixes]
     left = np.setdiff1d(np.arange(1, length), chosen)
     num = num_prefixes - len(chosen)
-    if num <= len(left):
-        others = [rng.choice(stratum) for stratum in np.array_split(left, num)] if num else []
-    else:
+    if num > len(left):
         others = [*left, *rng.choice([*left, length], num - len(left))]
+    else:
+        strata = np.array_split(left, num) if num else []
+        if strata and before is not None and before > 1:
+            strata[0] = strata[0][strata[0] < before]
+        others = [rng.choice(stratum) for stratum in strata]
     return (*chosen, *map(int, others))
 
 
