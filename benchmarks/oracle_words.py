@@ -96,7 +96,7 @@ def candidates(file: str) -> list[Rationale]:
     return kept
 
 
-def first_statement(text: str, answer: str) -> int | None:
+def first_mention(text: str, answer: str) -> int | None:
     """The character at which a number is stated for the first time, by its value; None where it never is."""
     value = whole_number(answer)
     return min((mention.start for mention in mentions(text) if mention.worth == value), default=None)
@@ -122,7 +122,7 @@ def words_of(text: str) -> list[Span]:
 
 def replaceable(rationale: Rationale) -> list[Span]:
     """The words that end before the answer is stated for the first time; those of all the text where it never is."""
-    at = first_statement(rationale.text, rationale.question.answer)
+    at = first_mention(rationale.text, rationale.question.answer)
     return [span for span in words_of(rationale.text) if at is None or span[1] <= at]
 
 

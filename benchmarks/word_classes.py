@@ -19,29 +19,27 @@ from kpod.weighting.given import KEYPOINTS
 
 WordClass: TypeAlias = Literal["operation", "number", "operator", "quantity", "comparison", "other", "punctuation"]
 
-OPERATIONS = frozenset(
+_OPERATIONS = (
     "add adds added adding addition additions subtract subtracts subtracted subtracting subtraction subtractions "
-    "multiply multiplies multiplied multiplying multiplication multiplications divide divides divided dividing division "
-    "divisions plus minus times sum sums summed summing product products twice half halves halved halving".split()
+    "multiply multiplies multiplied multiplying multiplication multiplications divide divides divided dividing "
+    "division divisions plus minus times sum sums summed summing product products twice half halves halved halving"
 )
-QUANTITIES = (
-    NUMBER_WORDS
-    | PARTS.keys()
-    | PLURALS.keys()
-    | FINE_PARTS.keys()
-    | frozenset(
-        "first second once thrice single double doubles doubled doubling triple triples tripled tripling quadruple pair "
-        "pairs couple dozens hundreds thousands millions twelfths none both".split()
-    )
-) - OPERATIONS
-COMPARISONS = frozenset(
+_QUANTITIES = (
+    "first second once thrice single double doubles doubled doubling triple triples tripled tripling quadruple pair "
+    "pairs couple dozens hundreds thousands millions none both"
+)
+_COMPARISONS = (
     "more less fewer than left remain remains remained remaining remainder rest each every per total totals totaled "
     "altogether all together combined combine difference differences different equal equals equally same most least "
-    "greater greatest larger largest smaller smallest bigger biggest higher highest lower lowest longer longest shorter "
-    "shortest older oldest younger youngest taller heavier lighter faster slower cheaper extra additional another "
-    "increase increases increased increasing decrease decreases decreased decreasing compare compared enough only "
-    "exceed exceeds".split()
+    "greater greatest larger largest smaller smallest bigger biggest higher highest lower lowest longer longest "
+    "shorter shortest older oldest younger youngest taller heavier lighter faster slower cheaper extra additional "
+    "another increase increases increased increasing decrease decreases decreased decreasing compare compared enough "
+    "only exceed exceeds"
 )
+OPERATIONS = frozenset(_OPERATIONS.split())
+_SPOKEN = NUMBER_WORDS | PARTS.keys() | PLURALS.keys() | FINE_PARTS.keys()
+QUANTITIES = (_SPOKEN | frozenset(_QUANTITIES.split())) - OPERATIONS
+COMPARISONS = frozenset(_COMPARISONS.split())
 CLASSES: dict[WordClass, frozenset[str]] = {
     "operation": OPERATIONS,
     "quantity": QUANTITIES,

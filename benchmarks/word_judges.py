@@ -1,4 +1,4 @@
-"""Judges of learnt token weights that the digit rule cannot satisfy: words that name an operation, and other classes."""
+"""Judges of learnt token weights that the digit rule cannot satisfy: operation words, and other classes of words."""
 
 import math
 from collections import defaultdict
@@ -23,7 +23,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 def prefix_before_answer(tokens: TokenizedRationale) -> int | None:
     """The tokens before the answer is stated for the first time; None where it never is, or at once."""
-    return tokens.answer_at
+    return tokens.before_answer
 
 
 def first_step_words(tokens: TokenizedRationale, text: str) -> NDArray[np.bool_]:
