@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from kpod.config import WeightingConfig
 from kpod.lm.models import load_model, merged
 from kpod.lm.sequences import collate, example_at, logprobs
-from kpod.records import Rationale
+from kpod.records import Rationale, TokenizedRationale
 from kpod.weighting.given import digit_rule_weights
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
