@@ -66,6 +66,7 @@ def test_words_have_their_class(name: str, word: str) -> None:
         (["=$5", " ×", "2", "%", ":)"], ["operator", "operator", "number", "operator", "punctuation"]),
         (["twenty", "-", "five", " left"], ["quantity", "quantity", "quantity", "comparison"]),
         (["halb", "é", "é"], ["other"] * 3),
+        (["3", " x", " 4", " box", "x"], ["number", "operator", "number", "other", "other"]),
     ],
 )
 def test_a_token_has_the_class_of_its_word(pieces: list[str], classes: list[str | None]) -> None:
