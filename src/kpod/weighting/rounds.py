@@ -1,10 +1,10 @@
 """Estimate the tokens' effects in rounds, under random masks, until nothing changes.
 
-Two things stand in the way of seeing what a word is worth, and the masks are made for both. Where the numbers beside it
-are hidden, no word helps: so tokens that weigh much after a round are kept more often in the next. Where everything
-beside it is kept, no word is needed, since the equation says the same: so all others stay hidden half of the time, and a
-token's copies are hidden together (`balanced_masks`). Observations of all rounds are fitted together, so that
-their noise averages out and the weights come to rest.
+Two things hide what a word is worth. Where the numbers beside it are hidden, no word helps. So tokens that weigh much
+after a round are kept more often in the next. Where everything beside it is kept, no word is needed, since the equation
+says the same. So all other tokens stay hidden half of the time, and a token's copies are hidden together
+(`balanced_masks`). Observations of all rounds are fitted together, so that their noise averages out and the weights
+come to rest.
 """
 
 import logging
