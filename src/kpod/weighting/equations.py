@@ -10,8 +10,8 @@ from torch import Tensor
 from kpod.records import TokenizedRationale
 from kpod.weighting.predictor import Observation
 
-QUIET = 0.1
-"""Nats added to the size of a prefix's falls, so that one after which masks do nothing is not all noise."""
+QUIET = 1.0
+"""Nats added to the size of falls: a prefix or rationale whose falls are small is not stretched into noise."""
 
 
 @dataclass(frozen=True)
