@@ -19,7 +19,6 @@ PAD, END, START = 256, 257, 258
 VOCABULARY = 259
 
 BRIEF = WeightingConfig(
-    estimator="regression",  # slopes rank the tokens of a trained predictor; a random one's answers contradict them
     mask_loss_weight=1e-6,  # a random model's effects are tiny; at the paper's 0.5 masking every token pays
     warmup_updates=3,
     observations=24,

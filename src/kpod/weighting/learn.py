@@ -26,7 +26,6 @@ from kpod.weighting.descent import descend
 from kpod.weighting.effects import fit_generator
 from kpod.weighting.module import WeightGenerator, compute_weights
 from kpod.weighting.predictor import Observation, warm_up, with_adapters
-from kpod.weighting.prefixes import Predictor
 from kpod.weighting.proof import Proof, prove
 from kpod.weighting.rounds import Round, observe_in_rounds
 from kpod.weighting.verdict import Verdict, judge, verdict_on_fit, verdict_on_objective, verdict_on_spread

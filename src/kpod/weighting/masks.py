@@ -49,7 +49,9 @@ def random_mask(num_tokens: int, rng: np.random.Generator) -> Bool[Tensor, " tok
     return torch.from_numpy(rng.random(num_tokens) < rng.uniform(*WARMUP_KEPT_RATES))
 
 
-def balanced_masks(weights: NDArray[np.float32], num_masks: int, rng: np.random.Generator) -> Bool[Tensor, "masks tokens"]:
+def balanced_masks(
+    weights: NDArray[np.float32], num_masks: int, rng: np.random.Generator
+) -> Bool[Tensor, "masks tokens"]:
     """Masks that keep token j with chance w_j, cut to `OBSERVED_KEPT_RATES`, and as nearly that often as can be.
 
     Of M masks floor(M w_j) or one more keep the token: so few masks say most about each token when it is now kept and

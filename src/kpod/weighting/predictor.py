@@ -118,6 +118,4 @@ def check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], where: str) 
     """Refuse an NLL that is not finite, and name the rationales."""
     if not torch.isfinite(nll):
         names = ", ".join(sorted({repr(rationale.id) for rationale in tokens}))
-        raise WeightingError(
-            f"{where}: the NLL is {nll.item()} on {names}; lower weighting.predictor_learning_rate"
-        )
+        raise WeightingError(f"{where}: the NLL is {nll.item()} on {names}; lower weighting.predictor_learning_rate")

@@ -120,8 +120,8 @@ def verdict_on_fit(fit: Fit, rounds: Sequence[Round]) -> Verdict:
     if not fit.explained > 0:
         found.append(
             f"the tokens' effects explain nothing of what masks do to unseen rationales ({fit.explained:.2f} of the "
-            "variance), so which tokens weigh much is chance; raise weighting.warmup_updates and weighting.observations, "
-            "or name a stronger model in weighting.predictor"
+            "variance), so which tokens weigh much is chance; raise weighting.warmup_updates and "
+            "weighting.observations, or name a stronger model in weighting.predictor"
         )
     if rounds and not rounds[-1].at_rest:
         now = rounds[-1]
