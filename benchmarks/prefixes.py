@@ -2,8 +2,8 @@
 
     KPOD_DATA=... python benchmarks/prefixes.py [--json]
 
-Prefixes are cut where `first_statement` says, and read by a small reader of this module alone: a value equal to gold
-in digits or plain number words; an option's text or marked letter; yes, no and other words as whole words. Columns: `none`,
+Prefixes are cut where `first_statement` says, and read by a small reader of this module alone: a value equal to gold in
+digits or plain number words; an option's text or marked letter; yes, no and other words as whole words. Columns: `none`,
 rationales without such a prefix; `clean`, the share of prefixes that hold the answer among questions that do not; and
 `stated`, the same share over all, where in a question that holds the answer itself only a value right behind an equals
 sign, and before no operator, is no repetition.
@@ -26,11 +26,8 @@ NUMBER = re.compile(r"(?<![\d.,/:\w])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d/
 WORDS = {
     word: number
     for number, word in enumerate(
-        re.findall(
-            r"\w+",
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-            "seventeen eighteen nineteen twenty",
-        )
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
     )
 }
 WORD = re.compile(rf"\b(?:{'|'.join(WORDS)})\b(?![- ](?:{'|'.join(WORDS)}|hundred|thousand|million))", re.IGNORECASE)
@@ -75,7 +72,7 @@ def naive_stops(text: str, row: Mapping[str, Any]) -> list[re.Match[str]]:
         marked = [*re.finditer(pattern, text)]
         if len(option) < 2 or sum(o.lower() in text.lower() for o in choices.values()) >= min(3, len(choices)):
             return marked  # the rationale weighs the options against one another
-        return [*marked, *re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)]
+        return marked + [*re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)]
     try:
         value = Fraction(answer.replace(",", ""))
     except ValueError:
