@@ -3,10 +3,10 @@
     KPOD_DATA=... python benchmarks/prefixes.py [--json]
 
 Prefixes are cut where `first_statement` says, and read by a small reader of this module alone: a value equal to gold in
-digits or plain number words; an option's text or marked letter; yes, no and other words as whole words. Columns: `none`,
-rationales without such a prefix; `clean`, the share of prefixes that hold the answer among questions that do not; and
-`stated`, the same share over all, where in a question that holds the answer itself only a value right behind an equals
-sign, and before no operator, is no repetition.
+digits or plain number words; an option's text or marked letter, lists aside; yes, no and other words as whole words.
+Columns: `none`, rationales without such a prefix; `clean`, the share of prefixes that hold the answer among questions
+that do not; and `stated`, the same share over all. Where a question holds the answer itself, only a value right behind
+an equals sign and before no operator is no repetition.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from typing import Any
 from kpod.data.mentions import first_statement
 
 NUMBER = re.compile(r"(?<![\d.,/:\w])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d/:]|[.,]\d)")
-WORDS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
+NAMES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+WORDS = {word: number for number, word in enumerate(NAMES.split())}
 WORD = re.compile(rf"\b(?:{'|'.join(WORDS)})\b(?![- ](?:{'|'.join(WORDS)}|hundred|thousand|million))", re.IGNORECASE)
 STEP = re.compile(r"(?:^\W*\d{1,2}[.):]\s|\bstep \d+)", re.IGNORECASE | re.MULTILINE)
+_ITEM = r"\(?[A-Z]\)(?: ?[\w'’ -]{1,40})?"
+LISTED = re.compile(rf"{_ITEM}(?:,? ?(?:and |or )?{_ITEM}){{2,}}")
 BEHIND_EQUALS = re.compile(r"=\s*[$€£]?\s*\Z")
 OPERATOR = re.compile(r"\s*[\w ]{0,20}[-+*/×÷x]\s?[$(]?\d")
 
@@ -69,10 +69,11 @@ def naive_stops(text: str, row: Mapping[str, Any]) -> list[re.Match[str]]:
     if choices:
         option = choices[answer].strip()
         pattern = rf"[(]{answer}[)]|\b{answer}[.)](?=\s)|(?:option|answer is) {answer}\b"
-        marked = [*re.finditer(pattern, text)]
+        listed = [match.span() for match in LISTED.finditer(text)]
+        marked = [m for m in re.finditer(pattern, text) if not any(a <= m.start() < b for a, b in listed)]
         if len(option) < 2 or sum(o.lower() in text.lower() for o in choices.values()) >= min(3, len(choices)):
             return marked  # the rationale weighs the options against one another
-        return marked + [*re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)]
+        return [*marked, *re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)]
     try:
         value = Fraction(answer.replace(",", ""))
     except ValueError:

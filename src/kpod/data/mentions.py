@@ -134,7 +134,7 @@ def _goes_on(text: str, run: Sequence[tuple[int, int, str, bool]], one: tuple[in
     gap = text[run[-1][1] : one[0]]
     if len(gap) > LONGEST_BETWEEN or not BETWEEN_LISTED.fullmatch(gap):
         return False
-    ends = run[-1][3] and one[3] and "." in gap
+    ends = re.search(r"[.!?]\s", gap if run[-1][3] else gap[1:])  # "A. bank" goes on, "(A). A bank" does not
     return not ends and all(one[2:] != other[2:] for other in run[-MOST_LISTED:])
 
 

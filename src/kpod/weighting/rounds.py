@@ -114,7 +114,7 @@ def observe_in_rounds(
         before, objectives = objectives, held_out_objectives(generator, predictor, held_out or order, config)
         former, weights = weights, np.concatenate(list(compute_weights(generator, probe).values()))
         now = _compared(len(observations), objectives, before, weights, former)
-        bar.set_postfix(L_k=f"{now.objective:.2f}", **({} if now.moved is None else {"moved": f"{now.moved:.3f}"}))
+        bar.set_postfix({"L_k": f"{now.objective:.2f}", "moved": "-" if now.moved is None else f"{now.moved:.3f}"})
         log.debug("%s", now)
         yield now
         if len(observations) >= LEAST_ROUNDS * size and now.at_rest:
