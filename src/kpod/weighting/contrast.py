@@ -19,8 +19,8 @@ from kpod.weighting.module import WeightGenerator, effects_of
 
 SOFTEST, HARDEST = 1e3, 1e-3
 """Softness, in mean absolute deviations of the effects: all weights are the same, or nearly all are 0 or 1."""
-NUM_TRIED = 15
-"""Softnesses between these two, a factor of 2.7 apart, between which the one that gives the spread is looked for."""
+NUM_TRIED = 25
+"""Softnesses between these two, a factor of 1.8 apart, between which the one that gives the spread is looked for."""
 
 
 @torch.no_grad()
