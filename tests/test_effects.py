@@ -7,11 +7,9 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from jaxtyping import Float
 from torch import Tensor
 
 from kpod.lm.models import LanguageModel
-from kpod.records import TokenizedRationale
 from kpod.weighting.effects import explained_share, fit_generator, linear_design, misfits, to_nats
 from kpod.weighting.equations import QUIET, explained_fall, from_falls, kept_before, observed_fall
 from kpod.weighting.layouts import MaskedRationale
