@@ -28,7 +28,9 @@ class Given(WeightGenerator):
         self.effects = torch.from_numpy(effects).float()
 
     def scores(
-        self, token_ids: Int[Tensor, "batch tokens"], real: Bool[Tensor, "batch tokens"]
+        self,
+        token_ids: Int[Tensor, "batch tokens"],
+        real: Bool[Tensor, "batch tokens"],  # noqa: ARG002 (as the network's)
     ) -> Float[Tensor, "batch tokens"]:
         return self.effects[token_ids]
 

@@ -205,7 +205,7 @@ def test_effects_that_observations_contradict_come_to_nothing(scale: float, offs
 
 
 def test_the_explained_share_by_hand() -> None:
-    """Falls of +-1 of which effects say +-0.5: a quarter of the squares is left; effects of the wrong sign add to it."""
+    """Falls of +-1 of which effects say +-0.5: a quarter of the squares is left. A wrong sign adds to it."""
     keep = torch.tensor([[True], [False]])
     seen = Observation(tiny_tokens(LLAMA, steps=(1,)), keep, (1,), torch.tensor([[1.0], [3.0]]))
     generator = generator_of(LLAMA)

@@ -49,7 +49,7 @@ class Planted(Stub):
 class Indifferent(Stub):
     """Masks do nothing to it."""
 
-    def loss(self, ids: tuple[int, ...], keep: list[bool]) -> float:
+    def loss(self, ids: tuple[int, ...], keep: list[bool]) -> float:  # noqa: ARG002
         return 2.0
 
 
@@ -143,7 +143,6 @@ def test_drawn_masks_find_what_counts_only_beside_others() -> None:
     for _ in steps:
         ids, weights = weight_of_ids(generator, tokens)
         above_others.append(weights[ids == 4].mean() - weights[ids >= 100].mean())
-    print(above_others)
     assert above_others[0] < 0.2
     assert above_others[-1] > 0.3
 
