@@ -4,22 +4,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from kpod.errors import WeightingError
 from kpod.pipeline import Pipeline
 from kpod.weighting.effects import Fit
+from kpod.weighting.prefixes import Predictor
 from kpod.weighting.rounds import Round
 from kpod.weighting.verdict import (
     HARM,
     NUM_JUDGED,
     Verdict,
     accepted,
+    judge,
     save_learning,
     verdict_on_fit,
     verdict_on_objective,
     verdict_on_spread,
 )
 from kpod.weighting.weigher import Weigher
+from tiny import BRIEF, tiny_llama, tiny_tokens
 from tiny_runs import recipe, write_tiny_data
 
 
@@ -87,6 +91,14 @@ def test_harmless_weights_are_hardly_ever_refused(draw: str) -> None:
 def test_weights_that_mask_what_matters_are_refused(draw: str) -> None:
     """Masks that cost one nat of two."""
     assert simulated(1.0, draw, 500) > 0.8
+
+
+def test_an_answer_that_is_not_finite_is_no_verdict_but_an_error() -> None:
+    lm = tiny_llama()
+    nn.init.constant_(lm.model.get_output_embeddings().weight, float("nan"))  # type: ignore[operator]
+    tokens = [tiny_tokens(lm)]
+    with pytest.raises(WeightingError, match="the verdict: the NLL is nan on 'q0'"):
+        judge(Predictor(lm), tokens, {"q0": np.full(7, 0.6, np.float32)}, BRIEF, np.random.default_rng(0))
 
 
 # -- weights that are all alike ------------------------------------------------------------------------------
