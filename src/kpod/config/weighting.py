@@ -61,6 +61,6 @@ class WeightingConfig:
         rate = self.kept_rate
         require(rate is None or 0 < rate < 1, "weighting.kept_rate", rate, "between 0 and 1, or null")
         most = math.sqrt(rate * (1 - rate)) if rate is not None else 0.5
-        limit = f"above 0 and below {most:.3g}, at which every weight is 0 or 1"
+        limit = f"above 0 and below {most:.3g}, at which every weight is 0 or 1 (kept_rate is {rate})"
         require(0 < self.spread < most, "weighting.spread", self.spread, limit)
         require(self.masks >= 2, "weighting.masks", self.masks, "at least 2")

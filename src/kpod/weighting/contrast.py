@@ -6,6 +6,7 @@ rationales share both, so that a token of one effect weighs the same everywhere.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from kpod.records import TokenizedRationale
 from kpod.weighting.module import WeightGenerator, effects_of
 
 SOFTEST, HARDEST = 1e3, 1e-3
-"""Softness, in standard deviations of the effects: all weights are the same, or all are 0 or 1."""
+"""Softness, in mean absolute deviations of the effects: all weights are the same, or nearly all are 0 or 1."""
+NUM_TRIED = 25
+"""Softnesses between these two, a factor of 1.8 apart, between which the one that gives the spread is looked for."""
 
 
 @torch.no_grad()
@@ -26,8 +29,8 @@ def hold(
 ) -> None:
     """Set the generator's price and softness so that the weights of some rationales have this mean and spread.
 
-    Where the effects take so few values that no softness gives the spread, the nearest one is taken. Where all tokens
-    have the same effect, so do the weights: nothing is told apart.
+    Where no softness gives the spread, since the effects take few values, the one that comes nearest is taken. Where
+    all tokens have the same effect, they have the same weight.
 
     Args:
         generator: Its effects are known.
@@ -37,7 +40,7 @@ def hold(
     """
     effects = [row.double().cpu().numpy() for row in effects_of(generator, tokens)]
     together = np.concatenate(effects)
-    size = float(together.std())
+    size = float(np.abs(together - np.median(together)).mean())
     if size < 1e-9 * max(1.0, float(np.abs(together).max())):
         softness, price = 1.0, float(together.mean()) - np.log((kept_rate or 0.5) / (1 - (kept_rate or 0.5)))
     elif kept_rate is not None:
@@ -51,12 +54,21 @@ def hold(
 
 
 def _softness(excess: Callable[[float], float], size: float) -> float:
-    """The softness at which the excess of the spread is 0; the nearest end where it is 0 nowhere."""
-    if excess(HARDEST * size) <= 0:
-        return HARDEST * size
-    if excess(SOFTEST * size) >= 0:
-        return SOFTEST * size
-    return float(np.exp(brentq(lambda at: excess(float(np.exp(at))), np.log(HARDEST * size), np.log(SOFTEST * size))))
+    """The largest softness at which the excess of the spread is 0, or the one at which it is nearest to that.
+
+    A held mean lets the spread grow as the softness falls. With the price alpha / n it may shrink again, when all
+    weights go to one end together.
+    """
+    ladder: list[float] = (size * np.geomspace(SOFTEST, HARDEST, NUM_TRIED)).tolist()
+    if excess(ladder[0]) >= 0:
+        return ladder[0]
+    found: list[float] = []
+    for softer, softness in pairwise(ladder):
+        found.append(excess(softness))
+        if found[-1] >= 0:
+            ends = np.log(softness), np.log(softer)
+            return float(np.exp(brentq(lambda at: excess(float(np.exp(at))), *ends)))
+    return ladder[1 + int(np.argmax(found))]
 
 
 def _held(effects: NDArray[np.float64], softness: float, rate: float) -> tuple[float, NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from kpod.records import TokenizedRationale
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.module import WeightGenerator, compute_weights
+from kpod.weighting.predictor import check_finite
 from kpod.weighting.prefixes import Predictor
 
 NUM_DRAWN = 2
@@ -39,6 +40,9 @@ def held_out_objectives(
 
     Masks are drawn, not cut at 1/2: what is minimised is the expected L_k, and weights that keep everything look good
     when they are cut.
+
+    Raises:
+        WeightingError: If an NLL is not finite.
     """
     rng = np.random.default_rng(0)
     found = []
@@ -47,6 +51,7 @@ def held_out_objectives(
             keep = torch.from_numpy(rng.random((NUM_DRAWN, len(weights))) < weights)
             prefixes = draw_prefixes(one, config.prefixes, rng)
             nll = predictor([MaskedRationale(one, row, prefixes) for row in keep])
+            check_finite(nll.mean(), [one], "the held-out L_k")
             kept = keep.float().mean(dim=1).to(nll)
             found.append(keypoint_objective(nll, kept, config.mask_loss_weight).mean().item())
     return np.array(found)

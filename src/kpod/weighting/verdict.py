@@ -21,6 +21,7 @@ from kpod.weighting.effects import Fit
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.objective import keypoint_objective
+from kpod.weighting.predictor import check_finite
 from kpod.weighting.prefixes import Predictor
 from kpod.weighting.rounds import Round
 
@@ -65,6 +66,9 @@ def judge(
 
     Returns:
         The three means; and by how much the learnt masks exceed the random ones, one number per judged rationale.
+
+    Raises:
+        WeightingError: If an NLL is not finite.
     """
     found: dict[str, list[float]] = {"learnt": [], "random": [], "all": []}
     for index in rng.choice(len(tokens), min(NUM_JUDGED, len(tokens)), replace=False):
@@ -73,6 +77,7 @@ def judge(
         masks = (learnt, learnt[torch.from_numpy(rng.permutation(len(learnt)))], torch.ones_like(learnt))
         prefixes = draw_prefixes(rationale, config.prefixes, rng)
         nll = predictor([MaskedRationale(rationale, keep, prefixes) for keep in masks])
+        check_finite(nll.mean(), [rationale], "the verdict")
         kept = torch.stack([keep.float().mean() for keep in masks]).to(nll.device)
         for name, value in zip(found, keypoint_objective(nll, kept, config.mask_loss_weight).tolist(), strict=True):
             found[name].append(value)

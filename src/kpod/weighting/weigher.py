@@ -72,9 +72,9 @@ class Weigher:
         if not (folder / FACTS).is_file():
             raise DataError(f"{folder} holds no weigher; kpod weigh writes one where it learns weights")
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        prompt, state = PromptConfig(**facts.pop("prompt")), load_file(folder / PARAMETERS)
         if "held" not in facts:
             raise DataError(f"{folder} was written by an older version, which weighed in another way; weigh again")
+        prompt, state = PromptConfig(**facts.pop("prompt")), load_file(folder / PARAMETERS)
         generator = WeightGenerator(state["table"], facts.pop("alpha"), held=facts.pop("held"))
         generator.load_state_dict(state)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
