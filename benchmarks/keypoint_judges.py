@@ -1,5 +1,6 @@
 """Judges of learnt weights that need a predictor: masks by weight, one token masked at a time, and the costs."""
 
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,15 +17,21 @@ from kpod.config import WeightingConfig
 from kpod.lm.models import load_model, merged
 from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.records import Rationale, TokenizedRationale
+from kpod.weighting.effects import fit_generator, fit_linear
 from kpod.weighting.given import digit_rule_weights
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
-from kpod.weighting.predictor import warm_up, with_adapters
+from kpod.weighting.module import WeightGenerator
+from kpod.weighting.objective import held_out_objectives
+from kpod.weighting.predictor import Observation, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
+from kpod.weighting.rounds import NUM_HELD_OUT, ROUNDS, observe_in_rounds
 
 NUM_JUDGED, NUM_OCCLUDED = 60, 6
 SHARE_MASKED = 0.2
 JUDGE_SEED = 1000
+NUM_TIMED = 48
+"""Rationales that are timed; at least four times `NUM_HELD_OUT`."""
 
 
 def make_judge(rationales: list[Rationale], config: WeightingConfig) -> tuple[Predictor, float]:
@@ -129,18 +136,52 @@ def cut(row: MaskedRationale, prefix: int) -> MaskedRationale:
 
 
 def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """Seconds of processor time, which other programs on the machine change little."""
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
-def epoch_seconds(data: Sample, num: int = 16) -> float:
+def epoch_seconds(data: Sample, num: int = 32) -> float:
     """Seconds that a fine-tuning epoch takes per rationale: forward and backward passes of batches of eight."""
     lm = load_model(STUDENT, PRECISION)
     rows = [example_at(t, np.ones(t.num_tokens, np.float32), 0, encoder_decoder=False) for t in data.tokens[:num]]
 
     def epoch() -> None:
-        for start in range(0, num, 8):
+        for start in range(0, len(rows), 8):
             (-logprobs(lm.model, collate(rows[start : start + 8], lm)).mean()).backward()
 
-    return timed(epoch) / num
+    return timed(epoch) / len(rows)
+
+
+def weighting_share_of_1000(config: WeightingConfig) -> dict[str, float]:
+    """Learning's time over that of one fine-tuning epoch on 1000 GSM8K rationales of any length, as a recipe has them.
+
+    Parts of the work are timed and multiplied: all updates of the warm-up, and rounds until the budget is used up. Where
+    learning comes to rest before, it takes less. The epoch is one of full fine-tuning.
+    """
+    rationales = random.Random(0).sample(right_rationales("gsm8k", "gemini-1.5-flash"), NUM_TIMED)
+    lm = load_model(STUDENT, PRECISION)
+    data = sample(lm, rationales, (), 0)
+    predictor, rng = with_adapters(lm, config), np.random.default_rng(0)
+    generator = WeightGenerator(lm.model.get_input_embeddings().weight.detach().clone(), 1.0, held=True)  # type: ignore[operator]
+    brief = replace(config, warmup_updates=NUM_TIMED // config.batch_size)
+    update = timed(lambda: list(warm_up(predictor, data.tokens, brief, rng))) / brief.warmup_updates
+    frozen, seen = predictor.frozen(merged), list[Observation]()
+    observed = replace(config, observations=ROUNDS)  # one observation a round
+    rounds = timed(lambda: list(observe_in_rounds(generator, frozen, data.tokens, observed, rng, seen)))
+    looks = timed(
+        lambda: [held_out_objectives(generator, frozen, data.tokens[:NUM_HELD_OUT], config) for _ in range(2)]
+    )
+    many = seen * (config.observations // len(seen))
+    fits = timed(lambda: [fit_linear(generator, many, rng) for _ in range(2)]) / 2 * ROUNDS
+    fits += timed(lambda: fit_generator(generator, many, config, rng))
+    looks = looks / 2 * len(seen)
+    observation = max(0.0, rounds - looks) / len(seen)
+    seconds = config.warmup_updates * update + config.observations * observation + looks * ROUNDS / len(seen) + fits
+    epoch = 1000 * epoch_seconds(data)
+    return {
+        "weighting_share_of_1000_gsm8k": seconds / epoch,
+        "seconds_of_1000_gsm8k": seconds,
+        "seconds_of_epoch_of_1000_gsm8k": epoch,
+    }

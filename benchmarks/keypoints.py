@@ -24,9 +24,27 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from keypoint_judges import against_occlusion, epoch_seconds, make_judge, one_pass_speedup, rises
+from keypoint_judges import (
+    against_occlusion,
+    epoch_seconds,
+    make_judge,
+    one_pass_speedup,
+    rises,
+    weighting_share_of_1000,
+)
 from keypoints_of_run import kind_of
-from learning import PRECISION, STUDENT, Learnt, Sample, Weights, learn, parts, with_fillers, word_problems
+from learning import (
+    NUM_TRAINING,
+    PRECISION,
+    STUDENT,
+    Learnt,
+    Sample,
+    Weights,
+    learn,
+    parts,
+    with_fillers,
+    word_problems,
+)
 from oracle import oracle_spearman
 from prefixes import files_with_rationales, prefix_holds_answer_share
 from scipy.stats import spearmanr
@@ -141,9 +159,9 @@ def on_fillers(seeds: Sequence[int], keep: Path | None, learn_only: bool) -> dic
     figures |= against_occlusion(judge, test, found)
     figures["one_pass_speedup"] = one_pass_speedup(judge, test)
     epoch = epoch_seconds(test)
-    figures["weighting_share_of_epoch"] = figures["seconds_to_learn"] / (epoch * 600)
+    figures["weighting_share_of_epoch"] = figures["seconds_to_learn"] / (epoch * NUM_TRAINING)
     figures["weighting_share_of_gsm8k_epoch"] = figures["seconds_to_learn"] / (epoch * 7473)
-    return figures
+    return figures | weighting_share_of_1000(WEIGHTING)
 
 
 def on_words(name: str, model: str, seeds: Sequence[int], keep: Path | None, learn_only: bool) -> dict[str, float]:
