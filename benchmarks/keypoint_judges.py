@@ -157,8 +157,8 @@ def epoch_seconds(data: Sample, num: int = 32) -> float:
 def weighting_share_of_1000(config: WeightingConfig) -> dict[str, float]:
     """Learning's time over that of one fine-tuning epoch on 1000 GSM8K rationales of any length, as a recipe has them.
 
-    Parts of the work are timed and multiplied: all updates of the warm-up, and rounds until the budget is used up. Where
-    learning comes to rest before, it takes less. The epoch is one of full fine-tuning.
+    Parts of the work are timed and multiplied: all updates of the warm-up, and rounds until the budget is used up. It
+    takes less where learning comes to rest before. The epoch is one of full fine-tuning.
     """
     rationales = random.Random(0).sample(right_rationales("gsm8k", "gemini-1.5-flash"), NUM_TIMED)
     lm = load_model(STUDENT, PRECISION)
