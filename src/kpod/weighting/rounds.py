@@ -65,6 +65,14 @@ class Round:
     moved: float | None = None
     agreement: float | None = None
 
+    def __str__(self) -> str:
+        """Both curves at this point, for the log."""
+        told = f"{self.observed} rationales observed, held-out L_k {self.objective:.3f}"
+        if self.moved is None:
+            return told
+        ranks = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f})"
+        return f"{told}, {self.fall:.3f} +- {self.error:.3f} less; weights moved by {self.moved:.3f}{ranks}"
+
     @property
     def at_rest(self) -> bool:
         """Whether L_k has stopped falling (by more than its standard error), and the weights no longer move."""
@@ -116,7 +124,7 @@ def observe_in_rounds(
         former, weights = weights, np.concatenate(list(compute_weights(generator, probe).values()))
         now = _compared(len(observations), objectives, before, weights, former)
         bar.set_postfix({"L_k": f"{now.objective:.2f}", "moved": "-" if now.moved is None else f"{now.moved:.3f}"})
-        log.debug("%s", now)
+        log.info("weights: %s", now)
         yield now
         if len(observations) >= LEAST_ROUNDS * size and now.at_rest:
             break
