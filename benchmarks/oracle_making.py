@@ -186,8 +186,11 @@ def _texts(lm: LanguageModel) -> list[str]:
 
 @lru_cache(maxsize=2)
 def _goes_on(lm: LanguageModel) -> torch.Tensor:
-    """Which tokens would make the word before them another one: those that start with a letter or a digit."""
-    return torch.tensor([text[:1].isalnum() for text in _texts(lm)])
+    """Which tokens would make the word before them another one: those that start with a letter or a digit.
+
+    A token that starts within a character may be part of a letter, and counts too.
+    """
+    return torch.tensor([text[:1].isalnum() or text[:1] == "\ufffd" for text in _texts(lm)])
 
 
 @torch.no_grad()

@@ -52,10 +52,14 @@ NUMBER = re.compile(r"\d+(?:[.,:]\d+)*(?:(?:st|nd|rd|th)\b)?")
 def class_of_word(word: str) -> WordClass:
     """The class of a word of letters; one with a hyphen has the first class that one of its parts has.
 
+    An x alone is an operator, whether it multiplies or is an unknown: it is no word that others are held against.
+
     Example:
-        >>> [class_of_word(word) for word in ("Adding", "twenty-five", "left", "apples", "half-price")]
-        ['operation', 'quantity', 'comparison', 'other', 'operation']
+        >>> [class_of_word(word) for word in ("Adding", "twenty-five", "left", "apples", "half-price", "x")]
+        ['operation', 'quantity', 'comparison', 'other', 'operation', 'operator']
     """
+    if word in ("x", "X"):
+        return "operator"
     parts = {word.casefold(), *word.casefold().split("-")}
     return next((name for name, words in CLASSES.items() if parts & words), "other")
 

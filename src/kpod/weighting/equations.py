@@ -10,8 +10,8 @@ from torch import Tensor
 from kpod.records import TokenizedRationale
 from kpod.weighting.predictor import Observation
 
-QUIET = 0.1
-"""Nats added to a rationale's size, so that one on which masks do nothing is not all noise."""
+QUIET = 1.0
+"""Nats added to the size of falls: a prefix or rationale whose falls are small is not stretched into noise."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Equations:
     Attributes:
         tokens: The rationale.
         coefficients: A.
-        values: y, in units of the rationale's own size.
+        values: y, in units of the size that falls have after the same prefix.
     """
 
     tokens: TokenizedRationale
@@ -32,17 +32,17 @@ class Equations:
 def from_falls(observation: Observation) -> Equations:
     """One equation per mask and prefix: the fall of the NLL is the sum of the kept tokens' effects.
 
-    Both sides are centred over the masks, since how hard the question is says nothing about its tokens. The falls are
-    divided by their root mean square plus `QUIET`, so that a few rationales with a hard answer do not outweigh all
-    others. A token's effect is its mean over the prefixes that hold it: Eq. 5 sums over all prefixes, and a token is
-    worth no less for standing in fewer of them.
+    Both sides are centred over the masks, since how hard the question is says nothing about its tokens. The falls after
+    each prefix are divided by their root mean square plus `QUIET`: the whole rationale, after which the answer need
+    only be copied, and a few rationales with a hard answer would outweigh all others. A token's effect is its mean over
+    the prefixes that hold it: Eq. 5 sums over all prefixes, and a token is worth no less for standing in fewer of them.
     """
     coefficients = kept_before(observation.keep, observation.prefixes)
-    falls = observed_fall(observation).flatten()
+    falls = observed_fall(observation)
     return Equations(
         observation.tokens,
         (coefficients - coefficients.mean(dim=0)).flatten(end_dim=1),
-        falls / (falls.square().mean().sqrt() + QUIET),
+        (falls / (falls.square().mean(dim=0).sqrt() + QUIET)).flatten(),
     )
 
 

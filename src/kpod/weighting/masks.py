@@ -13,8 +13,6 @@ from kpod.records import TokenizedRationale
 
 WARMUP_KEPT_RATES = (0.5, 1.0)
 """A predictor learns what an operator is for only where the numbers beside it are seen."""
-OBSERVED_KEPT_RATES = (0.1, 0.98)
-"""The least and the largest chance of a token to be kept while effects are observed: every token is seen both ways."""
 
 
 def draw_prefixes(tokens: TokenizedRationale, num_prefixes: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -50,24 +48,24 @@ def random_mask(num_tokens: int, rng: np.random.Generator) -> Bool[Tensor, " tok
 
 
 def balanced_masks(
-    weights: NDArray[np.float32], num_masks: int, rng: np.random.Generator
+    tokens: TokenizedRationale, chances: NDArray[np.float32], num_masks: int, rng: np.random.Generator
 ) -> Bool[Tensor, "masks tokens"]:
-    """Masks that keep token j with chance w_j, cut to `OBSERVED_KEPT_RATES`, and as nearly that often as can be.
+    """Masks to observe the effects of tokens under: all occurrences of a token are kept, or all are hidden.
 
-    Of M masks floor(M w_j) or one more keep the token: so few masks say most about each token when it is now kept and
-    now hidden. Which of them do is drawn for each token by itself.
+    Rationales repeat themselves: "add 5 and 3: 5 + 3". Hiding one of two copies hides nothing, so that each copy alone
+    seems worthless. A token is kept in floor(M c) of M masks or in one more, c being the chance of its first
+    occurrence: so few masks say most about it when it is now kept and now hidden. Which masks is drawn for each token.
 
     Args:
-        weights: w of the tokens.
+        tokens: The rationale.
+        chances: How likely each token is kept.
         num_masks: M.
         rng: Draws.
-
-    Example:
-        >>> balanced_masks(np.array([0.5, 0.25], dtype=np.float32), 4, np.random.default_rng(0)).sum(dim=0).tolist()
-        [2, 1]
     """
-    order = np.argsort(rng.random((num_masks, len(weights))), axis=0)
-    return torch.from_numpy((order + rng.random(len(weights))) / num_masks < weights.clip(*OBSERVED_KEPT_RATES))
+    _, first, kind = np.unique(tokens.ids("rationale"), return_index=True, return_inverse=True)
+    order = np.argsort(rng.random((num_masks, len(first))), axis=0)
+    keep = (order + rng.random(len(first))) / num_masks < chances[first]
+    return torch.from_numpy(keep[:, kind])
 
 
 def draw_batches(

@@ -1,9 +1,10 @@
-"""Estimate the tokens' effects in rounds, under masks drawn from the weights found so far, until nothing changes.
+"""Estimate the tokens' effects in rounds, under random masks, until nothing changes.
 
-Under random masks most numbers are hidden together with the words around them, and then no word is worth anything.
-So each round draws its masks from the weights of the round before: the numbers that the first round finds are kept,
-and the next one sees what an operator or a word is worth beside them. Observations of all rounds are fitted together,
-so that their noise averages out and the weights come to rest.
+Two things hide what a word is worth. Where the numbers beside it are hidden, no word helps. So tokens that weigh much
+after a round are kept more often in the next. Where everything beside it is kept, no word is needed, since the equation
+says the same. So all other tokens stay hidden half of the time, and a token's copies are hidden together
+(`balanced_masks`). Observations of all rounds are fitted together, so that their noise averages out and the weights
+come to rest.
 """
 
 import logging
@@ -28,11 +29,11 @@ from kpod.weighting.prefixes import Predictor
 ROUNDS = 8
 """Rounds at most; `weighting.observations` are shared among them."""
 LEAST_ROUNDS = 3
-FIRST_KEPT_RATE = 0.6
+FIRST_CHANCE = 0.6
 """Chance of a token to be kept in the first round, which knows nothing of any."""
-OBSERVED_SPREAD = 0.35
-"""Spread of the weights that masks are drawn from, if larger than `weighting.spread`: keypoints are nearly always kept,
-so that what they need beside them is seen."""
+CERTAIN, CERTAIN_CHANCE, OTHER_CHANCE = 0.9, 0.9, 0.5
+"""In later rounds tokens that weigh more than the first of these are kept with the second chance, others with the
+third."""
 NUM_HELD_OUT = 12
 """Rationales on which L_k is measured after each round, at most a quarter of all."""
 NUM_PROBED = 64
@@ -103,9 +104,9 @@ def observe_in_rounds(
     bar = tqdm(total=config.observations, desc="observations", unit=" rationales")
     while len(observations) < config.observations:
         batch = [next(queue)[0] for _ in range(min(size, config.observations - len(observations)))]
-        chances = _chances(generator, tokens, batch, config, first=weights is None)
+        chances = _chances(generator, batch, first=weights is None)
         for rationale in batch:
-            keep = balanced_masks(chances[rationale.id], config.masks, rng)
+            keep = balanced_masks(rationale, chances[rationale.id], config.masks, rng)
             observations.append(observe(predictor, rationale, keep, draw_prefixes(rationale, config.prefixes, rng)))
             bar.update()
         fit_linear(generator, observations, rng)
@@ -123,19 +124,13 @@ def observe_in_rounds(
 
 
 def _chances(
-    generator: WeightGenerator,
-    tokens: Sequence[TokenizedRationale],
-    batch: Sequence[TokenizedRationale],
-    config: WeightingConfig,
-    *,
-    first: bool,
+    generator: WeightGenerator, batch: Sequence[TokenizedRationale], *, first: bool
 ) -> dict[str, NDArray[np.float32]]:
     """With which chance each token of a batch is kept while it is observed."""
     if first:
-        return {one.id: np.full(one.num_tokens, FIRST_KEPT_RATE, dtype=np.float32) for one in batch}
-    rate = config.kept_rate
-    hold(generator, tokens, rate, max(config.spread, OBSERVED_SPREAD))
-    return compute_weights(generator, batch)
+        return {one.id: np.full(one.num_tokens, FIRST_CHANCE, dtype=np.float32) for one in batch}
+    found = compute_weights(generator, batch)
+    return {name: np.where(w > CERTAIN, CERTAIN_CHANCE, OTHER_CHANCE).astype(np.float32) for name, w in found.items()}
 
 
 def _compared(
