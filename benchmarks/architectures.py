@@ -162,7 +162,7 @@ def greedy_is_the_same(lm: LanguageModel) -> bool:
 
 def whole_run(data: Path, runs: Path, name: str) -> None:
     """Rationales, weights, difficulties, schedule, student, accuracy."""
-    brief = ("--weighting.observations", "8")
+    brief = ("--weighting.observations", "8", "--weighting.masks", "6")
     short = ("--data.train_limit", "4", "--training.num_train_epochs", "2", "--evaluation.before", "false")
     Pipeline(recipe(data, runs, name, *brief, *short)).run()
 

@@ -27,8 +27,8 @@ def additive(lm: LanguageModel, num_tokens: int, seed: int) -> tuple[Observation
     """An observation in which every token has its own effect and nothing else happens."""
     rng = np.random.default_rng(seed)
     effects = torch.from_numpy(rng.normal(size=num_tokens)).float()
-    keep = balanced_masks(np.full(num_tokens, 0.5, dtype=np.float32), 6, rng)
     tokens = tiny_tokens(lm, f"q{seed}", (num_tokens,))
+    keep = balanced_masks(tokens, np.full(num_tokens, 0.5, dtype=np.float32), 6, rng)
     prefixes = draw_prefixes(tokens, 3, rng)
     fall = torch.stack([(keep.float() * effects)[:, :end].sum(dim=1) for end in prefixes], dim=1)
     return Observation(tokens, keep, prefixes, 5.0 - fall), effects
@@ -46,34 +46,35 @@ def test_falls_by_hand() -> None:
 
 
 @given(st.integers(1, 12), st.integers(0, 999), st.floats(0.01, 100))
-def test_true_effects_solve_the_equations_in_units_of_the_rationales_size(num: int, seed: int, scale: float) -> None:
-    """The unit is the root mean square of the rationale's falls, plus a little."""
+def test_true_effects_solve_the_equations_in_units_of_the_falls_size(num: int, seed: int, scale: float) -> None:
+    """The unit is the root mean square of the falls after the same prefix, plus a nat."""
     seen, effects = additive(LLAMA, num, seed)
     seen, effects = replace(seen, answer_nll=scale * seen.answer_nll), scale * effects
     says = from_falls(seen)
-    unit = observed_fall(seen).square().mean().sqrt() + QUIET
-    torch.testing.assert_close(says.coefficients @ effects / unit, says.values, atol=1e-4, rtol=1e-4)
+    unit = observed_fall(seen).square().mean(dim=0).sqrt() + QUIET
+    told = (says.coefficients @ effects).view(6, 3) / unit
+    torch.testing.assert_close(told.flatten(), says.values, atol=1e-4, rtol=1e-4)
 
 
-def test_a_rationale_whose_falls_are_larger_speaks_hardly_louder() -> None:
-    """Values of size s / (s + 0.1): near 1 for all but those on which masks do nothing, which may be noise."""
+def test_large_falls_speak_no_louder_and_small_ones_are_not_stretched() -> None:
+    """Falls of size s after a prefix make values of size s / (s + 1): at most 1, and near 0 where masks do nothing."""
     seen, _ = additive(LLAMA, 8, 0)
-    size = observed_fall(seen).square().mean().sqrt().item()
+    sizes = observed_fall(seen).square().mean(dim=0).sqrt()
     for scale in (0.0, 0.01, 1.0, 10.0, 1000.0):
-        values = from_falls(replace(seen, answer_nll=scale * seen.answer_nll)).values
-        expected = scale * size / (scale * size + 0.1)
-        assert values.square().mean().sqrt().item() == pytest.approx(expected, rel=1e-3)
+        values = from_falls(replace(seen, answer_nll=scale * seen.answer_nll)).values.view(6, 3)
+        expected = scale * sizes / (scale * sizes + 1)
+        torch.testing.assert_close(values.square().mean(dim=0).sqrt(), expected, atol=1e-5, rtol=1e-3)
 
 
 def test_equations_by_hand() -> None:
-    """Masks (1, 0) and (0, 1), falls of +-0.5 after both prefixes: their size is 0.5, and 0.5 / (0.5 + 0.1) = 5 / 6.
+    """Masks (1, 0) and (0, 1), falls of +-0.5 after both prefixes: their size is 0.5, and 0.5 / (0.5 + 1) = 1 / 3.
 
     After one token only the first tells the masks apart; after two both do.
     """
     keep = torch.tensor([[True, False], [False, True]])
     says = from_falls(Observation(tiny_tokens(LLAMA, steps=(2,)), keep, (1, 2), torch.tensor([[3.0, 4.0], [4.0, 3.0]])))
     assert says.coefficients.tolist() == [[0.5, 0], [0.5, -0.5], [-0.5, 0], [-0.5, 0.5]]
-    assert says.values.tolist() == pytest.approx([5 / 6, -5 / 6, -5 / 6, 5 / 6])
+    assert says.values.tolist() == pytest.approx([1 / 3, -1 / 3, -1 / 3, 1 / 3])
 
 
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(0, 99))
@@ -103,7 +104,7 @@ def test_observing_is_answering_under_each_mask() -> None:
 @given(st.floats(-2, 2), st.integers(0, 99))
 @settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: float, seed: int) -> None:
-    """In units of each rationale's size: its falls are such that divided by their size they are what effects say."""
+    """Falls that are what effects say once they are divided by their size."""
     generator = generator_of(LLAMA)
     direction = torch.from_numpy(np.random.default_rng(seed).normal(size=len(generator.direction))).float()
     observations = []
@@ -112,7 +113,7 @@ def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: floa
         features = generator.embed(torch.tensor(seen.tokens.ids("rationale")))
         told = explained_fall(effect + features @ direction, seen)
         share = 0.05  # of what effects say; times the size of `told` it must stay below 1
-        scale = share * QUIET / (1 - share * told.square().mean().sqrt())
+        scale = share * QUIET / (1 - share * told.square().mean(dim=0).sqrt())
         observations.append(replace(seen, answer_nll=-scale * told))
     x = [linear_design(generator, from_falls(seen)) for seen in observations]
     y = [from_falls(seen).values.double() for seen in observations]

@@ -240,7 +240,8 @@ def test_separate_prefixes_go_through_in_passes_with_the_same_result(
         predictor.one_pass = False
         nll = torch.tensor(list(warm_up(predictor, tokens, replace(BRIEF, warmup_updates=2), rng)))
         frozen = predictor.frozen(lambda model: model)
-        seen = observe(frozen, tokens[0], balanced_masks(np.full(22, 0.5, dtype=np.float32), 4, rng), (22, 9, 3))
+        keep = balanced_masks(tokens[0], np.full(22, 0.5, dtype=np.float32), 4, rng)
+        seen = observe(frozen, tokens[0], keep, (22, 9, 3))
         rows = [MaskedRationale(tokens[0], keep, (22, 9, 3)) for keep in seen.keep]
         with torch.no_grad():
             found.append((nll, seen.answer_nll, frozen(rows)))

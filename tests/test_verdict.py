@@ -109,6 +109,7 @@ def test_weights_that_are_all_alike_are_refused(value: float) -> None:
     found = verdict_on_spread({"q": np.full(50, value, dtype=np.float32)})
     assert "the weights collapsed" in found.refusal
     assert "raise weighting.warmup_updates and weighting.observations" in found.refusal
+    assert ("weighting.kept_rate, which holds the mean" in found.refusal) == (value != 0.5)
 
 
 @pytest.mark.parametrize("mean", [0.97, 0.1])

@@ -18,12 +18,12 @@ from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
 from kpod.weighting import learn_weights, uniform_weights
 from kpod.weighting.layouts import MaskedRationale
-from kpod.weighting.masks import OBSERVED_KEPT_RATES, balanced_masks, draw_batches, draw_prefixes
+from kpod.weighting.masks import balanced_masks, draw_batches, draw_prefixes
 from kpod.weighting.module import WeightGenerator, compute_weights
 from kpod.weighting.objective import keypoint_objective
 from kpod.weighting.predictor import observe, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
-from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens
+from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens, tiny_tokens_of
 
 
 def masked(tokens: TokenizedRationale, prefixes: tuple[int, ...], seed: int = 0) -> MaskedRationale:
@@ -204,25 +204,31 @@ def test_prefixes_of_a_long_rationale_are_spread_over_it() -> None:
     assert [length // 1000 for length in others] == [0, 1, 2, 3]
 
 
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40), st.integers(2, 12), st.integers(0, 99))
-def test_of_the_masks_as_many_keep_a_token_as_its_weight_says(values: list[float], num: int, seed: int) -> None:
-    """Rounded up or down, and within limits: even what weighs 1 is hidden sometimes, what weighs 0 seen sometimes."""
-    masks = balanced_masks(np.array(values, dtype=np.float32), num, np.random.default_rng(seed))
-    wanted = num * np.clip(np.array(values, dtype=np.float32), *OBSERVED_KEPT_RATES)
-    kept = masks.sum(dim=0).numpy()
-    assert masks.shape == (num, len(values))
-    assert np.all((kept == np.floor(wanted)) | (kept == np.ceil(wanted)))
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(2, 12), st.integers(0, 99))
+def test_copies_of_a_token_are_kept_or_hidden_together_as_often_as_its_chance_says(
+    ids: list[int], num: int, seed: int
+) -> None:
+    """Rounded up or down; the chance is that of the first copy."""
+    rng = np.random.default_rng(seed)
+    chances = rng.random(len(ids)).astype(np.float32)
+    masks = balanced_masks(tiny_tokens_of(LLAMA, ids), chances, num, rng)
+    assert masks.shape == (num, len(ids))
+    for token in set(ids):
+        places = [place for place, other in enumerate(ids) if other == token]
+        assert torch.equal(masks[:, places], masks[:, places[:1]].expand(-1, len(places)))
+        wanted = num * chances[places[0]]
+        assert masks[:, places[0]].sum().item() in (np.floor(wanted), np.ceil(wanted))
 
 
-@pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.1), (0.1, 0.1), (0.37, 0.37), (0.6, 0.6), (1.0, 0.98)])
-def test_masks_keep_a_token_as_often_as_its_weight_says_on_average(weight: float, expected: float) -> None:
+@pytest.mark.parametrize("chance", [0.0, 0.1, 0.37, 0.6, 1.0])
+def test_masks_keep_a_token_as_often_as_its_chance_says_on_average(chance: float) -> None:
     """Of 7 masks: 0.37 of them is between 2 and 3. Each mask by itself, and tokens independently of each other."""
-    rng, tokens = np.random.default_rng(0), np.full(2000, weight, dtype=np.float32)
-    masks = balanced_masks(tokens, 7, rng).double().numpy()
-    assert masks.mean() == pytest.approx(expected, abs=0.005)
-    assert masks.mean(axis=1) == pytest.approx(np.full(7, expected), abs=0.05)
-    both = (masks[:, :1000] * masks[:, 1000:]).mean()
-    assert both == pytest.approx(expected**2, abs=0.02)
+    rng, tokens = np.random.default_rng(0), tiny_tokens_of(LLAMA, range(200))
+    chances = np.full(200, chance, dtype=np.float32)
+    masks = torch.stack([balanced_masks(tokens, chances, 7, rng) for _ in range(10)]).double()
+    assert masks.mean().item() == pytest.approx(chance, abs=0.01)
+    assert masks.mean(dim=(0, 2)).numpy() == pytest.approx(np.full(7, chance), abs=0.05)
+    assert (masks[:, :, :100] * masks[:, :, 100:]).mean().item() == pytest.approx(chance**2, abs=0.03)
 
 
 # -- effects, weights and objective (Eq. 3, 6, 7) --------------------------------------------------------
@@ -321,7 +327,7 @@ def test_a_predictor_in_bf16_answers_nearly_as_in_float32() -> None:
     lm, half = tiny_llama(), tiny_llama()
     half.model.bfloat16()
     tokens, rng = tiny_tokens(lm), np.random.default_rng(0)
-    keep = balanced_masks(np.full(7, 0.5, dtype=np.float32), 4, rng)
+    keep = balanced_masks(tokens, np.full(7, 0.5, dtype=np.float32), 4, rng)
     fine, coarse = (observe(with_adapters(one, BRIEF).frozen(merged), tokens, keep, (7, 3)) for one in (lm, half))
     torch.testing.assert_close(coarse.answer_nll, fine.answer_nll, atol=0.1, rtol=0.02)
     learnt = learn_weights(half, [tiny_tokens(half, f"q{n}", (3, 2 + n)) for n in range(3)], BRIEF, 0)
@@ -339,7 +345,7 @@ def test_long_rationales_are_learnt_from_in_several_passes(make: object, monkeyp
         tokens = [tiny_tokens(lm, f"q{n}", (3, 2 + n)) for n in range(3)]
         predictor = with_adapters(lm, BRIEF)
         nll = list(warm_up(predictor, tokens, BRIEF, rng))
-        keep = balanced_masks(np.full(5, 0.5, dtype=np.float32), 4, rng)
+        keep = balanced_masks(tokens[0], np.full(5, 0.5, dtype=np.float32), 4, rng)
         found.append((torch.tensor(nll), observe(predictor.frozen(merged), tokens[0], keep, (5, 2)).answer_nll))
     torch.testing.assert_close(*found, atol=2e-3, rtol=2e-3)
 

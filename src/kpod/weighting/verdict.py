@@ -141,10 +141,11 @@ def verdict_on_spread(weights: Mapping[str, NDArray[np.float32]]) -> Verdict:
     """Whether all weights are the same, or nearly: then they say nothing about the tokens."""
     together = np.concatenate(list(weights.values()))
     kept, spread = float(together.mean()), float(together.std())
-    if spread < 1e-3 or not 0.02 < kept < 0.995:
+    one_end = not 0.02 < kept < 0.995
+    if spread < 1e-3 or one_end:
         return Verdict(
             refusal=f"the weights collapsed: mean {kept:.3f}, spread {spread:.1e}; raise weighting.warmup_updates and "
-            "weighting.observations, or set weighting.kept_rate, which holds the mean"
+            "weighting.observations" + (", or set weighting.kept_rate, which holds the mean" if one_end else "")
         )
     if spread < NEARLY_ALIKE:
         return Verdict(warnings=(f"the weights hardly differ (mean {kept:.2f}, spread {spread:.3f}); {WIDER}",))
