@@ -19,9 +19,9 @@ class WeightingConfig:
     """Precision of the predictor; null: the recipe's. On a CPU with matrix units for bf16 (AMX), bf16 is twice as fast
     as fp32."""
     estimator: Literal["regression", "gumbel"] = "regression"
-    """How weights are learnt. `regression`: the predictor learns under random masks and is frozen; the effect of each
-    token on its answers is then estimated in rounds, under random masks that keep the keypoints found so far more often.
-    `gumbel`: Eq. 4 as it stands in the paper, generator and predictor trained together by straight-through masks."""
+    """How weights are learnt. `regression`: the predictor learns under random masks and is frozen. The effect of each
+    token on its answers is then estimated in rounds, under random masks that keep the keypoints found so far more
+    often. `gumbel`: Eq. 4 as in the paper. Generator and predictor are trained together by straight-through masks."""
     mask_loss_weight: float = 1.0
     """alpha of Eq. 7: how strongly tokens are pushed to be masked; the paper's is 0.5. It decides the mean weight with
     `gumbel`, and with `regression` only where `kept_rate` is null: a token that is worth less than alpha / n nats to

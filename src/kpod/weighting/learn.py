@@ -3,8 +3,8 @@
 Why not Eq. 4 as it stands: trained together with the predictor through straight-through Gumbel masks, the
 generator masks digits first, before the predictor can read them, and the weights invert or collapse. Here the
 predictor meets random masks first. Then each token's effect on the answer's NLL is estimated in rounds, under random
-masks that keep the keypoints found so far more often (`kpod.weighting.rounds`), and w is the soft minimiser of L_k = L_p + alpha L_m
-(Eq. 7) for these effects, at a mean and a spread that are held (`kpod.weighting.contrast`).
+masks that keep the keypoints found so far more often (`kpod.weighting.rounds`), and w is the soft minimiser of
+L_k = L_p + alpha L_m (Eq. 7) for these effects, at a mean and a spread that are held (`kpod.weighting.contrast`).
 """
 
 import logging
