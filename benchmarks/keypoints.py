@@ -1,110 +1,80 @@
-"""Do learnt weights find the keypoints of real rationales? Against planted fillers, and against an independent judge.
+"""Do learnt weights find the keypoints of real rationales, stand apart, and agree from seed to seed?
 
-SmolLM2-135M on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA; three seeds, half an hour on two cores.
+    KPOD_DATA=... python benchmarks/keypoints.py [--json] [--predictor FOLDER] [--seeds 0,1,2] [--keep FOLDER]
 
-    KPOD_DATA=... python benchmarks/keypoints.py [--json] [--seeds 0,1,2] [--estimator score] [--observations 144]
+Three parts. (1) SmolLM2-135M on GSM8K with the gemini-1.5-flash rationales of KPOD_DATA: fillers from one list are
+planted in what is learnt from, from another in the 200 rationales that are judged; only rationales of at most 170
+characters, with questions of at most 250. (2) ASDiv and SVAMP with gpt-3.5-turbo's rationales: are the words that name
+operations told from other words, and do the weights rank words as a causal oracle does? With SmolLM2 as predictor, and
+with the model that --predictor names; study-2's is Qwen2.5-Coder-0.5B-Instruct. (3) How often the prefix before the
+answer already holds it, in all files of KPOD_DATA.
 
-Only rationales of at most 170 characters are used (as many as there are for the seeds' time), with questions of at most
-250. Fillers from one list are planted in what is learnt from, from another in the 200 that are judged.
+Three seeds take about an hour and a half on two cores. --keep FOLDER keeps the weights of each learning that is done,
+so that a killed benchmark goes on; --only names the parts, --learn-only ends after learning them.
 """
 
 import argparse
 import json
 import os
-import random
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
-import torch
+from keypoint_judges import (
+    against_occlusion,
+    epoch_seconds,
+    make_judge,
+    one_pass_speedup,
+    rises,
+    weighting_share_of_1000,
+)
 from keypoints_of_run import kind_of
-from numpy.typing import NDArray
-from planting import IN_TRAINING, UNSEEN, planted
+from learning import (
+    NUM_TRAINING,
+    PRECISION,
+    STUDENT,
+    Learnt,
+    Sample,
+    Weights,
+    learn,
+    parts,
+    with_fillers,
+    word_problems,
+)
+from oracle import oracle_spearman
+from prefixes import files_with_rationales, prefix_holds_answer_share
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
+from word_judges import first_step_words_rise, operation_words_auc, weights_by_class
 
-from kpod.config import DataConfig, PromptConfig, TeacherConfig, WeightingConfig
-from kpod.data.datasets import load_rationales
-from kpod.lm.encoding import encode
-from kpod.lm.models import load_model, merged
-from kpod.lm.sequences import collate, example_at, logprobs
-from kpod.records import Rationale, Span, TokenizedRationale
-from kpod.steps import split_steps
-from kpod.teacher.filters import filter_rationales
-from kpod.weighting.effects import compute_weights
-from kpod.weighting.given import digit_rule_weights
-from kpod.weighting.layouts import MaskedRationale
-from kpod.weighting.learn import learn_weights
-from kpod.weighting.masks import draw_prefixes
-from kpod.weighting.predictor import warm_up, with_adapters
+from kpod.config import WeightingConfig
+from kpod.lm.models import load_model
+from kpod.records import TokenizedRationale
+from kpod.weighting.given import spans_of
 from kpod.weighting.prefixes import Predictor
 
-STUDENT = "smollm2-135m"
-PROMPT = PromptConfig(chat=False)
-NUM_TRAINING, NUM_HELD_OUT, NUM_JUDGED, NUM_OCCLUDED = 600, 200, 60, 6
-PRECISION: Literal["bf16", "fp32"] = "bf16"
-"""Of all models here. On a processor with matrix units for bf16 it takes half the time of fp32, without them longer."""
-WEIGHTING = WeightingConfig(
-    estimator="score",
-    mask_loss_weight=1.0,
-    warmup_updates=120,
-    observations=240,
-    batch_size=6,
-    prefixes=2,
-    masks=8,
-    generator_learning_rate=1e-3,
-)
-SHARE_MASKED = 0.2
+PARTS = ("fillers", "words", "predictor", "prefixes")
+WEIGHTING = WeightingConfig()
+BY_PREDICTOR = replace(WEIGHTING, warmup_updates=40, observations=80)
+"""A model that can calculate needs fewer updates to learn what a mask is; each observation takes four times as long."""
+JUDGE_UPDATES, JUDGE_BATCH = 60, 6
 CUES = frozenset({"twice", "half", "total", "each", "more", "left"})
-JUDGE_SEED, JUDGE_UPDATES = 1000, 60
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Rationales with planted fillers, in tokens."""
-
-    tokens: list[TokenizedRationale]
-    texts: dict[str, str]
-    fillers: dict[str, list[Span]]
-
-
-def sources() -> list[Rationale]:
-    """Short GSM8K rationales whose answer is right."""
-    data = DataConfig(train="gsm8k", root=os.environ["KPOD_DATA"])
-    teacher = TeacherConfig("gemini-1.5-flash")
-    kept, _ = filter_rationales(load_rationales(data, teacher).rationales, teacher)
-    return [r for r in kept if len(r.text) <= 170 and len(r.question.question) <= 250]
-
-
-def parts() -> tuple[list[Rationale], list[Rationale], list[Rationale]]:
-    """The rationales that are judged, those the judge learns from, and those that weights are learnt from."""
-    everything = sources()
-    random.Random(0).shuffle(everything)
-    return everything[:NUM_HELD_OUT], everything[NUM_HELD_OUT:800], everything[800:]
-
-
-def sample(lm: object, rationales: list[Rationale], fillers: tuple[str, ...], seed: int) -> Sample:
-    """Plant fillers and tokenise."""
-    with_fillers, spans = planted(rationales, fillers, random.Random(seed))
-    encoded = [encode(lm, r, split_steps(r.text), PROMPT, 512) for r in with_fillers]  # type: ignore[arg-type]
-    tokens = [t for t in encoded if isinstance(t, TokenizedRationale)]
-    return Sample(tokens, {r.id: r.text for r in with_fillers}, spans)
 
 
 def kinds(data: Sample, tokens: TokenizedRationale) -> list[str | None]:
     """digit, operator, filler, cue, other or None (white space) of every token."""
     text, found = data.texts[tokens.id], []
     for span in tokens.char_spans:
-        kind = kind_of(text[slice(*span)], span, data.fillers[tokens.id])
+        kind = kind_of(text[slice(*span)], span, data.fillers.get(tokens.id, []))
         found.append("cue" if kind == "other" and text[slice(*span)].strip().lower() in CUES else kind)
     return found
 
 
-def aucs(data: Sample, weights: dict[str, NDArray[np.float32]]) -> dict[str, float]:
+def aucs(data: Sample, weights: Weights) -> dict[str, float]:
     """AUC of each kind's weights against those of planted fillers, and mean weights."""
     by_kind: dict[str | None, list[float]] = defaultdict(list)
     for tokens in data.tokens:
@@ -122,178 +92,158 @@ def aucs(data: Sample, weights: dict[str, NDArray[np.float32]]) -> dict[str, flo
         f"auc_{name}": float(roc_auc_score([1] * len(group) + [0] * len(fillers), group + fillers))
         for name, group in groups.items()
     }
-    return found | {f"mean_{kind}": float(np.mean(ws)) for kind, ws in by_kind.items() if kind}
+    found |= {f"mean_{kind}": float(np.mean(ws)) for kind, ws in by_kind.items() if kind}
+    return found | {"contrast": float(np.mean(groups["planted"]) - np.mean(fillers))}
 
 
-def make_judge(rationales: list[Rationale], config: WeightingConfig) -> tuple[Predictor, float]:
-    """A fresh predictor under random masks that never saw the weigher; and its NLL at the end of the warm-up."""
-    torch.manual_seed(JUDGE_SEED)
-    lm = load_model(STUDENT, PRECISION)
-    data = sample(lm, rationales, IN_TRAINING, JUDGE_SEED)
-    predictor = with_adapters(lm, config)
-    nll = list(warm_up(predictor, data.tokens, config, np.random.default_rng(JUDGE_SEED)))
-    return predictor.frozen(merged), float(np.mean(nll[-10:]))
-
-
-def masked(order: NDArray[np.float32], lowest: bool, rng: np.random.Generator) -> torch.Tensor:
-    """Everything kept but the fifth of the tokens that an order puts first or last; ties by chance."""
-    num = max(1, round(SHARE_MASKED * len(order)))
-    ranks = np.lexsort((rng.random(len(order)), order if lowest else -order))
-    keep = np.ones(len(order), dtype=bool)
-    keep[ranks[:num]] = False
-    return torch.from_numpy(keep)
-
-
-@torch.no_grad()
-def answer_nll(judge: Predictor, tokens: TokenizedRationale, masks: list[torch.Tensor]) -> NDArray[np.float64]:
-    """The judge's NLL of the answer after the whole rationale, under each mask."""
-    rows = [MaskedRationale(tokens, keep, (tokens.num_tokens,)) for keep in masks]
-    return judge(rows)[:, 0].double().cpu().numpy()
-
-
-def rises(
-    judge: Predictor, data: Sample, by_seed: dict[int, dict[str, NDArray[np.float32]]]
-) -> dict[str, tuple[float, float]]:
-    """Rise of the answer's NLL when a fifth of the tokens is masked: mean over rationales and its standard error."""
-    rng = np.random.default_rng(0)
-    rule = digit_rule_weights(data.tokens, data.texts)
-    found: dict[str, list[float]] = defaultdict(list)
-    for tokens in data.tokens[:NUM_JUDGED]:
-        names, masks = ["whole"], [torch.ones(tokens.num_tokens, dtype=torch.bool)]
-        for weights in by_seed.values():
-            names += ["top", "bottom"]
-            masks += [masked(weights[tokens.id], lowest, rng) for lowest in (False, True)]
-        chance = rng.random(tokens.num_tokens).astype(np.float32)
-        names += ["random", "random", "digit_rule"]
-        masks += [masked(chance, lowest, rng) for lowest in (False, True)] + [masked(rule[tokens.id], False, rng)]
-        nll = answer_nll(judge, tokens, masks)
-        for name in set(names) - {"whole"}:
-            rows = [value for value, label in zip(nll, names, strict=True) if label == name]
-            found[name].append(float(np.mean(rows) - nll[0]))
-    return {name: (float(np.mean(v)), float(np.std(v, ddof=1) / np.sqrt(len(v)))) for name, v in found.items()}
-
-
-def against_occlusion(
-    judge: Predictor, data: Sample, by_seed: dict[int, dict[str, NDArray[np.float32]]]
-) -> dict[str, float]:
-    """The slow truth on a few rationales: one token masked at a time. Rank correlations, and the rise by its order."""
-    rng = np.random.default_rng(1)
-    rule = digit_rule_weights(data.tokens, data.texts)
-    learnt, by_rule, occluded = [], [], []
-    for tokens in data.tokens[:NUM_OCCLUDED]:
-        whole = torch.ones(tokens.num_tokens, dtype=torch.bool)
-        singles = list(~torch.eye(tokens.num_tokens, dtype=torch.bool))
-        nll = answer_nll(judge, tokens, [whole, *singles])
-        effect = (nll[1:] - nll[0]).astype(np.float32)
-        learnt += [spearmanr(effect, weights[tokens.id]).statistic for weights in by_seed.values()]
-        by_rule.append(spearmanr(effect, rule[tokens.id]).statistic)
-        occluded.append(answer_nll(judge, tokens, [masked(effect, False, rng)])[0] - nll[0])
+def agreement(by_seed: Sequence[Weights]) -> dict[str, float]:
+    """How far the weights of several seeds agree on the same rationales: rank correlation of pairs, and their means."""
+    together = [np.concatenate([weights[name] for name in sorted(weights)]) for weights in by_seed]
+    pairs = [float(spearmanr(one, other).statistic) for one, other in combinations(together, 2)]
+    means = [float(weights.mean()) for weights in together]
     return {
-        "occlusion_spearman": float(np.mean(learnt)),
-        "occlusion_spearman_digit_rule": float(np.mean(by_rule)),
-        "nll_rise_occlusion": float(np.mean(occluded)),
+        "seed_rank_correlation": min(pairs, default=float("nan")),
+        "seed_mean_spread": max(means) - min(means),
+        "weights_spread_min": min(float(weights.std()) for weights in together),
+        "weights_spread_max": max(float(weights.std()) for weights in together),
     }
 
 
-@torch.no_grad()
-def one_pass_speedup(judge: Predictor, data: Sample, num_prefixes: int = 8, num: int = 6) -> float:
-    """Seconds of K passes, each of a rationale cut at its prefix, over seconds of one; the median over rationales."""
-    rng, ratios = np.random.default_rng(2), []
-    for tokens in data.tokens[: num + 1]:
-        prefixes = draw_prefixes(tokens, num_prefixes, rng)
-        row = MaskedRationale(tokens, torch.from_numpy(rng.random(tokens.num_tokens) < 0.7), prefixes)
-        together = timed(lambda row=row: judge([row]))
-        short = [cut(row, prefix) for prefix in prefixes]
-        apart = timed(lambda short=short: [judge([one]) for one in short])
-        ratios.append(apart / together)
-    return float(np.median(ratios[1:]))
+def lightest_word(data: Sample, weights: Weights, least: int = 20) -> float:
+    """The least mean weight of a token's text that occurs at least so many times: is anything not taught at all?"""
+    by_text: dict[str, list[float]] = defaultdict(list)
+    for tokens in data.tokens:
+        for span, weight in zip(tokens.char_spans, weights[tokens.id].tolist(), strict=True):
+            by_text[data.texts[tokens.id][slice(*span)].strip().lower()].append(weight)
+    return min(float(np.mean(ws)) for ws in by_text.values() if len(ws) >= least)
 
 
-def cut(row: MaskedRationale, prefix: int) -> MaskedRationale:
-    """The row without what follows a prefix."""
-    tokens = row.tokens
-    question, body, *others = tokens.segment_stops
-    left_out = body - question - prefix
-    stops = (question, question + prefix, *(stop - left_out for stop in others))
-    short = replace(
-        tokens,
-        token_ids=tokens.token_ids[: question + prefix] + tokens.token_ids[body:],
-        segment_stops=stops,
-        step_stops=(prefix,),
-        char_spans=tokens.char_spans[:prefix],
-        answer_at=None,
-    )
-    return MaskedRationale(short, row.keep[:prefix], (prefix,))
+def told(name: str, seed: int, facts: dict[str, float], rounds: Iterable[dict[str, float]]) -> None:
+    """What one seed found, and the two curves of its rounds, to the terminal."""
+    print(f"{name}, seed {seed}: {json.dumps({k: round(v, 3) for k, v in facts.items()})}", file=sys.stderr)
+    for one in rounds:
+        print("   ", json.dumps({k: round(v, 3) for k, v in one.items()}), file=sys.stderr, flush=True)
 
 
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def means_and_extremes(per_seed: Sequence[dict[str, float]], prefix: str = "") -> dict[str, float]:
+    """Every figure's mean over the seeds; of AUCs and the contrast also the least."""
+    figures = {}
+    for name in per_seed[0]:
+        values = [facts[name] for facts in per_seed]
+        figures[f"{prefix}{name}"] = float(np.mean(values))
+        if name.startswith(("auc", "contrast", "lightest")):
+            figures[f"{prefix}{name}_min"] = min(values)
+    return figures
 
 
-def epoch_seconds(data: Sample, num: int = 16) -> float:
-    """Seconds that a fine-tuning epoch takes per rationale: forward and backward passes of batches of eight."""
+def on_fillers(seeds: Sequence[int], keep: Path | None, learn_only: bool) -> dict[str, float]:
+    """Part 1: planted fillers, seeds against each other, an independent judge, and what learning takes."""
+    found, test, per_seed = {}, None, []
+    for seed in seeds:
+        learnt, test = learn("fillers", STUDENT, seed, with_fillers, WEIGHTING, keep)
+        found[seed] = learnt.weights
+        facts = aucs(test, learnt.weights) | learnt.facts
+        facts |= {"lightest_word": lightest_word(test, learnt.weights)}
+        facts["kept"] = float(np.mean(np.concatenate(list(learnt.weights.values())) > 0.5))
+        told("fillers", seed, facts, learnt.rounds)
+        per_seed.append(facts)
+    if learn_only or test is None:
+        return {}
+    held_out, judged_by, rest = parts()
+    figures: dict[str, float] = {"num_rationales": sum(map(len, (held_out, judged_by, rest)))}
+    figures |= means_and_extremes(per_seed) | agreement(list(found.values()))
+    judge_config = replace(WEIGHTING, warmup_updates=JUDGE_UPDATES, batch_size=JUDGE_BATCH)
+    judge, figures["judge_nll"] = make_judge(judged_by, judge_config)
+    for name, (mean, error) in rises(judge, test, found).items():
+        figures[f"nll_rise_{name}"], figures[f"nll_rise_{name}_se"] = mean, error
+    figures |= against_occlusion(judge, test, found)
+    figures["one_pass_speedup"] = one_pass_speedup(judge, test)
+    epoch = epoch_seconds(test)
+    figures["weighting_share_of_epoch"] = figures["seconds_to_learn"] / (epoch * NUM_TRAINING)
+    figures["weighting_share_of_gsm8k_epoch"] = figures["seconds_to_learn"] / (epoch * 7473)
+    return figures | weighting_share_of_1000(WEIGHTING)
+
+
+def on_words(name: str, model: str, seeds: Sequence[int], keep: Path | None, learn_only: bool) -> dict[str, float]:
+    """Part 2: operation words against other words, classes that the digit rule cannot know, and the causal oracle."""
+    config = WEIGHTING if name == "words" else BY_PREDICTOR
+    by_seed, per_seed, data = [], [], None
+    for seed in seeds:
+        learnt, data = learn(name, model, seed, word_problems, config, keep)
+        facts = judged_words(data, learnt)
+        told(name, seed, facts | learnt.facts, learnt.rounds)
+        by_seed.append(learnt.weights)
+        per_seed.append(facts | {"seconds_to_learn": learnt.facts["seconds_to_learn"]})
+    if learn_only or data is None:
+        return {}
+    figures = means_and_extremes(per_seed)
+    least = [facts[key] for facts in per_seed for key in facts if key.endswith("_operation_words")]
+    figures |= {"operation_words_auc_min": min(least)} | agreement(by_seed)
+    spans = {t.id: spans_of(t, np.mean([w[t.id] for w in by_seed], axis=0)) for t in data.tokens}
+    against = oracle_spearman(spans)
+    return figures | {f"oracle_{key}": value for key, value in against.items()}
+
+
+def judged_words(data: Sample, learnt: Learnt) -> dict[str, float]:
+    """AUCs of operation words on each data set, each class's mean weight, and the oracle's rank correlation."""
+    facts: dict[str, float] = {"lightest_word": lightest_word(data, learnt.weights)}
+    for name in ("asdiv", "svamp"):
+        tokens = [t for t in data.tokens if t.id.startswith(name)]
+        found = operation_words_auc(tokens, data.texts, learnt.weights)
+        facts |= {key.replace("auc_", f"auc_{name}_").replace("num_", f"num_{name}_"): v for key, v in found.items()}
+    facts |= weights_by_class(data.tokens, data.texts, learnt.weights)
+    of_seed = oracle_spearman({t.id: spans_of(t, learnt.weights[t.id]) for t in data.tokens})
+    return facts | {"oracle_within": of_seed["within"], "oracle_alike_within": of_seed["alike_within"]}
+
+
+def first_steps() -> dict[str, float]:
+    """How much hiding the operation words of ASDiv's first steps costs the untrained student, after either prefix."""
     lm = load_model(STUDENT, PRECISION)
-    rows = [example_at(t, np.ones(t.num_tokens, np.float32), 0, encoder_decoder=False) for t in data.tokens[:num]]
-
-    def epoch() -> None:
-        for start in range(0, num, 8):
-            (-logprobs(lm.model, collate(rows[start : start + 8], lm)).mean()).backward()
-
-    return timed(epoch) / num
+    data, _ = word_problems(lm, 0)
+    asdiv = [t for t in data.tokens if t.id.startswith("asdiv")]
+    return first_step_words_rise(Predictor(lm).requires_grad_(requires_grad=False).eval(), asdiv, data.texts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--estimator", default=WEIGHTING.estimator)
-    parser.add_argument("--observations", type=int, default=WEIGHTING.observations)
-    parser.add_argument("--no-judge", action="store_true", help="only the AUCs")
+    parser.add_argument("--predictor", help="a model that can calculate: a folder or a Hub name")
+    parser.add_argument("--keep", type=Path, help="keep what was learnt in this folder, and go on from it")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts to run: {', '.join(PARTS)}")
+    parser.add_argument("--learn-only", action="store_true", help="learn weights and print what they are, then end")
     options = parser.parse_args()
     if "KPOD_DATA" not in os.environ:
         sys.exit("this benchmark needs real rationales: set KPOD_DATA (docs/data.md)")
-    config = replace(WEIGHTING, estimator=options.estimator, observations=options.observations)
-    held_out, judged_by, rest = parts()
-    figures: dict[str, float] = {"num_rationales": sum(map(len, (held_out, judged_by, rest)))}
-    by_seed, per_seed, test = {}, [], None
-    for seed in map(int, options.seeds.split(",")):
-        lm = load_model(STUDENT, PRECISION)
-        test = sample(lm, held_out, UNSEEN, 0)
-        training = sample(lm, random.Random(seed).sample(rest, NUM_TRAINING), IN_TRAINING, seed)
-        start = time.perf_counter()
-        learnt = learn_weights(lm, training.tokens, config, seed)
-        seconds = time.perf_counter() - start
-        apply_seconds = timed(lambda learnt=learnt, test=test: compute_weights(learnt.generator, test.tokens))
-        by_seed[seed] = compute_weights(learnt.generator, test.tokens)
-        facts = aucs(test, by_seed[seed]) | {
-            "seconds_to_learn": seconds,
-            "seconds_per_1000": 1000 * apply_seconds / len(test.tokens),
-            "explained": learnt.facts.get("explained", float("nan")),
-            "warmup_nll": float(np.mean(learnt.warmup_nll[-10:])) if learnt.warmup_nll else float("nan"),
-            "kept": float(np.mean([np.mean(w > 0.5) for w in by_seed[seed].values()])),
-        }
-        print(f"seed {seed}: {json.dumps({k: round(v, 3) for k, v in facts.items()})}", file=sys.stderr, flush=True)
-        per_seed.append(facts)
-    assert test is not None
-    for name in per_seed[0]:
-        values = [facts[name] for facts in per_seed]
-        figures[name] = float(np.mean(values))
-        if name.startswith("auc"):
-            figures[f"{name}_min"] = min(values)
-    if not options.no_judge:
-        judge, figures["judge_nll"] = make_judge(judged_by, replace(config, warmup_updates=JUDGE_UPDATES))
-        for name, (mean, error) in rises(judge, test, by_seed).items():
-            figures[f"nll_rise_{name}"], figures[f"nll_rise_{name}_se"] = mean, error
-        figures |= against_occlusion(judge, test, by_seed)
-        figures["one_pass_speedup"] = one_pass_speedup(judge, test)
-        epoch = epoch_seconds(test)
-        figures["weighting_share_of_epoch"] = figures["seconds_to_learn"] / (epoch * NUM_TRAINING)
-        figures["weighting_share_of_gsm8k_epoch"] = figures["seconds_to_learn"] / (epoch * 7473)
+    seeds, only = [int(seed) for seed in options.seeds.split(",")], options.only.split(",")
+    figures: dict[str, float] = {}
+    if "fillers" in only:
+        figures |= on_fillers(seeds, options.keep, options.learn_only)
+    if "words" in only:
+        found = on_words("words", STUDENT, seeds, options.keep, options.learn_only)
+        figures |= {f"student_{name}": value for name, value in found.items()}
+        figures |= {} if options.learn_only else first_steps()
+    if "predictor" in only and options.predictor:
+        found = on_words("predictor", options.predictor, seeds, options.keep, options.learn_only)
+        figures |= {f"predictor_{name}": value for name, value in found.items()}
+    if "prefixes" in only and not options.learn_only:
+        shares = prefix_holds_answer_share(files_with_rationales(Path(os.environ["KPOD_DATA"])))
+        figures["prefix_holds_answer_share"] = max(shares.values())
+    figures |= headline(figures)
     print(
-        json.dumps(figures) if options.json else "\n".join(f"{name:32} {value:.4g}" for name, value in figures.items())
+        json.dumps(figures) if options.json else "\n".join(f"{name:48} {value:.4g}" for name, value in figures.items())
     )
+
+
+def headline(figures: dict[str, float]) -> dict[str, float]:
+    """The figures of part 2 under their short names: of the named predictor, or of the student where none is named."""
+    of = "predictor_" if "predictor_operation_words_auc_min" in figures else "student_"
+    names = {
+        "operation_words_auc_min": "operation_words_auc_min",
+        "oracle_spearman": "oracle_within",
+        "oracle_spearman_digit_rule": "oracle_within_digit_rule",
+    }
+    return {short: figures[of + name] for short, name in names.items() if of + name in figures}
 
 
 if __name__ == "__main__":

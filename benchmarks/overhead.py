@@ -29,9 +29,9 @@ from kpod.recipe import load_recipe
 from kpod.records import Schedule
 from kpod.schedule.plan import make_schedule
 from kpod.training import KeypointTrainer, StageDataset
-from kpod.weighting.effects import compute_weights
 from kpod.weighting.given import uniform_weights
 from kpod.weighting.learn import learn_weights
+from kpod.weighting.module import compute_weights
 
 NUM = 1000
 RECIPE = Path(__file__).parent.parent / "recipes" / "gsm8k-smollm2.yaml"

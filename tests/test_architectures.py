@@ -42,9 +42,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_whole_run_from_rationales_to_accuracy(name: str, data: Path, tmp_path: Path) -> None:
     build_model(name).save_pretrained(data / name)
     byte_tokenizer().save_pretrained(data / name)
-    brief = ("--weighting.estimator", "score", "--weighting.observations", "4", "--weighting.mask_loss_weight", "0.01")
-    short = ("--weighting.generator_learning_rate", "3e-3", "--training.num_train_epochs", "2")
-    pipeline = Pipeline(recipe(data, tmp_path, name, *brief, *short, "--evaluation.before", "false"))
+    brief = (
+        "--weighting.observations",
+        "8",
+        "--weighting.masks",
+        "6",
+        "--training.num_train_epochs",
+        "2",
+        "--evaluation.before",
+        "false",
+    )
+    pipeline = Pipeline(recipe(data, tmp_path, name, *brief))
     result = pipeline.run()
     assert pipeline.student.encoder_decoder == ZOO[name].encoder_decoder
     weights = np.concatenate(list(pipeline.weights.loss.values()))

@@ -287,10 +287,10 @@ def test_keys_with_the_same_last_word_are_swept_in_folders_of_their_own(data: Pa
     recipe(data, tmp_path)
     file = tmp_path / "recipe-given.yaml"
     folders = []
-    for key in ("weighting.temperature", "evaluation.temperature"):
-        options, options.overrides = command_parser().parse_known_args(["sweep", str(file), f"{key}=0.5,1"])
+    for key in ("weighting.spread", "evaluation.temperature"):
+        options, options.overrides = command_parser().parse_known_args(["sweep", str(file), f"{key}=0.1,0.2"])
         folders.append(grid_of(load_recipe(file), options).folder.name)
-    assert folders == ["tiny-sweep-weighting.temperature", "tiny-sweep-evaluation.temperature"]
+    assert folders == ["tiny-sweep-weighting.spread", "tiny-sweep-evaluation.temperature"]
 
 
 def test_a_student_that_is_not_there_is_told_before_any_run(grid: Grid) -> None:

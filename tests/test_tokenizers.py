@@ -258,7 +258,7 @@ def test_odd_characters_in_every_rationale_do_not_end_a_whole_run(tmp_path):
         row["rationale"] = odd + row["rationale"]
     (data / "rationales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     brief = ("--weighting.observations", "4", "--training.num_train_epochs", "2", "--evaluation.before", "false")
-    pipeline = Pipeline(recipe(data, tmp_path / "runs", "llama", *brief, "--weighting.estimator", "score"))
+    pipeline = Pipeline(recipe(data, tmp_path / "runs", "llama", *brief))
     pipeline.run()
     assert len(pipeline.tokens) == 6
     assert [fallen.id for fallen in pipeline.dropped] == ["wrong"]

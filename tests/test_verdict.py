@@ -4,19 +4,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from kpod.errors import WeightingError
 from kpod.pipeline import Pipeline
+from kpod.weighting.effects import Fit
+from kpod.weighting.prefixes import Predictor
+from kpod.weighting.rounds import Round
 from kpod.weighting.verdict import (
     HARM,
     NUM_JUDGED,
     Verdict,
     accepted,
+    judge,
     save_learning,
+    verdict_on_fit,
     verdict_on_objective,
     verdict_on_spread,
 )
 from kpod.weighting.weigher import Weigher
+from tiny import BRIEF, tiny_llama, tiny_tokens
 from tiny_runs import recipe, write_tiny_data
 
 
@@ -86,6 +93,14 @@ def test_weights_that_mask_what_matters_are_refused(draw: str) -> None:
     assert simulated(1.0, draw, 500) > 0.8
 
 
+def test_an_answer_that_is_not_finite_is_no_verdict_but_an_error() -> None:
+    lm = tiny_llama()
+    nn.init.constant_(lm.model.get_output_embeddings().weight, float("nan"))  # type: ignore[operator]
+    tokens = [tiny_tokens(lm)]
+    with pytest.raises(WeightingError, match="the verdict: the NLL is nan on 'q0'"):
+        judge(Predictor(lm), tokens, {"q0": np.full(7, 0.6, np.float32)}, BRIEF, np.random.default_rng(0))
+
+
 # -- weights that are all alike ------------------------------------------------------------------------------
 
 
@@ -93,13 +108,14 @@ def test_weights_that_mask_what_matters_are_refused(draw: str) -> None:
 def test_weights_that_are_all_alike_are_refused(value: float) -> None:
     found = verdict_on_spread({"q": np.full(50, value, dtype=np.float32)})
     assert "the weights collapsed" in found.refusal
-    assert "weighting.mask_loss_weight" in found.refusal
+    assert "raise weighting.warmup_updates and weighting.observations" in found.refusal
+    assert ("weighting.kept_rate, which holds the mean" in found.refusal) == (value != 0.5)
 
 
-@pytest.mark.parametrize(("mean", "advice"), [(0.97, "raise"), (0.1, "lower")])
-def test_weights_that_are_nearly_alike_are_warned_of(mean: float, advice: str) -> None:
+@pytest.mark.parametrize("mean", [0.97, 0.1])
+def test_weights_that_are_nearly_alike_are_warned_of(mean: float) -> None:
     found = verdict_on_spread({"q": np.linspace(mean - 0.01, mean + 0.01, 50, dtype=np.float32)})
-    assert f"{advice} weighting.mask_loss_weight" in found.warnings[0]
+    assert f"hardly differ (mean {mean:.2f}, spread 0.006); weighting.spread" in found.warnings[0]
     assert not found.refusal
     assert verdict_on_spread({"q": np.linspace(0, 1, 50, dtype=np.float32)}) == Verdict()
 
@@ -108,6 +124,39 @@ def test_two_verdicts_are_one() -> None:
     both = Verdict(("a",), "no") + Verdict(("b",), "never")
     assert both == Verdict(("a", "b"), "no")
     assert (Verdict() + Verdict(refusal="no")).refusal == "no"
+
+
+# -- effects that were not found, weights that still move -------------------------------------------------------
+
+
+AT_REST = Round(72, 1.5, fall=0.0, error=0.1, moved=0.02, agreement=0.99)
+MOVING = Round(160, 1.5, fall=0.0, error=0.1, moved=0.0571, agreement=0.8)
+FALLING = Round(160, 1.5, fall=0.5, error=0.1, moved=0.021, agreement=0.9)
+
+
+@pytest.mark.parametrize(
+    ("explained", "rounds", "expected"),
+    [
+        (0.4, (MOVING, AT_REST), ()),
+        (1e-6, (AT_REST,), ()),
+        (0.0, (AT_REST,), ("explain nothing of what masks do to unseen rationales (0.00 of the variance)",)),
+        (-0.25, (AT_REST,), ("(-0.25 of the variance), so which tokens weigh much is chance; raise weighting.warmup",)),
+        (float("nan"), (AT_REST,), ("(nan of the variance)",)),
+        (0.4, (AT_REST, MOVING), ("not come to rest after 160 observations: the last round moved them by 0.057 on",)),
+        (0.4, (FALLING,), ("not come to rest after 160 observations: the last round moved them by 0.021 on",)),
+        (
+            0.4,
+            (Round(4, 1.5),),
+            ("the weights had not come to rest after 4 observations; raise weighting.observations",),
+        ),
+        (-1.0, (MOVING,), ("explain nothing", "not come to rest")),
+    ],
+)
+def test_the_verdict_on_a_fit_by_hand(explained: float, rounds: tuple[Round, ...], expected: tuple[str, ...]) -> None:
+    found = verdict_on_fit(Fit(penalty=1.0, epochs=0, explained=explained), rounds)
+    assert len(found.warnings) == len(expected)
+    assert all(words in warning for words, warning in zip(expected, found.warnings, strict=True))
+    assert not found.refusal
 
 
 # -- nothing is lost -------------------------------------------------------------------------------------------

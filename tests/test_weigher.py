@@ -58,6 +58,22 @@ def test_a_weigher_survives_being_saved_twice(weighed: Pipeline, tmp_path: Path)
     assert (tmp_path / "weigher.safetensors").read_bytes() == (folder_of(weighed) / "weigher.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("kept_rate", [0.6, None])
+@pytest.mark.parametrize("prompt", ["the same", "of other keys"])
+def test_a_weigher_of_an_older_version_is_refused(
+    weighed: Pipeline, tmp_path: Path, kept_rate: float | None, prompt: str
+) -> None:
+    """Its facts say `kept_rate`, which centred each rationale by itself, and not whether the price is held."""
+    Weigher.load(folder_of(weighed)).save(tmp_path)
+    facts = json.loads((tmp_path / "weigher.json").read_text(encoding="utf-8"))
+    assert facts.pop("held") is True
+    if prompt == "of other keys":
+        facts["prompt"] = {"words": "of old"}
+    (tmp_path / "weigher.json").write_text(json.dumps(facts | {"kept_rate": kept_rate}), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{tmp_path.name} was written by an older version, .*; weigh again"):
+        Weigher.load(tmp_path)
+
+
 def test_annotation_writes_a_rationale_file_with_weights(weighed: Pipeline, data: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "weighed.jsonl"
     found = annotate(weighed.folder.path, data / "rationales.jsonl", target)

@@ -17,14 +17,13 @@ from kpod.lm.encoding import project_spans
 from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
 from kpod.weighting import learn_weights, uniform_weights
-from kpod.weighting.descent import keypoint_objective
-from kpod.weighting.effects import compute_weights
 from kpod.weighting.layouts import MaskedRationale
-from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes
-from kpod.weighting.predictor import observe_masks, warm_up, with_adapters
+from kpod.weighting.masks import balanced_masks, draw_batches, draw_prefixes
+from kpod.weighting.module import WeightGenerator, compute_weights
+from kpod.weighting.objective import keypoint_objective
+from kpod.weighting.predictor import observe, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
-from kpod.weighting.ridge import PENALTIES
-from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens
+from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens, tiny_tokens_of
 
 
 def masked(tokens: TokenizedRationale, prefixes: tuple[int, ...], seed: int = 0) -> MaskedRationale:
@@ -177,14 +176,25 @@ def test_the_mask_vector_starts_at_the_mean_embedding_and_is_learnt() -> None:
 def test_prefixes_are_the_whole_the_one_before_the_answer_and_others(
     num_tokens: int, num: int, seed: int, data: st.DataObject
 ) -> None:
-    answer_at = data.draw(st.none() | st.integers(1, num_tokens - 1)) if num_tokens > 1 else None
-    tokens = replace(tiny_tokens(tiny_llama(), steps=(num_tokens,)), answer_at=answer_at)
+    before_answer = data.draw(st.none() | st.integers(1, num_tokens - 1)) if num_tokens > 1 else None
+    tokens = replace(tiny_tokens(tiny_llama(), steps=(num_tokens,)), before_answer=before_answer)
     prefixes = draw_prefixes(tokens, num, np.random.default_rng(seed))
     assert len(prefixes) == num
     assert prefixes[0] == num_tokens
-    assert num == 1 or answer_at is None or prefixes[1] == answer_at
+    assert num == 1 or before_answer is None or prefixes[1] == before_answer
     assert all(1 <= length <= num_tokens for length in prefixes)
     assert len(set(prefixes)) == min(num, num_tokens)
+
+
+@given(st.integers(2, 60), st.integers(3, 8), st.integers(0, 99), st.data())
+def test_a_prefix_before_the_first_statement_is_drawn_besides_the_one_that_ends_there(
+    num_tokens: int, num: int, seed: int, data: st.DataObject
+) -> None:
+    """Wherever there is room for one: the statement is not within the first two tokens."""
+    before_answer = data.draw(st.integers(1, num_tokens - 1))
+    tokens = replace(tiny_tokens(tiny_llama(), steps=(num_tokens,)), before_answer=before_answer)
+    prefixes = draw_prefixes(tokens, num, np.random.default_rng(seed))
+    assert any(length < before_answer for length in prefixes[2:]) == (before_answer > 1)
 
 
 def test_prefixes_of_a_long_rationale_are_spread_over_it() -> None:
@@ -194,10 +204,31 @@ def test_prefixes_of_a_long_rationale_are_spread_over_it() -> None:
     assert [length // 1000 for length in others] == [0, 1, 2, 3]
 
 
-@given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 99))
-def test_masks_come_in_antithetic_pairs(num_tokens: int, pairs: int, seed: int) -> None:
-    masks = antithetic_masks(num_tokens, 2 * pairs, np.random.default_rng(seed))
-    assert torch.equal(masks[:pairs], ~masks[pairs:])
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(2, 12), st.integers(0, 99))
+def test_copies_of_a_token_are_kept_or_hidden_together_as_often_as_its_chance_says(
+    ids: list[int], num: int, seed: int
+) -> None:
+    """Rounded up or down; the chance is that of the first copy."""
+    rng = np.random.default_rng(seed)
+    chances = rng.random(len(ids)).astype(np.float32)
+    masks = balanced_masks(tiny_tokens_of(LLAMA, ids), chances, num, rng)
+    assert masks.shape == (num, len(ids))
+    for token in set(ids):
+        places = [place for place, other in enumerate(ids) if other == token]
+        assert torch.equal(masks[:, places], masks[:, places[:1]].expand(-1, len(places)))
+        wanted = num * chances[places[0]]
+        assert masks[:, places[0]].sum().item() in (np.floor(wanted), np.ceil(wanted))
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.1, 0.37, 0.6, 1.0])
+def test_masks_keep_a_token_as_often_as_its_chance_says_on_average(chance: float) -> None:
+    """Of 7 masks: 0.37 of them is between 2 and 3. Each mask by itself, and tokens independently of each other."""
+    rng, tokens = np.random.default_rng(0), tiny_tokens_of(LLAMA, range(200))
+    chances = np.full(200, chance, dtype=np.float32)
+    masks = torch.stack([balanced_masks(tokens, chances, 7, rng) for _ in range(10)]).double()
+    assert masks.mean().item() == pytest.approx(chance, abs=0.01)
+    assert masks.mean(dim=(0, 2)).numpy() == pytest.approx(np.full(7, chance), abs=0.05)
+    assert (masks[:, :, :100] * masks[:, :, 100:]).mean().item() == pytest.approx(chance**2, abs=0.03)
 
 
 # -- effects, weights and objective (Eq. 3, 6, 7) --------------------------------------------------------
@@ -208,28 +239,60 @@ def test_a_token_worth_exactly_its_price_weighs_one_half() -> None:
     lm = tiny_llama()
     generator = generator_of(lm)
     nn.init.zeros_(generator.mlp[-1].weight)  # type: ignore[arg-type]
-    generator.level.fill_(0.5 / 7)
+    generator.intercept.fill_(0.5 / 7)
     assert compute_weights(generator, [tiny_tokens(lm)])["q0"].tolist() == pytest.approx([0.5] * 7)
     generator.softness.fill_(0.1)
-    generator.level.fill_(0.5 / 7 + 0.2)
+    generator.intercept.fill_(0.5 / 7 + 0.2)
     assert compute_weights(generator, [tiny_tokens(lm)])["q0"].tolist() == pytest.approx([0.8807971] * 7)
 
 
-def test_a_held_rate_centres_every_rationale_and_keeps_the_order_of_its_tokens() -> None:
+def test_a_held_price_is_the_same_for_rationales_of_any_length() -> None:
+    """One worth a softness more than the price weighs 1 / (1 + exp(-1)), whatever alpha is."""
     lm = tiny_llama()
-    free, held = generator_of(lm), generator_of(lm)
-    nn.init.normal_(free.mlp[-1].weight)  # type: ignore[arg-type]
-    held.load_state_dict(free.state_dict())
-    held.kept_rate = 0.3
     tokens = [tiny_tokens(lm, "short", steps=(3,)), tiny_tokens(lm, "long", steps=(4, 5))]
-    for before, after in zip(
-        compute_weights(free, tokens).values(), compute_weights(held, tokens).values(), strict=True
-    ):
-        assert np.array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
-        assert np.log(after / (1 - after)).mean() == pytest.approx(np.log(0.3 / 0.7), abs=1e-4)
-        assert np.ptp(before) > 0
-    with pytest.raises(ConfigError, match=r"weighting\.kept_rate is 1\.0; it must be between 0 and 1"):
-        WeightingConfig(kept_rate=1.0)
+    for alpha in (0.5, 50.0):
+        generator = WeightGenerator(lm.model.get_input_embeddings().weight, alpha, held=True)  # type: ignore[operator]
+        generator.intercept.fill_(0.7)
+        generator.price.fill_(0.4)
+        generator.softness.fill_(0.3)
+        for weights in compute_weights(generator, tokens).values():
+            assert weights.tolist() == pytest.approx([0.7310586] * len(weights))
+
+
+MASKS = "weighting.masks is {}; it must be at least 2"
+RATE = "weighting.kept_rate is {}; it must be between 0 and 1, or null"
+SPREAD = "weighting.spread is {}; it must be above 0 and below {}, at which every weight is 0 or 1 (kept_rate is {})"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"kept_rate": 1.0}, RATE.format(1.0)),
+        ({"kept_rate": 0.0}, RATE.format(0.0)),
+        ({"kept_rate": -0.2}, RATE.format(-0.2)),
+        ({"kept_rate": float("nan")}, RATE.format("nan")),
+        ({"spread": 0.0}, SPREAD.format(0.0, 0.49, 0.6)),
+        ({"spread": -0.1}, SPREAD.format(-0.1, 0.49, 0.6)),
+        ({"spread": float("nan")}, SPREAD.format("nan", 0.49, 0.6)),
+        ({"spread": 0.5}, SPREAD.format(0.5, 0.49, 0.6)),
+        ({"spread": 0.25, "kept_rate": 0.05}, SPREAD.format(0.25, 0.218, 0.05)),
+        ({"spread": 0.5, "kept_rate": None}, SPREAD.format(0.5, 0.5, None)),
+        ({"masks": 1}, MASKS.format(1)),
+        ({"masks": 0}, MASKS.format(0)),
+        ({"observations": 0}, "weighting.observations is 0; it must be a positive number"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_their_limits(keys: dict[str, float | None], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        WeightingConfig(**keys)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"kept_rate": 0.5, "spread": 0.499}, {"kept_rate": None, "spread": 0.499}, {"kept_rate": 0.9}, {"masks": 2}],
+)
+def test_values_up_to_their_limits_are_taken(keys: dict[str, float | None]) -> None:
+    assert WeightingConfig(**keys)  # type: ignore[arg-type]
 
 
 def test_a_dearer_mask_loss_lowers_every_weight() -> None:
@@ -264,13 +327,9 @@ def test_a_predictor_in_bf16_answers_nearly_as_in_float32() -> None:
     lm, half = tiny_llama(), tiny_llama()
     half.model.bfloat16()
     tokens, rng = tiny_tokens(lm), np.random.default_rng(0)
-    keep = antithetic_masks(7, 4, rng)
-    fine, coarse = (
-        observe_masks(with_adapters(one, BRIEF).frozen(merged), tokens, keep, (7, 3), slopes=True) for one in (lm, half)
-    )
+    keep = balanced_masks(tokens, np.full(7, 0.5, dtype=np.float32), 4, rng)
+    fine, coarse = (observe(with_adapters(one, BRIEF).frozen(merged), tokens, keep, (7, 3)) for one in (lm, half))
     torch.testing.assert_close(coarse.answer_nll, fine.answer_nll, atol=0.1, rtol=0.02)
-    assert fine.slopes is not None
-    torch.testing.assert_close(coarse.slopes, fine.slopes, atol=0.1, rtol=0.1)
     learnt = learn_weights(half, [tiny_tokens(half, f"q{n}", (3, 2 + n)) for n in range(3)], BRIEF, 0)
     assert all(np.isfinite(weights).all() for weights in learnt.weights.values())
 
@@ -286,8 +345,8 @@ def test_long_rationales_are_learnt_from_in_several_passes(make: object, monkeyp
         tokens = [tiny_tokens(lm, f"q{n}", (3, 2 + n)) for n in range(3)]
         predictor = with_adapters(lm, BRIEF)
         nll = list(warm_up(predictor, tokens, BRIEF, rng))
-        seen = observe_masks(predictor.frozen(merged), tokens[0], antithetic_masks(5, 4, rng), (5, 2), slopes=True)
-        found.append((torch.tensor(nll), seen.answer_nll, seen.slopes))
+        keep = balanced_masks(tokens[0], np.full(5, 0.5, dtype=np.float32), 4, rng)
+        found.append((torch.tensor(nll), observe(predictor.frozen(merged), tokens[0], keep, (5, 2)).answer_nll))
     torch.testing.assert_close(*found, atol=2e-3, rtol=2e-3)
 
 
@@ -315,15 +374,26 @@ def test_a_predictor_that_is_not_finite_stops_the_run_and_names_the_rationales()
         learn_weights(lm, [tiny_tokens(lm)], BRIEF, 0)
 
 
-def test_a_predictor_that_learnt_nothing_is_told_by_its_collapsed_weights(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_predictor_that_learnt_nothing_is_told_by_its_collapsed_weights(caplog: pytest.LogCaptureFixture) -> None:
+    """It gives every answer the same chance, so that masks do nothing: no token is told from another."""
     lm = tiny_llama()
-    monkeypatch.setattr("kpod.weighting.effects.choose_penalty", lambda *_: PENALTIES[-1])
-    monkeypatch.setattr("kpod.weighting.effects.MAX_EPOCHS", 0)
-    learnt = learn_weights(lm, [tiny_tokens(lm, f"q{n}") for n in range(3)], replace(BRIEF, mask_loss_weight=5e4), 0)
-    assert re.match(r"the weights collapsed: mean 0\..*raise weighting.warmup_updates", learnt.verdict.refusal)
-    assert "tell no token from another" in caplog.text
+    nn.init.zeros_(lm.model.get_output_embeddings().weight)  # type: ignore[operator]
+    for parameter in lm.model.parameters():
+        parameter.data.zero_()
+    learnt = learn_weights(lm, [tiny_tokens(lm, f"q{n}") for n in range(3)], BRIEF, 0)
+    assert re.match(r"the weights collapsed: mean 0\.600, .*raise weighting.warmup_updates", learnt.verdict.refusal)
+    assert "explain nothing of what masks do" in caplog.text
+
+
+def test_mean_and_spread_of_learnt_weights_are_held() -> None:
+    lm = tiny_llama()
+    tokens = [tiny_tokens(lm, f"q{n}", (9, 2 + n)) for n in range(4)]
+    learnt = learn_weights(lm, tokens, replace(BRIEF, kept_rate=0.4, spread=0.3), 0)
+    weights = np.concatenate(list(learnt.weights.values()))
+    assert weights.mean() == pytest.approx(0.4, abs=1e-3)
+    assert weights.std() == pytest.approx(0.3, abs=1e-3)
+    assert set(learnt.facts) == {"penalty", "epochs", "explained"}
+    assert [one.observed for one in learnt.rounds] == list(range(3, 25, 3))[: len(learnt.rounds)]
 
 
 # -- weights that need no learning ---------------------------------------------------------------------

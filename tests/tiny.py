@@ -1,6 +1,8 @@
 """Random 40-kiloparameter models with a byte tokenizer, and rationales to go with them: what torch tests need."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +21,6 @@ PAD, END, START = 256, 257, 258
 VOCABULARY = 259
 
 BRIEF = WeightingConfig(
-    estimator="regression",  # slopes rank the tokens of a trained predictor; a random one's answers contradict them
     mask_loss_weight=1e-6,  # a random model's effects are tiny; at the paper's 0.5 masking every token pays
     warmup_updates=3,
     observations=24,
@@ -119,6 +120,13 @@ def tiny_tokens(
         step_stops=tuple(int(stop) for stop in np.cumsum(steps)),
         char_spans=tuple((number, number + 1) for number in range(sum(steps))),
     )
+
+
+def tiny_tokens_of(lm: LanguageModel, ids: Sequence[int], id: str = "q0") -> TokenizedRationale:  # noqa: A002
+    """One step of these tokens, after a random question and before a random answer."""
+    made = tiny_tokens(lm, id, (len(ids),))
+    start, stop = made.segment_stops[:2]
+    return replace(made, token_ids=(*made.token_ids[:start], *ids, *made.token_ids[stop:]))
 
 
 def tiny_weights(tokens: TokenizedRationale, seed: int = 0) -> NDArray[np.float32]:

@@ -26,7 +26,6 @@ def write_tiny_data(folder: Path) -> Path:
 
 
 BRIEF_WEIGHTING = {
-    "estimator": "regression",
     "mask_loss_weight": 1e-6,  # a random model's effects are tiny
     "warmup_updates": 2,
     "observations": 24,

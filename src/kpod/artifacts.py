@@ -183,8 +183,18 @@ def save_tokens(folder: Path, tokens: Sequence[TokenizedRationale], dropped: Seq
 
 
 def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
-    """What `save_tokens` saved."""
-    rows = pq.read_table(folder / TOKENS).to_pylist()
+    """What `save_tokens` saved.
+
+    Raises:
+        DataError: If an older version of kpod saved them, which counted to the answer's last mention.
+    """
+    table = pq.read_table(folder / TOKENS)
+    if "before_answer" not in table.column_names:
+        raise DataError(
+            f"{folder / TOKENS} was made by an older version of kpod and does not say where answers are first stated; "
+            "repeat `kpod run` with the run's recipe to make it again"
+        )
+    rows = table.to_pylist()
     tokens = [
         TokenizedRationale(
             id=row["id"],
@@ -192,7 +202,7 @@ def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
             segment_stops=tuple(row["segment_stops"]),
             step_stops=tuple(row["step_stops"]),
             char_spans=tuple((start, stop) for start, stop in row["char_spans"]),
-            answer_at=row["answer_at"],
+            before_answer=row["before_answer"],
         )
         for row in rows
     ]

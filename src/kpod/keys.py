@@ -10,6 +10,9 @@ from kpod.lm.models import model_identity
 from kpod.methods import LEARNING, METHODS, Weigh
 from kpod.records import Question, Rationale
 
+ANSWER_RULE = "first statement"
+"""What `TokenizedRationale.before_answer` means; only prefixes, and so learnt weights, depend on it."""
+
 
 def phase_keys(recipe: Recipe, rationales: Sequence[Rationale], validation: Sequence[Question]) -> Mapping[str, str]:
     """Of each phase up to the student the hash of all it is made from.
@@ -24,14 +27,15 @@ def phase_keys(recipe: Recipe, rationales: Sequence[Rationale], validation: Sequ
     data, method = recipe.data, METHODS[recipe.method]
     rows = [rationale_row(rationale) for rationale in rationales]
     text = key_of(rows, asdict(data.prompt), data.step_rule, data.max_steps, data.max_length)
-    tokens = key_of(kpod.__version__, text, model_identity(recipe.student))
+    sequences = key_of(kpod.__version__, text, model_identity(recipe.student))
+    tokens = key_of(sequences, ANSWER_RULE)
     predictor = model_identity(recipe.weighting.predictor) if recipe.weighting.predictor else None
     weights = key_of(tokens, asdict(recipe.weighting), predictor, recipe.seed, recipe.precision)
 
     def weighed(rule: Weigh) -> list[str]:
         return [rule.__name__, weights] if rule in LEARNING else [rule.__name__]
 
-    difficulties = key_of(tokens, weighed(method.weigh_steps), recipe.precision)
+    difficulties = key_of(sequences, weighed(method.weigh_steps), recipe.precision)
     order = [method.order.__name__, asdict(recipe.schedule), recipe.training.num_train_epochs]
     plan = key_of(difficulties, order, recipe.seed)
     training = [asdict(method.training(recipe.training)), recipe.seed, recipe.precision]

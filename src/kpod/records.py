@@ -92,8 +92,8 @@ class TokenizedRationale:
             the last equals the number of rationale tokens.
         char_spans: Per rationale token its characters in the rationale's text; they rise, and
             several tokens of one character share its span.
-        answer_at: How many rationale tokens stand before the answer where it is stated for the last time; None where it
-            never is, or at once.
+        before_answer: How many rationale tokens stand before the answer where it is first stated as a result; None
+            where it never is, or within the first token.
     """
 
     id: str
@@ -101,7 +101,7 @@ class TokenizedRationale:
     segment_stops: tuple[int, int, int, int, int]
     step_stops: tuple[int, ...]
     char_spans: tuple[Span, ...]
-    answer_at: int | None = None
+    before_answer: int | None = None
 
     def __post_init__(self) -> None:
         question, rationale, closing, answer, end = self.segment_stops
@@ -112,8 +112,11 @@ class TokenizedRationale:
             raise DataError(f"rationale {self.id!r}: steps {self.step_stops} do not tile {self.num_tokens} tokens")
         if len(self.char_spans) != self.num_tokens:
             raise DataError(f"rationale {self.id!r}: {len(self.char_spans)} spans for {self.num_tokens} tokens")
-        if self.answer_at is not None and not 0 < self.answer_at < self.num_tokens:
-            raise DataError(f"rationale {self.id!r}: the answer cannot stand at token {self.answer_at}")
+        if self.before_answer is not None and not 0 < self.before_answer < self.num_tokens:
+            raise DataError(
+                f"rationale {self.id!r}: the answer cannot stand behind {self.before_answer} of "
+                f"{self.num_tokens} tokens"
+            )
 
     @property
     def num_tokens(self) -> int:

@@ -1,5 +1,6 @@
 """How significance weights are learnt (Eq. 2-7): the keys under `weighting`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,23 +13,26 @@ class WeightingConfig:
 
     predictor: str | None = None
     """The model that answers from masked rationales, named as `student`; null: the student's own backbone. With
-    another tokenizer its weights are carried over to the student's tokens by characters."""
+    another tokenizer its weights are carried over to the student's tokens by characters. A model that can calculate
+    finds the words that name operations, which a small student does not (docs/method.md)."""
     precision: Literal["fp32", "bf16"] | None = None
     """Precision of the predictor; null: the recipe's. On a CPU with matrix units for bf16 (AMX), bf16 is twice as fast
     as fp32."""
-    estimator: Literal[
-        "score", "gradient", "regression", "antithetic", "control_variate", "hard_concrete", "gumbel"
-    ] = "score"
-    """How weights are learnt. `score`: by the score-function gradient of L_k under masks drawn from the weights.
-    `gradient`: from the slope of the answer's NLL at random masks, with fewer passes and more noise. `regression`: from
-    the NLL under random masks. The others are there to compare with: `antithetic` and `control_variate` are score
-    functions too, `hard_concrete` has L0 gates, and `gumbel` is the paper's Eq. 4, generator and predictor together,
-    without a warm-up."""
+    estimator: Literal["regression", "gumbel"] = "regression"
+    """How weights are learnt. `regression`: the predictor learns under random masks and is frozen. The effect of each
+    token on its answers is then estimated in rounds, under random masks that keep the keypoints found so far more
+    often. `gumbel`: Eq. 4 as in the paper. Generator and predictor are trained together by straight-through masks."""
     mask_loss_weight: float = 1.0
-    """alpha of Eq. 7: how strongly tokens are pushed to be masked. The paper's 0.5 keeps more that nobody needs."""
-    kept_rate: float | None = None
-    """Where every rationale's weights are centred, whatever alpha says: only differences are learnt then, which long
-    rationales need, whose weights else all go to one end together. null: nowhere, as in the paper."""
+    """alpha of Eq. 7: how strongly tokens are pushed to be masked; the paper's is 0.5. It decides the mean weight with
+    `gumbel`, and with `regression` only where `kept_rate` is null: a token that is worth less than alpha / n nats to
+    the answer then weighs less than 1/2."""
+    kept_rate: float | None = 0.6
+    """Mean of all weights with `regression`: only differences between tokens are learnt. null: alpha decides, and on
+    long rationales all weights may go to one end together. `gumbel` does not use it."""
+    spread: float = 0.25
+    """Standard deviation of all weights with `regression`: the contrast between keypoints and fillers that the
+    student's loss feels. The temperature of the sigmoid follows from it. Near 0 training is plain distillation; near
+    its limit, sqrt(kept_rate (1 - kept_rate)), every weight is 0 or 1. `gumbel` does not use it."""
     lora_rank: int = 16
     """Rank of the predictor's adapters."""
     warmup_updates: int = 100
@@ -36,26 +40,27 @@ class WeightingConfig:
     rationale_loss_weight: float = 5.0
     """Weight of the mean NLL of the rationale's own tokens in the warm-up of a causal predictor, beside the NLL of the
     answer; 0 trains the answer alone (Eq. 5)."""
-    observations: int = 600
-    """How often the frozen predictor answers from a rationale, each time under `masks` masks; `score` takes
-    `batch_size` of them for an update, and stops early where L_k no longer falls. More find finer effects."""
+    observations: int = 160
+    """How many rationales the frozen predictor answers from at most, each under `masks` masks. Learning stops earlier
+    once the held-out L_k and the weights of a fixed set of rationales no longer change. More give finer effects."""
     prefixes: int = 4
     """K: prefixes of the masked rationale that each pass must answer from: the whole one, the one that ends before the
-    answer is stated, and random ones, however long the rationale is."""
+    answer is first stated as a result, and random ones over its whole length. From 3 on, one of the random ones is
+    shorter than the second wherever there is room."""
     batch_size: int = 4
-    """Rationales per update, of the predictor and of the generator."""
+    """Rationales per update of the predictor, and with `gumbel` of the generator."""
     masks: int = 8
-    """Masks per observation; even, for antithetic pairs."""
+    """Masks per observation, at least 2."""
     predictor_learning_rate: float = 1e-3
     generator_learning_rate: float = 1e-3
-    temperature: float = 1.0
-    """With `gradient` and `regression`: how soft the weights are around the threshold alpha / n, in units of the root
-    mean square of the tokens' distances from it."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "weighting", "mask_loss_weight", "temperature", "warmup_updates", "observations")
+        require_positive(self, "weighting", "mask_loss_weight", "warmup_updates", "observations")
         require_positive(self, "weighting", "prefixes", "batch_size", "lora_rank")
         require(self.rationale_loss_weight >= 0, "weighting.rationale_loss_weight", self.rationale_loss_weight, ">= 0")
         rate = self.kept_rate
         require(rate is None or 0 < rate < 1, "weighting.kept_rate", rate, "between 0 and 1, or null")
-        require(self.masks >= 2 and self.masks % 2 == 0, "weighting.masks", self.masks, "an even number, at least 2")
+        most = math.sqrt(rate * (1 - rate)) if rate is not None else 0.5
+        limit = f"above 0 and below {most:.3g}, at which every weight is 0 or 1 (kept_rate is {rate})"
+        require(0 < self.spread < most, "weighting.spread", self.spread, limit)
+        require(self.masks >= 2, "weighting.masks", self.masks, "at least 2")

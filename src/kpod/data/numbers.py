@@ -181,7 +181,7 @@ def plain_digits(value: Fraction) -> str:
 def _mention(text: str, numeral: re.Match[str], comma: bool) -> Mention:
     before = _found(BEFORE.search(text, max(0, numeral.start() - 24), numeral.start()))
     after = _found(AFTER.match(text, numeral.end()))
-    value = _numeral_value(numeral[0], comma)
+    value = numeral_value(numeral[0], comma)
     worth = None if value is None else _worth(value, after)
     sign = "-" if before["word"] else before["far"] or before["near"]
     if worth is not None and (sign == "-") != bool(before["inner"]):
@@ -210,7 +210,8 @@ def _is_touched(text: str, start: int, stop: int, is_signed: bool) -> bool:
     return is_signed and bool(NUMBER_BEFORE.search(text, window, start))
 
 
-def _numeral_value(numeral: str, comma: bool) -> Fraction | None:
+def numeral_value(numeral: str, comma: bool = False) -> Fraction | None:
+    """What a match of NUMERAL is worth by itself; None where it cannot be read, as of 9:45."""
     if len(numeral) > LONGEST_NUMBER:
         return None
     if numeral in VULGAR:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from kpod.config import DataConfig, PromptConfig
-from kpod.data.mentions import last_mention
+from kpod.data.mentions import first_statement
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
 from kpod.errors import ConfigError, DataError
 from kpod.lm.alignment import tiling_offsets
@@ -143,7 +143,7 @@ def encode(
         segment_stops=(num_asked, num_asked + stops[0], num_asked + stops[1], num_asked + stops[2], num_all),
         step_stops=step_stops_of(step_spans, chars),
         char_spans=chars,
-        answer_at=_answer_at(rationale, chars),
+        before_answer=_before_answer(rationale, chars),
     )
 
 
@@ -221,9 +221,10 @@ def _rationale_chars(spans: Sequence[Span], offset: int, length: int) -> tuple[S
     return tuple((max(start - offset, 0), min(max(stop - offset, 1), length)) for start, stop in spans)
 
 
-def _answer_at(rationale: Rationale, spans: Sequence[Span]) -> int | None:
-    """Number of tokens before the last mention of the answer."""
-    at = last_mention(rationale.text, rationale.question.answer, rationale.question.choices)
+def _before_answer(rationale: Rationale, spans: Sequence[Span]) -> int | None:
+    """Number of tokens that hold no character of the answer's first statement, nor of anything behind it."""
+    question = rationale.question
+    at = first_statement(rationale.text, question.answer, question.choices, question.question)
     return None if at is None else sum(stop <= at for _, stop in spans) or None
 
 

@@ -1,7 +1,7 @@
-"""Descend L_k itself (Eq. 7), by one of the gradient estimators of `kpod.weighting.estimators`.
+"""The paper's reading of Eq. 4-7: generator and predictor trained together, by straight-through Gumbel masks.
 
-`gumbel` trains the generator and the predictor together from the start, as the paper describes; the others train the
-generator alone, against a predictor that was warmed up under random masks and frozen.
+It is kept to compare with. Here the generator masks digits first, before the predictor can read them, and the weights
+turn upside down or collapse (benchmarks/RESULTS.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,19 +16,17 @@ from tqdm import tqdm
 
 from kpod.config import WeightingConfig
 from kpod.errors import WeightingError
-from kpod.lm.models import evaluating
 from kpod.records import TokenizedRationale
-from kpod.weighting.effects import compute_weights, copy_of, padded
-from kpod.weighting.estimators import ESTIMATORS
+from kpod.weighting.effects import copy_of
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_batches, draw_prefixes
-from kpod.weighting.module import WeightGenerator
+from kpod.weighting.module import WeightGenerator, padded
+from kpod.weighting.objective import held_out_objectives
 from kpod.weighting.prefixes import Predictor
 
+GUMBEL_TEMPERATURE = 1.0
 NUM_HELD_OUT = 8
 """Rationales on which L_k is watched; at most a quarter of all."""
-NUM_DRAWN = 2
-"""Masks drawn for each of them."""
 WATCHED_EVERY = 10
 """Updates between two looks at the held-out L_k; the last update gets one too."""
 PATIENCE = 3
@@ -56,6 +54,24 @@ class Progress:
     objective: float
 
 
+def straight_through(
+    predictor: Predictor,
+    tokens: TokenizedRationale,
+    weights: Float[Tensor, " tokens"],
+    config: WeightingConfig,
+    rng: np.random.Generator,
+) -> tuple[Float[Tensor, ""], float]:
+    """L_k (Eq. 7) under one binary Gumbel mask (Eq. 4), and the mean NLL over prefixes in it, in nats.
+
+    The mask is hard in value and has the gradient of its soft version.
+    """
+    uniform = torch.from_numpy(rng.uniform(1e-6, 1 - 1e-6, len(weights))).to(weights)
+    soft = torch.sigmoid((torch.logit(weights, eps=1e-6) + torch.logit(uniform)) / GUMBEL_TEMPERATURE)
+    keep = (soft > 0.5).to(soft) - soft.detach() + soft
+    nll = predictor([MaskedRationale(tokens, keep, draw_prefixes(tokens, config.prefixes, rng))]).mean()
+    return nll + config.mask_loss_weight * keep.mean(), nll.item()
+
+
 def descend(
     generator: WeightGenerator,
     predictor: Predictor,
@@ -80,19 +96,18 @@ def descend(
         ]
     )
     predictor.train(bool(trained))
-    estimate = ESTIMATORS[config.estimator]
     num_held_out = min(NUM_HELD_OUT, len(tokens) // 4)
     order = rng.permutation(len(tokens)).tolist()
     held_out = [tokens[index] for index in order[:num_held_out]]
     batches = draw_batches([tokens[index] for index in order[num_held_out:]], config.batch_size, rng)
     best, best_update, best_state = float("inf"), 0, copy_of(generator)
     num = max(1, config.observations // config.batch_size)
-    bar = tqdm(range(1, num + 1), desc=config.estimator, unit=" updates")
+    bar = tqdm(range(1, num + 1), desc="gumbel", unit=" updates")
     for update in bar:
         batch = next(batches)
         ids, real = padded(batch, generator.table.device)
         rows = [row[: one.num_tokens] for one, row in zip(batch, generator(ids, real), strict=True)]
-        parts = [estimate(predictor, one, row, config, rng) for one, row in zip(batch, rows, strict=True)]
+        parts = [straight_through(predictor, one, row, config, rng) for one, row in zip(batch, rows, strict=True)]
         loss = torch.stack([part for part, _ in parts]).mean()
         if not torch.isfinite(loss):
             names = ", ".join(repr(one.id) for one in batch)
@@ -102,7 +117,7 @@ def descend(
         clip_grad_norm_([*network, *trained], 1.0)
         optimizer.step()
         if held_out and (update % WATCHED_EVERY == 0 or update == num):
-            objective = held_out_objective(generator, predictor, held_out, config)
+            objective = float(held_out_objectives(generator, predictor, held_out, config).mean())
             if objective < best:
                 best, best_update, best_state = objective, update, copy_of(generator)
         weights = torch.cat([row.detach() for row in rows])
@@ -114,34 +129,3 @@ def descend(
             break
     if best_update:
         generator.load_state_dict(best_state)
-
-
-def held_out_objective(
-    generator: WeightGenerator, predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig
-) -> float:
-    """L_k of some rationales under masks drawn from their weights; the same chances and prefixes at every look.
-
-    Drawn, not cut at 1/2: what is minimised is the expected L_k, and weights that keep everything look well when cut.
-    """
-    rng = np.random.default_rng(0)
-    found = []
-    with evaluating(predictor):
-        for one, weights in zip(tokens, compute_weights(generator, tokens).values(), strict=True):
-            keep = torch.from_numpy(rng.random((NUM_DRAWN, len(weights))) < weights)
-            prefixes = draw_prefixes(one, config.prefixes, rng)
-            nll = predictor([MaskedRationale(one, row, prefixes) for row in keep])
-            kept = keep.float().mean(dim=1).to(nll)
-            found.append(keypoint_objective(nll, kept, config.mask_loss_weight).mean().item())
-    return float(np.mean(found))
-
-
-def keypoint_objective(
-    answer_nll: Float[Tensor, "rows prefixes"], kept_rate: Float[Tensor, " rows"], alpha: float
-) -> Float[Tensor, " rows"]:
-    """L_k = L_p + alpha L_m (Eq. 5-7), both divided by n: the mean NLL over prefixes, plus alpha times the kept rate.
-
-    Example:
-        >>> keypoint_objective(torch.tensor([[1.0, 3.0]]), torch.tensor([0.5]), alpha=0.5)
-        tensor([2.2500])
-    """
-    return answer_nll.mean(dim=1) + alpha * kept_rate

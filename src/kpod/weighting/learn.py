@@ -1,10 +1,10 @@
-"""Learn the significance weights (Eq. 2-7): warm the predictor up under random masks, freeze it, train the generator.
+"""Learn the significance weights (Eq. 2-7): warm the predictor up under random masks, freeze it, find the effects.
 
 Why not Eq. 4 as it stands: trained together with the predictor through straight-through Gumbel masks, the
 generator masks digits first, before the predictor can read them, and the weights invert or collapse. Here the
-predictor meets random masks first. Then the generator descends the same objective, L_k = L_p + alpha L_m (Eq. 7), by
-an unbiased estimate of its gradient (`kpod.weighting.estimators`); or it is fitted to what random masks tell about
-each token's effect on the answer's NLL (`kpod.weighting.equations`), and w is the soft minimiser of L_k for those.
+predictor meets random masks first. Then each token's effect on the answer's NLL is estimated in rounds, under random
+masks that keep the keypoints found so far more often (`kpod.weighting.rounds`), and w is the soft minimiser of
+L_k = L_p + alpha L_m (Eq. 7) for these effects, at a mean and a spread that are held (`kpod.weighting.contrast`).
 """
 
 import logging
@@ -21,15 +21,14 @@ from transformers import PreTrainedModel
 from kpod.config import WeightingConfig
 from kpod.lm.models import LanguageModel, merged
 from kpod.records import TokenizedRationale
+from kpod.weighting.contrast import hold
 from kpod.weighting.descent import descend
-from kpod.weighting.effects import compute_weights, fit_generator
-from kpod.weighting.estimators import ESTIMATORS
-from kpod.weighting.module import WeightGenerator
-from kpod.weighting.predictor import observe, warm_up, with_adapters
-from kpod.weighting.prefixes import Predictor
+from kpod.weighting.effects import fit_generator
+from kpod.weighting.module import WeightGenerator, compute_weights
+from kpod.weighting.predictor import Observation, warm_up, with_adapters
 from kpod.weighting.proof import Proof, prove
-from kpod.weighting.ridge import PENALTIES
-from kpod.weighting.verdict import Verdict, judge, verdict_on_objective, verdict_on_spread
+from kpod.weighting.rounds import Round, observe_in_rounds
+from kpod.weighting.verdict import Verdict, judge, verdict_on_fit, verdict_on_objective, verdict_on_spread
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +42,7 @@ class Weighing:
         weights: Rationale id -> w_j of its tokens, float32 in (0, 1).
         warmup_nll: The answer's mean NLL at each update of the predictor's warm-up, in nats.
         facts: How the generator was fitted, by the names of `Fit` or of the last `Progress` of a descent.
+        rounds: The held-out L_k and the weights' movement after each round; empty after a descent.
         objective: L_k (Eq. 7) of a few rationales, in nats: `learnt` where exactly the tokens with w_j > 1/2 are
             kept, `random` where as many others are, `all` where every token is.
         proof: How the predictor was asked, and why.
@@ -53,6 +53,7 @@ class Weighing:
     weights: dict[str, NDArray[np.float32]]
     warmup_nll: tuple[float, ...]
     facts: dict[str, float]
+    rounds: tuple[Round, ...]
     objective: dict[str, float]
     proof: Proof
     verdict: Verdict
@@ -82,48 +83,27 @@ def learn_weights(
     table = cast("Tensor", backbone.get_input_embeddings().weight).detach().clone()
     predictor = with_adapters(lm, config)
     proof = prove(predictor, tokens, config, seed)
-    generator = WeightGenerator(table, config.mask_loss_weight, config.kept_rate).to(lm.device)
+    by_rounds = config.estimator == "regression"
+    held = by_rounds and config.kept_rate is not None
+    generator = WeightGenerator(table, config.mask_loss_weight, held=held).to(lm.device)
     nll: tuple[float, ...] = ()
-    if config.estimator == "gumbel":
-        facts = _descend(generator, predictor, tokens, config, rng)
-        frozen = predictor.frozen(merged)
-    else:
+    rounds: tuple[Round, ...] = ()
+    verdict = Verdict()
+    if by_rounds:
         nll = tuple(warm_up(predictor, tokens, config, rng))
         frozen = predictor.frozen(merged)
-        facts = _fit(generator, frozen, tokens, config, rng)
+        observations: list[Observation] = []
+        rounds = tuple(observe_in_rounds(generator, frozen, tokens, config, rng, observations))
+        fit = fit_generator(generator, observations, config, rng)
+        hold(generator, tokens, config.kept_rate, config.spread)
+        facts, verdict = asdict(fit), verdict_on_fit(fit, rounds)
+    else:
+        *_, last = descend(generator, predictor, tokens, config, rng)
+        facts = {name: float(value) for name, value in asdict(last).items()}
+        frozen = predictor.frozen(merged)
     weights = compute_weights(generator, tokens)
     objective, excess = judge(frozen, tokens, weights, config, rng)
-    verdict = verdict_on_spread(weights) + verdict_on_objective(objective, excess)
+    verdict += verdict_on_spread(weights) + verdict_on_objective(objective, excess)
     for warning in verdict.warnings:
         log.warning("%s", warning)
-    return Weighing(generator, weights, nll, facts, objective, proof, verdict)
-
-
-def _fit(
-    generator: WeightGenerator,
-    predictor: Predictor,
-    tokens: Sequence[TokenizedRationale],
-    config: WeightingConfig,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    """Fit the generator to what a frozen predictor does under masks, by the recipe's estimator."""
-    if config.estimator in ESTIMATORS:
-        return _descend(generator, predictor, tokens, config, rng)
-    fit = fit_generator(generator, observe(predictor, tokens, config, rng), config, rng)
-    if fit.penalty == PENALTIES[-1] and not fit.epochs:
-        log.warning(
-            "the observations tell no token from another, so the weights are nearly all alike; "
-            "raise weighting.warmup_updates and weighting.observations"
-        )
-    return asdict(fit)
-
-
-def _descend(
-    generator: WeightGenerator,
-    predictor: Predictor,
-    tokens: Sequence[TokenizedRationale],
-    config: WeightingConfig,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    *_, last = descend(generator, predictor, tokens, config, rng)
-    return {name: float(value) for name, value in asdict(last).items()}
+    return Weighing(generator, weights, nll, facts, rounds, objective, proof, verdict)

@@ -17,7 +17,7 @@ from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.records import TokenizedRationale
 from kpod.weighting.layouts import MaskedRationale
-from kpod.weighting.masks import antithetic_masks, draw_batches, draw_prefixes, random_mask
+from kpod.weighting.masks import draw_batches, draw_prefixes, random_mask
 from kpod.weighting.prefixes import Predictor
 
 RAMP_UPDATES = 10
@@ -33,15 +33,12 @@ class Observation:
         keep: m_j of every mask, True where kept.
         prefixes: Prefix lengths, the same for all masks.
         answer_nll: NLL of the answer after each prefix, in nats.
-        slopes: - d NLL / d m_j at each mask: by how much the NLL falls as a token is mixed into its place, per unit of
-            the mixture; the mean over the prefixes that hold the token. None where they were not asked for.
     """
 
     tokens: TokenizedRationale
     keep: Bool[Tensor, "masks tokens"]
     prefixes: tuple[int, ...]
     answer_nll: Float[Tensor, "masks prefixes"]
-    slopes: Float[Tensor, "masks tokens"] | None = None
 
 
 def with_adapters(lm: LanguageModel, config: WeightingConfig) -> Predictor:
@@ -84,7 +81,7 @@ def warm_up(
             if rationale is not None:
                 lengths = torch.tensor([row.tokens.num_tokens for row in part]).to(rationale)
                 loss = nll + config.rationale_loss_weight * (rationale / lengths).sum() / len(rows)
-            _check_finite(loss, [row.tokens for row in part], update)
+            check_finite(loss, [row.tokens for row in part], f"update {update}")
             loss.backward()  # type: ignore[no-untyped-call]
             mean += nll.item()
         clip_grad_norm_(parameters, 1.0)
@@ -94,60 +91,31 @@ def warm_up(
         yield mean
 
 
+@torch.no_grad()
 def observe(
-    predictor: Predictor, tokens: Sequence[TokenizedRationale], config: WeightingConfig, rng: np.random.Generator
-) -> list[Observation]:
-    """Answer from `observations` rationales, each under `masks` random masks and after `prefixes` prefixes.
-
-    Args:
-        predictor: Frozen: none of its parameters takes gradients.
-        tokens: The rationales to draw from.
-        config: The recipe's `weighting`; the estimator `gradient` gets slopes, at twice the time.
-        rng: Draws rationales, masks and prefixes.
-
-    Raises:
-        WeightingError: If an NLL or a slope is not finite.
-    """
-    predictor.eval()
-    queue = draw_batches(tokens, 1, rng)
-    found = []
-    for number in tqdm(range(1, config.observations + 1), desc="observations", unit=" rationales"):
-        (rationale,) = next(queue)
-        keep = antithetic_masks(rationale.num_tokens, config.masks, rng)
-        prefixes = draw_prefixes(rationale, config.prefixes, rng)
-        seen = observe_masks(predictor, rationale, keep, prefixes, slopes=config.estimator == "gradient")
-        _check_finite(seen.answer_nll.mean() if seen.slopes is None else seen.slopes.mean(), [rationale], number)
-        found.append(seen)
-    return found
-
-
-def observe_masks(
     predictor: Predictor,
-    rationale: TokenizedRationale,
+    tokens: TokenizedRationale,
     keep: Bool[Tensor, "masks tokens"],
     prefixes: tuple[int, ...],
-    *,
-    slopes: bool,
 ) -> Observation:
-    """Answer from one rationale under given masks; with slopes, by one pass back to the masks."""
-    kept = keep.float().requires_grad_(slopes)
-    answer_nll, gradients = [], []
-    for part in predictor.passes([MaskedRationale(rationale, row, prefixes) for row in kept]):
-        with torch.set_grad_enabled(slopes):
-            nll = predictor(part)
-        if slopes:
-            gradients.append(torch.autograd.grad(nll.sum(), kept)[0])
-        answer_nll.append(nll.detach().flatten().cpu())
-    seen = torch.cat(answer_nll).view(len(keep), len(prefixes))
-    if not slopes:
-        return Observation(rationale, keep, prefixes, seen)
-    num_holding = sum((torch.arange(len(keep[0])) < prefix).float() for prefix in prefixes)
-    return Observation(rationale, keep, prefixes, seen, -torch.stack(gradients).sum(dim=0) / num_holding)
+    """Answer from one rationale under given masks.
+
+    Args:
+        predictor: Frozen, in evaluation mode.
+        tokens: The rationale.
+        keep: m_j of every mask.
+        prefixes: The same for all masks.
+
+    Raises:
+        WeightingError: If an NLL is not finite.
+    """
+    nll = predictor([MaskedRationale(tokens, row, prefixes) for row in keep]).float().cpu()
+    check_finite(nll.mean(), [tokens], "an observation")
+    return Observation(tokens, keep, prefixes, nll)
 
 
-def _check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], update: int) -> None:
+def check_finite(nll: Tensor, tokens: Sequence[TokenizedRationale], where: str) -> None:
+    """Refuse an NLL that is not finite, and name the rationales."""
     if not torch.isfinite(nll):
         names = ", ".join(sorted({repr(rationale.id) for rationale in tokens}))
-        raise WeightingError(
-            f"update {update}: the NLL is {nll.item()} on {names}; lower weighting.predictor_learning_rate"
-        )
+        raise WeightingError(f"{where}: the NLL is {nll.item()} on {names}; lower weighting.predictor_learning_rate")

@@ -17,14 +17,18 @@ from kpod.config import WeightingConfig
 from kpod.errors import WeightingError
 from kpod.files import write_text
 from kpod.records import TokenizedRationale
-from kpod.weighting.descent import keypoint_objective
+from kpod.weighting.effects import Fit
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
+from kpod.weighting.objective import keypoint_objective
+from kpod.weighting.predictor import check_finite
 from kpod.weighting.prefixes import Predictor
+from kpod.weighting.rounds import Round
 
 LEARNING = "learning.json"
 NEARLY_ALIKE = 0.02
 """Spread of the weights below which they hardly distinguish tokens."""
+WIDER = "weighting.spread and weighting.kept_rate hold both with weighting.estimator regression"
 NUM_JUDGED = 16
 """Rationales on which the learnt weights are judged by L_k at the end."""
 CONFIDENCE = 0.99
@@ -62,6 +66,9 @@ def judge(
 
     Returns:
         The three means; and by how much the learnt masks exceed the random ones, one number per judged rationale.
+
+    Raises:
+        WeightingError: If an NLL is not finite.
     """
     found: dict[str, list[float]] = {"learnt": [], "random": [], "all": []}
     for index in rng.choice(len(tokens), min(NUM_JUDGED, len(tokens)), replace=False):
@@ -70,6 +77,7 @@ def judge(
         masks = (learnt, learnt[torch.from_numpy(rng.permutation(len(learnt)))], torch.ones_like(learnt))
         prefixes = draw_prefixes(rationale, config.prefixes, rng)
         nll = predictor([MaskedRationale(rationale, keep, prefixes) for keep in masks])
+        check_finite(nll.mean(), [rationale], "the verdict")
         kept = torch.stack([keep.float().mean() for keep in masks]).to(nll.device)
         for name, value in zip(found, keypoint_objective(nll, kept, config.mask_loss_weight).tolist(), strict=True):
             found[name].append(value)
@@ -108,19 +116,39 @@ def verdict_on_objective(objective: Mapping[str, float], excess: NDArray[np.floa
     return Verdict(refusal=f"the weights mask what matters: {told}; raise weighting.warmup_updates")
 
 
+def verdict_on_fit(fit: Fit, rounds: Sequence[Round]) -> Verdict:
+    """Whether the tokens' effects were found at all, and whether the weights had come to rest.
+
+    The weights' spread is held, so that chance is stretched as far as knowledge would be: only this can tell.
+    """
+    found = []
+    if not fit.explained > 0:
+        found.append(
+            f"the tokens' effects explain nothing of what masks do to unseen rationales ({fit.explained:.2f} of the "
+            "variance), so which tokens weigh much is chance; raise weighting.warmup_updates and "
+            "weighting.observations, or name a stronger model in weighting.predictor"
+        )
+    if rounds and not rounds[-1].at_rest:
+        now = rounds[-1]
+        moved = "" if now.moved is None else f": the last round moved them by {now.moved:.3f} on average"
+        found.append(
+            f"the weights had not come to rest after {now.observed} observations{moved}; raise weighting.observations"
+        )
+    return Verdict(tuple(found))
+
+
 def verdict_on_spread(weights: Mapping[str, NDArray[np.float32]]) -> Verdict:
     """Whether all weights are the same, or nearly: then they say nothing about the tokens."""
     together = np.concatenate(list(weights.values()))
     kept, spread = float(together.mean()), float(together.std())
-    if spread < 1e-3 or not 0.02 < kept < 0.995:
+    one_end = not 0.02 < kept < 0.995
+    if spread < 1e-3 or one_end:
         return Verdict(
             refusal=f"the weights collapsed: mean {kept:.3f}, spread {spread:.1e}; raise weighting.warmup_updates and "
-            "weighting.observations, or change weighting.mask_loss_weight (lower keeps more)"
+            "weighting.observations" + (", or set weighting.kept_rate, which holds the mean" if one_end else "")
         )
     if spread < NEARLY_ALIKE:
-        change = "raise" if kept > 0.5 else "lower"
-        alike = f"the weights hardly differ (mean {kept:.2f}, spread {spread:.3f})"
-        return Verdict(warnings=(f"{alike}; {change} weighting.mask_loss_weight",))
+        return Verdict(warnings=(f"the weights hardly differ (mean {kept:.2f}, spread {spread:.3f}); {WIDER}",))
     return Verdict()
 
 

@@ -21,10 +21,9 @@ from kpod.lm.encoding import encode, project_spans
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel
 from kpod.records import Dropped, Rationale, TokenizedRationale, WeightSpan
-from kpod.weighting.effects import compute_weights
 from kpod.weighting.given import spans_of
 from kpod.weighting.learn import learn_weights
-from kpod.weighting.module import WeightGenerator
+from kpod.weighting.module import WeightGenerator, compute_weights
 from kpod.weighting.verdict import save_learning
 
 PARAMETERS, FACTS = "weigher.safetensors", "weigher.json"
@@ -60,7 +59,7 @@ class Weigher:
         save_file(state | {"table": state["table"].bfloat16()}, folder / PARAMETERS)
         self.layout.tokenizer.save_pretrained(folder)
         facts = {name: value for name, value in vars(self.layout).items() if name.endswith("_id")}
-        facts |= {"alpha": self.generator.alpha, "kept_rate": self.generator.kept_rate, "prompt": asdict(self.prompt)}
+        facts |= {"alpha": self.generator.alpha, "held": self.generator.held, "prompt": asdict(self.prompt)}
         write_text(folder / FACTS, json.dumps(facts, indent=2))
 
     @classmethod
@@ -68,13 +67,15 @@ class Weigher:
         """What `save` wrote.
 
         Raises:
-            DataError: If the folder holds no weigher.
+            DataError: If the folder holds no weigher, or one of an older version.
         """
         if not (folder / FACTS).is_file():
             raise DataError(f"{folder} holds no weigher; kpod weigh writes one where it learns weights")
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        if "held" not in facts:
+            raise DataError(f"{folder} was written by an older version, which weighed in another way; weigh again")
         prompt, state = PromptConfig(**facts.pop("prompt")), load_file(folder / PARAMETERS)
-        generator = WeightGenerator(state["table"], facts.pop("alpha"), facts.pop("kept_rate", None))
+        generator = WeightGenerator(state["table"], facts.pop("alpha"), held=facts.pop("held"))
         generator.load_state_dict(state)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -117,8 +118,14 @@ def weigh_rationales(
     own = list(tokens) if config.predictor is None else _in_tokens_of(lm, rationales, tokens, prompt)
     learnt = learn_weights(lm, own, config, seed)
     Weigher(learnt.generator, lm, prompt).save(folder / "weigher")
-    facts = {"warmup_nll": learnt.warmup_nll, "fit": learnt.facts, "objective": learnt.objective}
-    save_learning(folder, facts | {"prefixes": asdict(learnt.proof)}, learnt.verdict)
+    facts = {
+        "warmup_nll": learnt.warmup_nll,
+        "fit": learnt.facts,
+        "rounds": [asdict(one) for one in learnt.rounds],
+        "objective": learnt.objective,
+        "prefixes": asdict(learnt.proof),
+    }
+    save_learning(folder, facts, learnt.verdict)
     if config.predictor is None:
         return learnt.weights
     spans = {read.id: spans_of(read, learnt.weights[read.id]) for read in own}
