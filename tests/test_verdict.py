@@ -130,6 +130,7 @@ def test_two_verdicts_are_one() -> None:
 
 
 AT_REST = Round(72, 1.5, fall=0.0, error=0.1, moved=0.02, agreement=0.99)
+TWICE = (AT_REST, AT_REST)
 MOVING = Round(160, 1.5, fall=0.0, error=0.1, moved=0.0571, agreement=0.8)
 FALLING = Round(160, 1.5, fall=0.5, error=0.1, moved=0.021, agreement=0.9)
 
@@ -137,12 +138,13 @@ FALLING = Round(160, 1.5, fall=0.5, error=0.1, moved=0.021, agreement=0.9)
 @pytest.mark.parametrize(
     ("explained", "rounds", "expected"),
     [
-        (0.4, (MOVING, AT_REST), ()),
-        (1e-6, (AT_REST,), ()),
-        (0.0, (AT_REST,), ("explain nothing of what masks do to unseen rationales (0.00 of the variance)",)),
-        (-0.25, (AT_REST,), ("(-0.25 of the variance), so which tokens weigh much is chance; raise weighting.warmup",)),
-        (float("nan"), (AT_REST,), ("(nan of the variance)",)),
+        (0.4, (MOVING, *TWICE), ()),
+        (1e-6, TWICE, ()),
+        (0.0, TWICE, ("explain nothing of what masks do to unseen rationales (0.00 of the variance)",)),
+        (-0.25, TWICE, ("(-0.25 of the variance), so which tokens weigh much is chance; raise weighting.warmup",)),
+        (float("nan"), TWICE, ("(nan of the variance)",)),
         (0.4, (AT_REST, MOVING), ("not come to rest after 160 observations: the last round moved them by 0.057 on",)),
+        (0.4, (MOVING, AT_REST), ("not come to rest after 72 observations: the last round moved them by 0.020 on",)),
         (0.4, (FALLING,), ("not come to rest after 160 observations: the last round moved them by 0.021 on",)),
         (
             0.4,

@@ -23,7 +23,7 @@ from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.objective import keypoint_objective
 from kpod.weighting.predictor import check_finite
 from kpod.weighting.prefixes import Predictor
-from kpod.weighting.rounds import Round
+from kpod.weighting.rounds import Round, came_to_rest
 
 LEARNING = "learning.json"
 NEARLY_ALIKE = 0.02
@@ -128,7 +128,7 @@ def verdict_on_fit(fit: Fit, rounds: Sequence[Round]) -> Verdict:
             "variance), so which tokens weigh much is chance; raise weighting.warmup_updates and "
             "weighting.observations, or name a stronger model in weighting.predictor"
         )
-    if rounds and not rounds[-1].at_rest:
+    if rounds and not came_to_rest(rounds):
         now = rounds[-1]
         moved = "" if now.moved is None else f": the last round moved them by {now.moved:.3f} on average"
         found.append(
