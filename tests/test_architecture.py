@@ -16,6 +16,7 @@ LADDER = [
     {"reporting", "inspection", "annotation", "planning", "comparison", "exporting", "explaining", "rehearsal"},
     {"grid", "side_by_side"},
     {"pipeline", "checking"},
+    {"sources"},
     {"keys", "phases", "preflight"},
     {"methods", "artifacts"},
     {"teacher", "weighting", "difficulty", "schedule", "training", "evaluation", "report"},

@@ -15,7 +15,7 @@ from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
 from kpod.evaluation import generation
 from kpod.evaluation.given import judge_file
-from kpod.methods import METHODS, Order, linear, whole
+from kpod.methods import METHODS, Given, Order, linear, progressive, whole
 from kpod.pipeline import Pipeline, run
 from kpod.planning import schedule_if
 from kpod.recipe import load_recipe
@@ -139,9 +139,7 @@ def test_an_order_that_only_counts_steps_needs_no_difficulties(
     method: str, order: Order, data: Path, finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And is what it would be with them; every other order asks for them."""
-    known = Pipeline(finished)
-    clusters = artifacts.load_clusters(folder_of(finished) / "plan")
-    expected = order(known.difficulties, clusters, known.recipe.schedule, known.recipe.training.num_train_epochs)
+    expected = Pipeline(finished).by(order)
     monkeypatch.setattr("kpod.pipeline.assess", None)
     found = Pipeline(recipe(data, tmp_path, "llama", "--method", method)).schedule
     assert found.ids == expected.ids
@@ -319,7 +317,8 @@ def test_what_if_clusters_anew_where_it_must(finished: Recipe) -> None:
     pipeline = Pipeline(finished)
     changed = replace(finished, schedule=replace(finished.schedule, num_clusters=4))
     clusters = pipeline.cluster(changed.schedule)
-    expected = pipeline.method.order(pipeline.difficulties, clusters, changed.schedule, 4)
+    made = {"difficulties": lambda: pipeline.difficulties, "clusters": lambda: clusters}
+    expected = progressive.run(Given(pipeline.tokens, {}, changed, made))
     assert np.array_equal(schedule_if(pipeline, changed).input_steps, expected.input_steps)
     assert expected.relative_diversity != pipeline.schedule.relative_diversity
 

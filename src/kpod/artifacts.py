@@ -4,7 +4,7 @@
       recipe.yaml               as resolved
       rationales.jsonl          what passed the filter
       dropped.jsonl             every rationale that is not trained on, with its reason
-      tokens/ weights/ difficulties/ plan/    one folder per phase with its stamp.json; weights/ where any are learnt
+      tokens/ weights/ clusters/ difficulties/ plan/    one folder with its stamp.json per phase that the method needs
       student/                  checkpoints while training, then the student; owned by kpod.training
       evaluation/<when>/<set>/  predictions.jsonl, summary.json
       report.html, report.json
@@ -45,7 +45,7 @@ from kpod.records import (
 STAMP = "stamp.json"
 DROPPED = "dropped.jsonl"
 TOKENS, WEIGHTS, DIFFICULTIES = "tokens.parquet", "weights.parquet", "difficulties.parquet"
-SCHEDULE, STAGES = "schedule.npy", "stages.json"
+CLUSTERS, SCHEDULE, STAGES = "clusters.npy", "schedule.npy", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
 
 
@@ -212,8 +212,19 @@ def load_by_rationale(path: Path) -> dict[str, NDArray[np.float32]]:
     return {id_: np.array(row, dtype=np.float32) for id_, row in zip(ids, rows, strict=True)}
 
 
-def save_plan(folder: Path, schedule: Schedule, clusters: NDArray[np.int64]) -> None:
-    """The schedule, and the questions' clusters that it was made with."""
+def save_clusters(folder: Path, clusters: NDArray[np.int64]) -> None:
+    """The questions' clusters, one number per tokenised rationale."""
+    np.save(folder / CLUSTERS, clusters, allow_pickle=False)
+
+
+def load_clusters(folder: Path) -> NDArray[np.int64]:
+    """What `save_clusters` saved."""
+    found: NDArray[np.int64] = np.load(folder / CLUSTERS, allow_pickle=False)
+    return found
+
+
+def save_plan(folder: Path, schedule: Schedule) -> None:
+    """The schedule."""
     np.save(folder / SCHEDULE, schedule.input_steps, allow_pickle=False)
     facts = {
         "ids": schedule.ids,
@@ -224,14 +235,8 @@ def save_plan(folder: Path, schedule: Schedule, clusters: NDArray[np.int64]) -> 
         "ramp_epochs": schedule.ramp_epochs,
         "trains": schedule.trains,
         "ordered": schedule.ordered,
-        "clusters": clusters.tolist(),
     }
     write_text(folder / STAGES, json.dumps(facts, ensure_ascii=False))
-
-
-def load_clusters(folder: Path) -> NDArray[np.int64]:
-    """The clusters that `save_plan` saved."""
-    return np.array(json.loads((folder / STAGES).read_text(encoding="utf-8"))["clusters"], dtype=np.int64)
 
 
 def load_schedule(folder: Path) -> Schedule:

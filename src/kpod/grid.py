@@ -10,9 +10,9 @@ import numpy as np
 
 from kpod.artifacts import evaluation_phase
 from kpod.config import Recipe, TeacherConfig
-from kpod.data.datasets import load_questions
 from kpod.errors import require
 from kpod.keys import evaluation_key
+from kpod.lm.models import model_identity
 from kpod.pipeline import Pipeline
 from kpod.teacher.gathering import store_of
 from kpod.training.export import read_record
@@ -117,10 +117,9 @@ def is_finished(pipeline: Pipeline) -> bool:
     record = read_record(student)
     if record is None or record["fingerprint"] != pipeline.keys["student"]:
         return False
+    model = model_identity(str(student))
     return all(
-        folder.has(
-            evaluation_phase("after", test), evaluation_key(recipe, str(student), load_questions(test, recipe.data))
-        )
+        folder.has(evaluation_phase("after", test), evaluation_key(recipe, model, pipeline.data.questions(test)))
         for test in recipe.data.tests
     )
 
