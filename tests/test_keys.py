@@ -293,6 +293,23 @@ def test_a_method_remakes_what_its_parts_touch(base: Recipe) -> None:
         assert remade(base, replace(base, method=method)) == phases
 
 
+@pytest.mark.parametrize("method", ["kpod-random", "kpod-unordered"])
+def test_what_is_drawn_by_chance_follows_the_seed(method: str, base: Recipe, data: Path, tmp_path: Path) -> None:
+    """And only there does the seed reach a plan whose difficulties and clusters are the same."""
+    tokens = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd")).tokens
+    many = [replace(t, id=f"{n}-{t.id}") for n in range(9) for t in tokens]
+    difficulties = {t.id: np.ones(t.num_steps, dtype=np.float32) for t in many}
+    made = {"difficulties": lambda: difficulties, "clusters": lambda: np.arange(len(many)) % 3}
+    recipes = [Recipe(seed=seed, schedule=ScheduleConfig(ramp_stages=4)) for seed in (0, 0, 1)]
+    order = METHODS[method].order
+    first, again, other = (order.run(Given(many, {}, found, made)).input_steps.tolist() for found in recipes)
+    assert first == again != other
+    assert "seed" in order.reads
+    chosen = [replace(found, schedule=replace(found.schedule, selector="random")) for found in recipes]
+    first, again, other = (progressive.run(Given(many, {}, found, made)).input_steps.tolist() for found in chosen)
+    assert first == again != other
+
+
 def test_what_a_method_overrules_is_not_in_its_key(base: Recipe) -> None:
     normalised = replace(base, method="kpod-normalised")
     assert remade(normalised, changed(normalised, "training.weight_normalisation", "mean")) == NONE

@@ -109,11 +109,17 @@ def _embeddings(recipe: Recipe) -> object:
     return [name, recipe.precision] if name == "student" else name
 
 
+def _selector(recipe: Recipe) -> object:
+    name = recipe.schedule.selector
+    return [name, recipe.seed] if name == "random" else name
+
+
 RESOLVED: Mapping[str, Callable[[Recipe], object]] = {
     "student": lambda recipe: model_identity(recipe.student),
     "weighting": _weighting,
     "training": _training,
     "schedule.embeddings": _embeddings,
+    "schedule.selector": _selector,
 }
 """Keys whose value in the recipe is not all that they stand for."""
 

@@ -131,6 +131,7 @@ def _progressive(given: Given, **changes: Any) -> Schedule:
         given.clusters,
         replace(recipe.schedule, **changes),
         recipe.training.num_train_epochs,
+        recipe.seed,
     )
 
 
@@ -145,7 +146,7 @@ def _at_random(given: Given) -> Schedule:
 def _unordered(given: Given) -> Schedule:
     schedule = _progressive(given)
     steps, ramp = schedule.input_steps.copy(), slice(schedule.first_stage, schedule.ramp_stages)
-    steps[ramp] = np.random.default_rng(0).permuted(steps[ramp], axis=0)
+    steps[ramp] = np.random.default_rng(given.recipe.seed).permuted(steps[ramp], axis=0)
     return replace(schedule, input_steps=steps, stages=(), ordered=False)
 
 
@@ -166,9 +167,11 @@ progressive_without_diversity: Order = Part(
     "progressive_without_diversity", _without_diversity, ASSESSED, (*BUDGET, "schedule.selector")
 )
 """The progressive schedule with beta = 0."""
-progressive_at_random: Order = Part("progressive_at_random", _at_random, ASSESSED, (*BUDGET, "schedule.diversity"))
+progressive_at_random: Order = Part(
+    "progressive_at_random", _at_random, ASSESSED, (*BUDGET, "schedule.diversity", "seed")
+)
 """A schedule with the same D(t) whose questions are drawn by chance."""
-progressive_unordered: Order = Part("progressive_unordered", _unordered, ASSESSED, SELECTION)
+progressive_unordered: Order = Part("progressive_unordered", _unordered, ASSESSED, (*SELECTION, "seed"))
 """The suffixes of the progressive schedule, each question's in random order up to stage T."""
 prefix_first: Order = Part("prefix_first", _prefix_first, ASSESSED, SELECTION)
 """The progressive schedule's numbers of steps, of the rationale's start instead of its end: the wrong direction."""
