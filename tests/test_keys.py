@@ -1,5 +1,6 @@
 """What is made from what: every recipe key touches the phases that it changes, and no others."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import reduce
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 
 from kpod import artifacts
-from kpod.config import LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.config import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.errors import ConfigError
+from kpod.files import model_files
 from kpod.keys import evaluation_key, needed
 from kpod.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
 from kpod.pipeline import PHASES, Pipeline
+from kpod.teacher.requests import requests_for
+from tiny import tiny_rationales
 from tiny_runs import recipe, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -279,6 +284,60 @@ def test_files_count_by_their_content(base: Recipe, data: Path, tmp_path: Path) 
     assert remade(base, changed(base, "data.tests", (explained,))) == NONE  # the questions are the same
     artifacts.write_jsonl(Path(asked), [rows[0] | {"question": "How many?"}, *rows[1:]])
     assert remade(base, changed(base, "data.tests", (asked,))) == EVALUATION
+
+
+def flipped(path: Path, place: int) -> None:
+    """Change one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_models_count_by_their_content(base: Recipe, data: Path, tmp_path: Path) -> None:
+    """A folder moved is the same; one byte in the middle of its weights makes another model."""
+    same, other = (shutil.copytree(data / "llama", tmp_path / name) for name in ("same", "other"))
+    (same / "kpod_training.json").write_text('{"fingerprint": "x"}', encoding="utf-8")
+    flipped(other / "model.safetensors", (other / "model.safetensors").stat().st_size // 2)
+    assert remade(base, replace(base, student=str(same))) == NONE
+    assert remade(base, replace(base, student=str(other))) == TEXTS
+    with_predictor = changed(base, "weighting.predictor", str(same))
+    assert remade(base, with_predictor) == WEIGHTS
+    assert remade(with_predictor, changed(base, "weighting.predictor", str(data / "llama"))) == NONE
+    assert remade(with_predictor, changed(base, "weighting.predictor", str(other))) == WEIGHTS
+    assert remade(base, changed(base, "weighting.precision", base.precision)) == NONE
+
+
+def test_a_large_file_counts_as_a_whole(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes(5_000_000))
+    assert model_files(one) == model_files(other)
+    flipped(other / "model.safetensors", 2_500_000)
+    assert model_files(one) != model_files(other)
+
+
+def test_word_vectors_count_by_their_content(base: Recipe, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one.txt", "same.txt", "other.txt")]
+    for file, text in zip(files, ("cups 1 2\n", "cups 1 2\n", "cups 1 3\n"), strict=True):
+        file.write_text(text, encoding="utf-8")
+    one, same, other = (changed(base, "schedule.embeddings", str(file)) for file in files)
+    assert remade(base, one) == CLUSTERS
+    assert remade(one, same) == NONE
+    assert remade(one, other) == CLUSTERS
+    with pytest.raises(ConfigError, match=r"schedule\.embeddings is '.*none\.txt'; it must be student, or a GloVe"):
+        keys_of(changed(base, "schedule.embeddings", str(tmp_path / "none.txt")))
+
+
+def test_a_local_teacher_counts_by_its_folder(data: Path, tmp_path: Path) -> None:
+    questions = [rationale.question for rationale in tiny_rationales()]
+    same, other = (shutil.copytree(data / "llama", tmp_path / name) for name in ("same", "other"))
+    flipped(other / "model.safetensors", -1)
+    first, again, changed_one = (
+        requests_for(questions, AskConfig(str(folder), backend="local")) for folder in (data / "llama", same, other)
+    )
+    assert [request.key for request in first] == [request.key for request in again]
+    assert not {request.key for request in first} & {request.key for request in changed_one}
 
 
 def test_a_method_remakes_what_its_parts_touch(base: Recipe) -> None:

@@ -1,6 +1,8 @@
 """Files that are never seen half-written under their names, whatever kills the process."""
 
+import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -30,3 +32,27 @@ def whole_lines(path: Path) -> list[str]:
     """The lines of a file that grows line by line; a last one that a kill has torn does not count."""
     content = path.read_bytes()
     return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
+
+
+def content_of(path: Path) -> str:
+    """The sha256 of a whole file; a large one is read once as long as it has its size and times."""
+    found = path.stat()
+    return _content(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _content(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+MODEL_SUFFIXES = frozenset({".json", ".jinja", ".model", ".safetensors", ".txt", ".bin"})
+NOTES = frozenset({"kpod_training.json", "stamp.json"})
+"""What kpod notes beside a student, which says nothing about the model."""
+
+
+def model_files(folder: Path) -> str:
+    """A short hash of the files in a folder that make a model: weights, settings and tokenizer, wholly read."""
+    named = sorted(p for p in folder.iterdir() if p.suffix in MODEL_SUFFIXES and p.name not in NOTES and p.is_file())
+    lines = "".join(f"{path.name} {content_of(path)}\n" for path in named)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]

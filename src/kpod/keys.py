@@ -13,6 +13,8 @@ from typing import Any
 import kpod
 from kpod.artifacts import key_of, question_row, rationale_row
 from kpod.config import EvaluationConfig, Recipe
+from kpod.errors import require
+from kpod.files import content_of
 from kpod.lm.models import model_identity
 from kpod.methods import METHODS, Method, Part
 from kpod.records import Question, Rationale
@@ -82,7 +84,7 @@ def _declared(item: Phase | Part[Any], keys: Mapping[str, str], recipe: Recipe) 
 
 
 def value_of(recipe: Recipe, key: str) -> object:
-    """What a recipe says under a key or a section of keys; models by their content, and defaults resolved."""
+    """What a recipe says under a key or a section of keys; models and files by their content, and defaults resolved."""
     if key in RESOLVED:
         return RESOLVED[key](recipe)
     found = reduce(getattr, key.split("."), recipe)
@@ -106,7 +108,10 @@ def _training(recipe: Recipe) -> object:
 
 def _embeddings(recipe: Recipe) -> object:
     name = recipe.schedule.embeddings
-    return [name, recipe.precision] if name == "student" else name
+    if name == "student":
+        return [name, recipe.precision]
+    require(Path(name).is_file(), "schedule.embeddings", name, "student, or a GloVe text file that exists")
+    return content_of(Path(name))
 
 
 def _selector(recipe: Recipe) -> object:
