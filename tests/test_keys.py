@@ -140,7 +140,7 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "data.prompt.opening": ("Well: ", TEXTS),
     "data.prompt.closing": ("So {answer}", TEXTS),
     "data.prompt.date": ("2025-01-01", TEXTS),
-    "data.answer_words": (("So we get",), EVALUATION),
+    "data.answer_words": (("So we get",), NONE),  # texts are judged when they are read,
     "data.step_rule": ("line", STEPS),
     "data.max_steps": (2, STEPS),
     "data.max_length": (300, TEXTS),
@@ -406,6 +406,7 @@ def test_what_validation_asks_belongs_to_the_student_where_it_is_on(base: Recipe
     assert remade(watched, changed(watched, "evaluation.temperature", 0.1)) == NONE
     drawn = changed(watched, "evaluation.samples", 2)
     assert remade(drawn, changed(drawn, "evaluation.temperature", 0.1)) == VALIDATED
+    assert remade(watched, changed(watched, "data.answer_words", ("So we get",))) == VALIDATED
     for key in ("before", "self_check", "engine"):
         value, phases = TOUCHED[f"evaluation.{key}"]
         assert remade(watched, changed(watched, f"evaluation.{key}", value)) == phases

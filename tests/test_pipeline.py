@@ -14,8 +14,10 @@ from kpod.cli import main
 from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
 from kpod.evaluation import generation
+from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.given import judge_file
 from kpod.methods import METHODS, Given, Order, linear, progressive, whole
+from kpod.outcomes import Prediction
 from kpod.pipeline import Pipeline, run
 from kpod.planning import schedule_if
 from kpod.recipe import load_recipe
@@ -187,6 +189,38 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     (accuracy,) = Pipeline(found.recipe).evaluate("x", student).values()
     assert (len(asked), accuracy.num_questions) == (3, 2)
     assert not list((tmp_path / "tiny" / "evaluation" / "x").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("samples", ["1", "3"])
+def test_saved_texts_are_judged_by_the_rules_of_today(
+    samples: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is generated again: neither for other words, nor where what is saved says something else."""
+    student = str(data / "llama")
+    found = Pipeline(recipe(data, tmp_path, "llama", "--evaluation.samples", samples))
+    monkeypatch.setattr("kpod.evaluation.generation.decode", lambda *_: "I say 24, not 25.")
+    (before,) = found.evaluate("x", student).values()
+    monkeypatch.setattr("kpod.pipeline.answer_questions", lambda *_, **__: pytest.fail("asked again"))
+    words = Pipeline(replace(found.recipe, data=replace(found.recipe.data, answer_words=("I say",))))
+    (test,) = found.recipe.data.tests
+    assert [p.answer for p in words.evaluation("x", test)[0]] == ["24", "24"]
+    (after,) = words.evaluate("x", student).values()
+    assert (before.num_correct, after.num_correct) == (0, 1)
+    assert "the rules that read answers changed" in caplog.text
+    folder = words.folder.path / artifacts.evaluation_phase("x", test)
+    assert [row["answer"] for row in artifacts.read_jsonl(folder / "predictions.jsonl")] == ["24", "24"]
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["num_correct"] == 1
+
+
+def test_predictions_of_earlier_versions_are_taken_as_they_are(data: Path, tmp_path: Path) -> None:
+    found = Pipeline(recipe(data, tmp_path))
+    (test,) = found.recipe.data.tests
+    row = {"id": "q", "text": "B", "answer": "B", "gold": "B", "correct": True, "finished": True, "votes": None}
+    old = Prediction(**row, drawn=None)
+    folder = found.folder.path / artifacts.evaluation_phase("after", test)
+    artifacts.save_evaluation(folder, [old], summarise(test, [old]))
+    artifacts.write_jsonl(folder / "predictions.jsonl", [row])
+    assert found.evaluation("after", test)[0] == [old]
 
 
 def test_texts_from_elsewhere_are_judged_like_the_students(

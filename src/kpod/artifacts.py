@@ -289,7 +289,7 @@ class PartialEvaluation:
             return {}
         rows = [json.loads(line) for line in whole_lines(self.path)]
         write_jsonl(self.path, rows)
-        return {row["id"]: Prediction(**row) for row in rows}
+        return {row["id"]: _prediction(row) for row in rows}
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         """Add a batch."""
@@ -307,4 +307,9 @@ def load_evaluation(folder: Path) -> tuple[list[Prediction], Accuracy]:
     del summary["accuracy"]
     for pair in ("interval", "by_last_number"):
         summary[pair] = tuple(summary[pair]) if summary.get(pair) else None
-    return [Prediction(**row) for row in read_jsonl(folder / PREDICTIONS)], Accuracy(**summary)
+    return [_prediction(row) for row in read_jsonl(folder / PREDICTIONS)], Accuracy(**summary)
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    drawn = row.get("drawn")
+    return Prediction(**{**row, "drawn": None if drawn is None else tuple(map(tuple, drawn))})

@@ -145,7 +145,7 @@ def validation_key(recipe: Recipe, questions: Sequence[Question]) -> str:
 
 
 def evaluation_key(recipe: Recipe, model: str, questions: Sequence[Question]) -> str:
-    """What the answers of a model to a set of questions are made from.
+    """What the texts of a model on a set of questions are made from; they are judged whenever they are read.
 
     Args:
         recipe: The whole experiment.
@@ -154,7 +154,7 @@ def evaluation_key(recipe: Recipe, model: str, questions: Sequence[Question]) ->
     """
     config, rows = recipe.evaluation, [question_row(question) for question in questions]
     how = _asking(config) | {"engine": config.engine, "self_check": config.self_check}
-    return key_of(model, rows, asdict(recipe.data.prompt), how, recipe.precision, list(recipe.data.answer_words))
+    return key_of(model, rows, asdict(recipe.data.prompt), how, recipe.precision)
 
 
 def _asking(config: EvaluationConfig) -> dict[str, object]:

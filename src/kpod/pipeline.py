@@ -19,7 +19,7 @@ from kpod.artifacts import DROPPED, RunFolder
 from kpod.config import Recipe, ScheduleConfig
 from kpod.difficulty import assess
 from kpod.errors import require
-from kpod.evaluation.accuracy import summarise
+from kpod.evaluation.accuracy import judge_again, summarise
 from kpod.evaluation.generation import answer_questions
 from kpod.forecast import Forecast, Role, unused
 from kpod.keys import Phase, evaluation_key, needed, phase_keys
@@ -327,11 +327,19 @@ class Pipeline:
 
         do_phase(self.folder, phase, key, make)
         partial.path.unlink(missing_ok=True)
-        return self.evaluation(when, test)[1]
+        saved, _ = artifacts.load_evaluation(self.folder.path / phase)
+        predictions, accuracy = self.evaluation(when, test)
+        if predictions != saved and is_first_process():
+            log.warning("%s: the rules that read answers changed; the saved texts are judged again", phase)
+            with self.folder.making(phase, key) as folder:
+                artifacts.save_evaluation(folder, predictions, accuracy)
+        return accuracy
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
-        """Predictions and accuracy that `evaluate` saved."""
-        return artifacts.load_evaluation(self.folder.path / artifacts.evaluation_phase(when, test))
+        """Predictions that `evaluate` saved, judged by the rules of today, and their accuracy."""
+        saved, accuracy = artifacts.load_evaluation(self.folder.path / artifacts.evaluation_phase(when, test))
+        predictions = [judge_again(prediction, self.recipe.data.answer_words) for prediction in saved]
+        return predictions, accuracy if predictions == saved else summarise(accuracy.dataset, predictions)
 
     # -- what was made from what -----------------------------------------------------------------------
 
