@@ -71,7 +71,7 @@ def test_a_teacher_is_asked_where_weights_can_be_learnt_or_are_not_wanted(
 def test_before_the_untrained_student_is_asked(
     student: str, predictor: str | None, words: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpod.pipeline.answer_questions", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr("kpod.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(WeightingError, match=words):
         Pipeline(student_and_predictor(data, tmp_path, student, predictor)).run()
 

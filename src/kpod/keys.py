@@ -29,8 +29,8 @@ class Phase:
 
     Attributes:
         name: Its folder's name too.
-        make: Writes its files into a folder; None where that is not this row's work.
-        load: Reads what `make` wrote.
+        make: Writes the run's files of it into a folder; None where that is not this row's work.
+        load: From the run and the folder to what `make` wrote there.
         needs: Phases before it that it is made from.
         parts: Fields of the method that it is made by; what they need and read counts as its own.
         reads: Recipe keys, or sections of keys, that change it.
@@ -39,7 +39,7 @@ class Phase:
 
     name: str
     make: Callable[[Any, Path], None] | None = None
-    load: Callable[[Path], Any] = lambda _: None
+    load: Callable[[Any, Path], Any] = lambda *_: None
     needs: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()

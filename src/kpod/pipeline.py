@@ -7,7 +7,7 @@ it was made from the same inputs before; a changed recipe key makes the phases a
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod import artifacts
-from kpod.artifacts import DROPPED, RunFolder
+from kpod.artifacts import DROPPED
 from kpod.config import Recipe, ScheduleConfig
 from kpod.difficulty import assess
-from kpod.errors import require
-from kpod.evaluation.accuracy import judge_again, summarise
-from kpod.evaluation.generation import answer_questions
+from kpod.errors import ConfigError, require
+from kpod.evaluations import Evaluations
+from kpod.files import write_text
 from kpod.forecast import Forecast, Role, unused
-from kpod.keys import Phase, evaluation_key, needed, phase_keys
+from kpod.keys import Phase, needed, phase_keys
 from kpod.lm.encoding import encode_all, unused_template
-from kpod.lm.engines import ENGINES, Engine, require_engine
+from kpod.lm.engines import require_engine
 from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
-from kpod.lm.processes import first_process_first, is_first_process
+from kpod.lm.processes import is_first_process
 from kpod.methods import METHODS, ByRationale, Given, Part, Result, cluster
 from kpod.outcomes import Accuracy, Prediction
-from kpod.phases import do_phase
+from kpod.phases import do_phase, in_place
 from kpod.preflight import announce, question_uses, training_use
 from kpod.recipe import dump_recipe
-from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
+from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
+from kpod.run_folder import RunFolder, seal
 from kpod.sources import Sources, check_recipes_predictor
-from kpod.training import TrainingSummary, check_arguments, train_student
+from kpod.training import TrainingSummary, check_arguments, finished, train_student
 from kpod.weighting import accepted, weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
@@ -70,12 +71,17 @@ def _order(run: "Pipeline", folder: Path) -> None:
     artifacts.save_plan(folder, run.by(run.method.order))
 
 
-def _load_weights(folder: Path) -> ByRationale:
-    return artifacts.load_by_rationale(accepted(folder) / artifacts.WEIGHTS)
+def _weights(run: "Pipeline", folder: Path) -> ByRationale:
+    accepted(run.folder.path / "weights")
+    return artifacts.load_by_rationale(folder / artifacts.WEIGHTS)
 
 
-def _load_difficulties(folder: Path) -> ByRationale:
-    return artifacts.load_by_rationale(folder / artifacts.DIFFICULTIES)
+def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
+    return lambda _, folder: load(folder)
+
+
+_tokens, _difficulties = _from(artifacts.load_tokens), _from(artifacts.load_difficulties)
+_clusters, _plan = _from(artifacts.load_clusters), _from(artifacts.load_schedule)
 
 
 TEXTS = ("student", "data.prompt", "data.max_length")
@@ -87,20 +93,20 @@ PHASES = (
     # line 1: recorded rationales, or a teacher's; what of them the student can read; and that in tokens and steps
     Phase("rationales"),
     Phase("texts", needs=("rationales",), reads=TEXTS),
-    Phase("tokens", _tokenise, artifacts.load_tokens, needs=("texts",), reads=STEPS),
+    Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
     # line 2: significance weights (Eq. 2-7), which see no steps
-    Phase("weights", _learn, _load_weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
+    Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
     # line 3: step difficulties (Eq. 8)
-    Phase("difficulties", _assess, _load_difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
+    Phase("difficulties", _assess, _difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
     # line 4: similar questions, and the schedule (Eq. 9-13)
-    Phase("clusters", _cluster, artifacts.load_clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
-    Phase("plan", _order, artifacts.load_schedule, needs=("tokens",), parts=("order",)),
+    Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
+    Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
     Phase("validation"),
     Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
-BROUGHT = Phase("weights", _learn, _load_weights, needs=("texts",), after=("tokens",))
+BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
 """Instead of the row above where the data brings the weights: then no key of `weighting` is read."""
 
 
@@ -144,14 +150,15 @@ class Pipeline:
         self.recipe, self.method = recipe, METHODS[recipe.method]
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
         self.data = Sources(recipe, self.folder)
+        self.evaluations = Evaluations(recipe, self.folder, self.data)
         self._loaded: dict[str, Any] = {}
 
     def made(self, name: str) -> Any:
         """What a phase came to. It and the phases before it that it needs are made in their order, where missing."""
         for phase in needed(self.phases, self.method, name):
             if phase.make is not None and phase.name not in self._loaded:
-                do_phase(self.folder, phase.name, self.keys[phase.name], partial(phase.make, self))
-                self._loaded[phase.name] = phase.load(self.folder.path / phase.name)
+                place = do_phase(self.folder, phase.name, self.keys[phase.name], partial(phase.make, self))
+                self._loaded[phase.name] = phase.load(self, place)
         return self._loaded[name]
 
     def given(self, part: Part[Any]) -> Given:
@@ -280,28 +287,28 @@ class Pipeline:
 
     def distil(self) -> TrainingSummary:
         """Train the student on its schedule, or go on where training stopped."""
-        tokens, weights, schedule = self.tokens, self.by(self.method.weigh), self.schedule
-        with first_process_first():
-            kept = self.folder.claim_student(self.keys["student"], dump_recipe(self.recipe))
-        if kept is not None:
-            log.warning("the recipe or its data changed: the student so far is kept as %s", kept)
-        return train_student(
-            self._take_student(),
-            tokens,
-            weights,
-            schedule,
-            self.method.training(self.recipe.training),
-            seed=self.recipe.seed,
-            output_dir=self.folder.path / "student",
-            precision=self.recipe.precision,
-            fingerprint=self.keys["student"],
-            base_model=self.recipe.student,
-            validate=lambda lm: summarise("validation", self._answer(lm, self.data.validation)).value,
-        )
-
-    def _answer(self, lm: Engine, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
-        data = self.recipe.data
-        return answer_questions(lm, questions, data.prompt, self.recipe.evaluation, *kept, words=data.answer_words)
+        tokens, weights, schedule, key = self.tokens, self.by(self.method.weigh), self.schedule, self.keys["student"]
+        with in_place(self.folder, "student", key) as place:
+            if self.folder.has("student", key) and (found := finished(place, key)) is not None:
+                return found
+            if is_first_process():
+                write_text(place / "recipe.yaml", dump_recipe(self.recipe))
+            summary = train_student(
+                self._take_student(),
+                tokens,
+                weights,
+                schedule,
+                self.method.training(self.recipe.training),
+                seed=self.recipe.seed,
+                output_dir=place,
+                precision=self.recipe.precision,
+                fingerprint=key,
+                base_model=self.recipe.student,
+                validate=self.evaluations.accuracy_on_validation,
+            )
+            if is_first_process():
+                seal(place, key)
+        return summary
 
     # -- accuracy --------------------------------------------------------------------------------------
 
@@ -311,35 +318,24 @@ class Pipeline:
         Args:
             when: `before` (the student as it was), `after`, or a name for another checkpoint.
             checkpoint: A model folder or name; by default the student that `when` stands for.
+
+        Raises:
+            ConfigError: If the model cannot be loaded, or no student was trained from this recipe.
         """
-        name = checkpoint or (self.recipe.student if when == "before" else str(self.folder.path / "student"))
-        loaded = cache(lambda: ENGINES[self.recipe.evaluation.engine](name, self.recipe.precision))
-        return {test: self._evaluate_on(test, when, name, loaded) for test in self.recipe.data.tests}
-
-    def _evaluate_on(self, test: str, when: str, name: str, loaded: Callable[[], Engine]) -> Accuracy:
-        questions, phase = self.data.questions(test), artifacts.evaluation_phase(when, test)
-        key = evaluation_key(self.recipe, model_identity(name), questions)
-        partial = artifacts.PartialEvaluation.of(self.folder, phase, key)
-
-        def make(folder: Path) -> None:
-            predictions = self._answer(loaded(), questions, partial.read(), partial.append)
-            artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
-
-        do_phase(self.folder, phase, key, make)
-        partial.path.unlink(missing_ok=True)
-        saved, _ = artifacts.load_evaluation(self.folder.path / phase)
-        predictions, accuracy = self.evaluation(when, test)
-        if predictions != saved and is_first_process():
-            log.warning("%s: the rules that read answers changed; the saved texts are judged again", phase)
-            with self.folder.making(phase, key) as folder:
-                artifacts.save_evaluation(folder, predictions, accuracy)
-        return accuracy
+        if checkpoint is not None or when == "before":
+            name = checkpoint or self.recipe.student
+            return self.evaluations.evaluate(when, model_identity(name), name)
+        key = self.keys["student"]
+        if not self.folder.has("student", key):
+            raise ConfigError(
+                f"{self.folder.path / 'student'} cannot be loaded: no student was trained from this recipe as it is. "
+                "Train one with kpod run or kpod distill, or name a model's folder with --checkpoint"
+            )
+        return self.evaluations.evaluate(when, key, str(self.folder.place("student", key)))
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
-        """Predictions that `evaluate` saved, judged by the rules of today, and their accuracy."""
-        saved, accuracy = artifacts.load_evaluation(self.folder.path / artifacts.evaluation_phase(when, test))
-        predictions = [judge_again(prediction, self.recipe.data.answer_words) for prediction in saved]
-        return predictions, accuracy if predictions == saved else summarise(accuracy.dataset, predictions)
+        """What `evaluate` saved; see `Evaluations.saved`."""
+        return self.evaluations.saved(when, test)
 
     # -- what was made from what -----------------------------------------------------------------------
 

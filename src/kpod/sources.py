@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kpod import artifacts
-from kpod.artifacts import DROPPED, RunFolder
+from kpod.artifacts import DROPPED
 from kpod.config import Recipe
 from kpod.data.datasets import load_questions
 from kpod.files import write_text
@@ -18,6 +18,7 @@ from kpod.methods import METHODS
 from kpod.preflight import check_before_asking, check_some_are_kept, pays_a_teacher
 from kpod.recipe import dump_recipe
 from kpod.records import Dropped, Question
+from kpod.run_folder import RunFolder
 from kpod.teacher.gathering import Gathered, gather
 from kpod.weighting import check_predictor
 
