@@ -97,7 +97,7 @@ def chat_arguments(request: Request, ask: AskConfig) -> dict[str, Any]:
 
 def _model(ask: AskConfig) -> str:
     """What tells the model from others: its name, or what is in the folder of a local one."""
-    is_folder = ask.backend == "local" and Path(ask.model).is_dir()
+    is_folder = ask.backend in ("local", "replay") and Path(ask.model).is_dir()  # a replay asks what a local one asked
     return model_files(Path(ask.model)) if is_folder else ask.model
 
 
