@@ -23,6 +23,7 @@ from kpod.steps import split_steps
 from kpod.teacher.filters import filter_rationales
 from kpod.weighting.learn import learn_weights
 from kpod.weighting.module import compute_weights
+from kpod.weighting.rounds import came_to_rest
 
 STUDENT = "smollm2-135m"
 PROMPT = PromptConfig(chat=False)
@@ -122,7 +123,7 @@ def learn(
         "explained": learnt.facts.get("explained", float("nan")),
         "network_epochs": learnt.facts.get("epochs", float("nan")),
         "observations": float(learnt.rounds[-1].observed) if learnt.rounds else float("nan"),
-        "at_rest": float(learnt.rounds[-1].at_rest) if learnt.rounds else float("nan"),
+        "at_rest": float(came_to_rest(learnt.rounds)),
         "warmup_nll": float(np.mean(learnt.warmup_nll[-10:])) if learnt.warmup_nll else float("nan"),
     } | {f"objective_{name}": value for name, value in learnt.objective.items()}
     rounds = [{k: v for k, v in asdict(one).items() if v is not None} for one in learnt.rounds]

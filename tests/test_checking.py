@@ -346,7 +346,7 @@ def test_every_verb_that_works_says_first_what_it_uses(
 
     recipe(data, tmp_path)
     monkeypatch.setattr("kpod.pipeline.load_model", refuse)
-    monkeypatch.setattr("kpod.pipeline.ENGINES", {"transformers": refuse})
+    monkeypatch.setattr("kpod.evaluations.ENGINES", {"transformers": refuse})
     with caplog.at_level(logging.INFO):
         assert main([verb, str(written(tmp_path))]) == 2
     assert [message.startswith("train ") for message in caplog.messages].count(True) == 1

@@ -27,6 +27,7 @@ from kpod.outcomes import PairedDifference
 from kpod.pipeline import Pipeline
 from kpod.recipe import load_recipe
 from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
+from kpod.run_folder import seal
 from kpod.side_by_side import in_processes, prepare
 from tiny_runs import end_the_bad_one, recipe, take_an_hour, write_tiny_data
 
@@ -92,19 +93,19 @@ def test_the_same_recipe_outside_a_grid_comes_to_the_same(grid: Grid, tmp_path: 
 
 
 def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None:
-    """Accuracies written by hand into copies of the predictions: 0.5 and 1 against 0 and 0.5."""
+    """Texts written by hand, whose accuracies are 0.5 and 1 against 0 and 0.5; they are judged when they are read."""
     moved = Grid(grid.folder, {name: grid.runs[name] for name in ("scotd", "kpod")}, "scotd")
     test = moved.recipes[0].data.tests[0]
     for name, right in (("scotd", (0, 1)), ("kpod", (1, 2))):
         for run, num_right in zip(moved.runs[name], right, strict=True):
             found = Pipeline(run)
             predictions = [
-                replace(p, correct=n < num_right)
+                replace(p, text=f"The answer is {p.gold if n < num_right else '-77'}.")
                 for n, p in enumerate(sorted(found.evaluation("after", test)[0], key=lambda p: p.id))
             ]
-            save_evaluation(
-                found.folder.path / evaluation_phase("after", test), predictions, summarise(test, predictions)
-            )
+            folder = found.folder.path / evaluation_phase("after", test)
+            save_evaluation(folder, predictions, summarise(test, predictions))
+            seal(folder, "by hand")
     rows, num_questions = tabulate(moved)[test]
     tables, (base, kpod) = comparison_markdown(test, rows, "scotd", num_questions), rows
     assert base.accuracies == (0.0, 0.5)
@@ -213,10 +214,12 @@ def test_runs_that_were_asked_other_questions_are_not_compared(grid: Grid, tmp_p
     moved = Grid(tmp_path, {name: [replace(grid.runs[name][0], runs=str(tmp_path))] for name in METHODS[:2]}, "scotd")
     test = moved.recipes[0].data.tests[0]
     for name in METHODS[:2]:
-        shutil.copytree(grid.folder / f"{name}-seed0", tmp_path / f"{name}-seed0", symlinks=True)
+        shutil.copytree(grid.folder / f"{name}-seed0", tmp_path / f"{name}-seed0")
     found = Pipeline(moved.runs["kpod"][0])
     others = [replace(p, id=f"other {p.id}") for p in found.evaluation("after", test)[0]]
-    save_evaluation(found.folder.path / evaluation_phase("after", test), others, summarise(test, others))
+    folder = found.folder.path / evaluation_phase("after", test)
+    save_evaluation(folder, others, summarise(test, others))
+    seal(folder, "by hand")
     with pytest.raises(DataError, match="kpod-seed0 was asked other questions than the runs before it"):
         tabulate(moved)
 

@@ -1,5 +1,6 @@
 """From observations to effects: what falls of the NLL say, ridge regression, the network, and nats."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kpod.lm.models import LanguageModel
-from kpod.weighting.effects import explained_share, fit_generator, linear_design, misfits, to_nats
+from kpod.weighting.effects import explained_share, fit_generator, linear_design, misfits, surety_of, to_nats
 from kpod.weighting.equations import QUIET, explained_fall, from_falls, kept_before, observed_fall
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import balanced_masks, draw_prefixes
@@ -203,6 +204,33 @@ def test_effects_that_observations_contradict_come_to_nothing(scale: float, offs
     to_nats(generator, observations)
     assert 0 < generator.scale.item() <= 1e-11
     assert explained_share(generator, observations) == pytest.approx(0, abs=1e-4)
+
+
+def test_true_effects_are_sure_and_their_opposites_are_surely_wrong() -> None:
+    observations, direction = scored(1.0, 0.2)
+    generator = generator_of(LLAMA)
+    says = [from_falls(seen) for seen in observations]
+    for sign in (1, -1):
+        generator.direction.copy_(sign * direction)
+        generator.intercept.fill_(sign * 0.2)
+        assert sign * surety_of(generator, says) > 2
+    assert math.isnan(surety_of(generator, says[:1]))  # one rationale has no error
+
+
+def test_surety_by_hand() -> None:
+    """By hand.
+
+    Masks (1) and (0), falls of +-1 and +-3 over their size plus a nat: values of +-1/2 and +-3/4. An effect of 1 says
+    +-1/2, so they have 1/4 and 3/8 in common: mean 5/16, standard error 1/16.
+    """
+    keep = torch.tensor([[True], [False]])
+    generator = generator_of(LLAMA)
+    generator.intercept.fill_(1.0)
+    says = [
+        from_falls(Observation(tiny_tokens(LLAMA, steps=(1,)), keep, (1,), torch.tensor([[5 - fall], [5 + fall]])))
+        for fall in (1.0, 3.0)
+    ]
+    assert surety_of(generator, says) == pytest.approx(5)
 
 
 def test_the_explained_share_by_hand() -> None:

@@ -4,7 +4,7 @@ import importlib.machinery
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-import kpod.keys
-from kpod.artifacts import key_of, question_row
 from kpod.config import EvaluationConfig, PromptConfig, Recipe
 from kpod.errors import ConfigError
 from kpod.evaluation.generation import answer_questions
@@ -209,22 +207,10 @@ def test_the_pipeline_evaluates_with_the_recipe_s_engine(vllm: type[LLM], data: 
     assert results[:2] == results[2:]
 
 
-def test_the_default_engine_leaves_the_keys_of_earlier_evaluations_as_they_were(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kpod.keys, "model_identity", "identity of {}".format)
-    by_default = Recipe(evaluation=EvaluationConfig(before=False, samples=3))
-    settings = {
-        "before": True,
-        "batch_size": 50,
-        "max_new_tokens": 256,
-        "samples": 3,
-        "temperature": 0.7,
-        "self_check": 0,
-    }
-    rows, prompt = [question_row(question) for question in QUESTIONS], asdict(by_default.data.prompt)
-    key = evaluation_key(by_default, "m", QUESTIONS)
-    assert key == key_of("identity of m", rows, prompt, settings, "fp32")
+def test_the_engine_belongs_to_the_key_of_an_evaluation():
+    by_default = Recipe(evaluation=EvaluationConfig(samples=3))
     other = replace(by_default, evaluation=replace(by_default.evaluation, engine="vllm"))
-    assert evaluation_key(other, "m", QUESTIONS) != key
+    assert evaluation_key(other, "m", QUESTIONS) != evaluation_key(by_default, "m", QUESTIONS)
 
 
 def test_every_engine_of_the_recipe_has_a_loader():

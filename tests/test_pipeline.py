@@ -14,8 +14,10 @@ from kpod.cli import main
 from kpod.config import Recipe
 from kpod.errors import ConfigError, DataError
 from kpod.evaluation import generation
+from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.given import judge_file
-from kpod.methods import METHODS, Order, linear, whole
+from kpod.methods import METHODS, Given, Order, linear, progressive, whole
+from kpod.outcomes import Prediction
 from kpod.pipeline import Pipeline, run
 from kpod.planning import schedule_if
 from kpod.recipe import load_recipe
@@ -78,8 +80,9 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished phase was made again")
 
-    for name in ("encode_all", "weigh_rationales", "assess", "answer_questions"):
+    for name in ("encode_all", "weigh_rationales", "assess", "train_student"):
         monkeypatch.setattr(f"kpod.pipeline.{name}", refuse)
+    monkeypatch.setattr("kpod.evaluations.answer_questions", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
     run(finished)
     assert (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns == written
@@ -93,7 +96,7 @@ def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Pa
     run(recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig", "--schedule.num_clusters", "1"))
     again = [(folder_of(first) / phase / "stamp.json").stat().st_mtime_ns for phase in phases]
     assert [before == after for before, after in zip(stamps, again, strict=True)] == [True, True, False]
-    assert len(list(folder_of(first).glob("student.????????????????"))) == 1
+    assert len(list((tmp_path / ".phases").glob("student-????????????????"))) == 2
 
 
 def test_two_runs_of_one_recipe_end_in_the_same_student(data: Path, finished: Recipe, tmp_path: Path) -> None:
@@ -139,9 +142,7 @@ def test_an_order_that_only_counts_steps_needs_no_difficulties(
     method: str, order: Order, data: Path, finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And is what it would be with them; every other order asks for them."""
-    known = Pipeline(finished)
-    clusters = artifacts.load_clusters(folder_of(finished) / "plan")
-    expected = order(known.difficulties, clusters, known.recipe.schedule, known.recipe.training.num_train_epochs)
+    expected = Pipeline(finished).by(order)
     monkeypatch.setattr("kpod.pipeline.assess", None)
     found = Pipeline(recipe(data, tmp_path, "llama", "--method", method)).schedule
     assert found.ids == expected.ids
@@ -183,12 +184,45 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     monkeypatch.setattr(generation, "continue_greedily", stop)
     with pytest.raises(KeyboardInterrupt):
         found.evaluate("x", student)
-    (kept,) = (tmp_path / "tiny" / "evaluation" / "x").glob("*.jsonl")
+    (kept,) = (tmp_path / ".phases").glob(".evaluation-*.jsonl")
     with kept.open("ab") as file:
         file.write('{"id": "ö'.encode()[:-1])  # torn within a letter
     (accuracy,) = Pipeline(found.recipe).evaluate("x", student).values()
     assert (len(asked), accuracy.num_questions) == (3, 2)
-    assert not list((tmp_path / "tiny" / "evaluation" / "x").glob("*.jsonl"))
+    assert not list((tmp_path / ".phases").glob(".evaluation-*.jsonl"))
+
+
+@pytest.mark.parametrize("samples", ["1", "3"])
+def test_saved_texts_are_judged_by_the_rules_of_today(
+    samples: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is generated again: neither for other words, nor where what is saved says something else."""
+    student = str(data / "llama")
+    found = Pipeline(recipe(data, tmp_path, "llama", "--evaluation.samples", samples))
+    monkeypatch.setattr("kpod.evaluation.generation.decode", lambda *_: "I say 24, not 25.")
+    (before,) = found.evaluate("x", student).values()
+    monkeypatch.setattr("kpod.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked again"))
+    words = Pipeline(replace(found.recipe, data=replace(found.recipe.data, answer_words=("I say",))))
+    (test,) = found.recipe.data.tests
+    assert [p.answer for p in words.evaluation("x", test)[0]] == ["24", "24"]
+    (after,) = words.evaluate("x", student).values()
+    assert (before.num_correct, after.num_correct) == (0, 1)
+    assert "the rules that read answers changed" in caplog.text
+    folder = words.folder.path / artifacts.evaluation_phase("x", test)
+    assert [row["answer"] for row in artifacts.read_jsonl(folder / "predictions.jsonl")] == ["24", "24"]
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["num_correct"] == 1
+
+
+def test_predictions_of_earlier_versions_are_taken_as_they_are(data: Path, tmp_path: Path) -> None:
+    found = Pipeline(recipe(data, tmp_path))
+    (test,) = found.recipe.data.tests
+    row = {"id": "q", "text": "B", "answer": "B", "gold": "B", "correct": True, "finished": True, "votes": None}
+    old = Prediction(**row, drawn=None)
+    folder = found.folder.path / artifacts.evaluation_phase("after", test)
+    folder.mkdir(parents=True)
+    artifacts.save_evaluation(folder, [old], summarise(test, [old]))
+    artifacts.write_jsonl(folder / "predictions.jsonl", [row])
+    assert found.evaluation("after", test)[0] == [old]
 
 
 def test_texts_from_elsewhere_are_judged_like_the_students(
@@ -262,7 +296,9 @@ def test_a_student_that_is_not_there_is_a_wrong_recipe(data: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="nowhere' cannot be loaded"):
         run(recipe(data, tmp_path, "nowhere"))
     found = Pipeline(recipe(data, tmp_path / "untrained"))
-    with pytest.raises(ConfigError, match=r"student' cannot be loaded"):
+    with pytest.raises(
+        ConfigError, match=r"student cannot be loaded: no student was trained from this recipe as it is"
+    ):
         found.evaluate("after")
 
 
@@ -297,8 +333,8 @@ def test_exit_codes_and_sentences(
 def test_plan_compares_with_a_schedule_that_was_not_trained(
     finished: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = folder_of(finished)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "schedule.html"}
+    folder, runs = folder_of(finished), Path(finished.runs)
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != "schedule.html"}
     assert (
         main(["plan", str(folder), "--what-if", "schedule.initial_fraction=0", "--what-if", "schedule.stages=3"]) == 0
     )
@@ -311,7 +347,7 @@ def test_plan_compares_with_a_schedule_that_was_not_trained(
     ids = re.findall(r'id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert before == {
-        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "schedule.html"
+        path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != "schedule.html"
     }
 
 
@@ -319,7 +355,8 @@ def test_what_if_clusters_anew_where_it_must(finished: Recipe) -> None:
     pipeline = Pipeline(finished)
     changed = replace(finished, schedule=replace(finished.schedule, num_clusters=4))
     clusters = pipeline.cluster(changed.schedule)
-    expected = pipeline.method.order(pipeline.difficulties, clusters, changed.schedule, 4)
+    made = {"difficulties": lambda: pipeline.difficulties, "clusters": lambda: clusters}
+    expected = progressive.run(Given(pipeline.tokens, {}, changed, made))
     assert np.array_equal(schedule_if(pipeline, changed).input_steps, expected.input_steps)
     assert expected.relative_diversity != pipeline.schedule.relative_diversity
 

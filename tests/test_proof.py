@@ -287,7 +287,7 @@ def test_no_pass_of_a_predictor_exceeds_the_budget(name: str, monkeypatch: pytes
 def test_every_estimator_learns_from_separate_prefixes(name: str, estimator: Any) -> None:
     lm = build(name)
     tokens = [tiny_tokens(lm, f"q{n}", (2 * WINDOW + n,)) for n in range(4)]
-    config = replace(BRIEF, estimator=estimator, warmup_updates=1, observations=4, generator_learning_rate=3e-3)
+    config = replace(BRIEF, estimator=estimator, warmup_updates=1, observations=16, generator_learning_rate=3e-3)
     learnt = learn_weights(lm, tokens, config, 0)
     assert not learnt.proof.one_pass
     assert all(np.ptp(weights) > 0 for weights in learnt.weights.values())

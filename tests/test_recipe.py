@@ -124,10 +124,12 @@ def test_what_a_recipe_may_not_say(recipe_of, text: str, message: str):
         recipe_of(text)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "é", "a\n", "x" * 65])
+@pytest.mark.parametrize("name", ["", ".", "..", ".phases", "../../x", "a/b", "a b", "é", "a\n", "x" * 65])
 def test_a_run_name_must_be_a_plain_file_name(name: str):
     with pytest.raises(ConfigError, match="name is"):
         load_recipe(None, [f"--name={name}"])
+    with pytest.raises(ConfigError, match="name is"):
+        Recipe(name=name)
 
 
 def test_a_run_name_may_start_with_a_dot():

@@ -18,7 +18,7 @@ from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.module import WeightGenerator, compute_weights
 from kpod.weighting.predictor import Observation
 from kpod.weighting.prefixes import Predictor
-from kpod.weighting.rounds import LEAST_ROUNDS, ROUNDS, STILL, Round, observe_in_rounds
+from kpod.weighting.rounds import ROUNDS, STILL, Round, came_to_rest, observe_in_rounds
 from tiny import BRIEF, tiny_llama, tiny_tokens_of
 
 LLAMA = tiny_llama()
@@ -156,9 +156,10 @@ def test_drawn_masks_find_what_counts_only_beside_others() -> None:
         (0.0, 0.1, 0.0, True),
         (0.05, 0.1, STILL, True),  # within chance, and just still
         (-2.0, 0.1, 0.01, True),  # L_k rises: it does not fall
-        (0.2, 0.1, 0.0, False),  # still falls
-        (0.0, 0.1, 0.031, False),  # still moves
-        (0.2, 0.1, 0.2, False),
+        (0.2, 0.1, 0.0, True),  # two standard errors, just within chance
+        (0.21, 0.1, 0.0, False),  # still falls
+        (0.0, 0.1, 0.041, False),  # still moves
+        (0.3, 0.1, 0.2, False),
         (0.0, 0.0, 0.0, True),  # one held-out rationale has no error
         (0.01, 0.0, 0.0, False),
         (float("nan"), 0.1, 0.0, False),
@@ -171,10 +172,19 @@ def test_rest_is_when_neither_the_objective_falls_nor_the_weights_move(
     assert Round(24, 1.5, fall, error, moved).at_rest is expected
 
 
+def test_two_rounds_in_a_row_must_leave_everything_at_rest() -> None:
+    still, moving = Round(24, 1.5, 0.0, 0.1, 0.01), Round(24, 1.5, 0.0, 0.1, 0.2)
+    assert came_to_rest([moving, still, still])
+    assert not came_to_rest([still, moving, still])
+    assert not came_to_rest([still, still, moving])
+    assert not came_to_rest([still])
+    assert not came_to_rest([])
+
+
 def test_it_never_ends_before_the_third_round() -> None:
     """Where masks do nothing, nothing moves from the start."""
     _, found, _ = in_rounds(Indifferent(LLAMA), planted(16))
-    assert len(found) == LEAST_ROUNDS == 3
+    assert len(found) == 3
     assert [one.at_rest for one in found] == [False, True, True]
     assert found[-1].agreement is None  # all weights are the same
     assert found[0].moved is None

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpod.config import DiversityConfig, ScheduleConfig
+from kpod.config import DiversityConfig, Recipe, ScheduleConfig
 from kpod.errors import ConfigError, DataError, ScheduleError
-from kpod.methods import prefix_first, progressive, progressive_unordered
+from kpod.methods import Given, prefix_first, progressive, progressive_unordered
 from kpod.schedule import clusters as clusters_module
 from kpod.schedule.clusters import by_first_appearance, cluster_questions, glove_embeddings
 from kpod.schedule.plan import budget, linear_schedule, make_schedule, whole_rationales
@@ -495,8 +495,9 @@ def test_drawing_by_chance_keeps_the_budget_and_takes_fewer_questions():
 def test_unordered_suffixes_are_those_of_the_schedule_in_another_order():
     difficulties, clusters = word_problems(40)
     by_id = {str(number): steps.astype(np.float32) for number, steps in enumerate(difficulties)}
-    given = (by_id, clusters, ScheduleConfig(ramp_stages=8), 16)
-    ordered, mixed, prefix = progressive(*given), progressive_unordered(*given), prefix_first(*given)
+    recipe = Recipe(schedule=ScheduleConfig(ramp_stages=8))
+    given = Given([], {}, recipe, {"difficulties": lambda: by_id, "clusters": lambda: clusters})
+    ordered, mixed, prefix = (part.run(given) for part in (progressive, progressive_unordered, prefix_first))
     assert np.array_equal(np.sort(mixed.input_steps, axis=0), np.sort(ordered.input_steps, axis=0))
     assert np.array_equal(mixed.input_steps[[0, -1]], ordered.input_steps[[0, -1]])
     assert np.any(np.diff(mixed.input_steps.astype(int), axis=0) > 0)

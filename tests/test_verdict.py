@@ -130,30 +130,33 @@ def test_two_verdicts_are_one() -> None:
 
 
 AT_REST = Round(72, 1.5, fall=0.0, error=0.1, moved=0.02, agreement=0.99)
+TWICE = (AT_REST, AT_REST)
 MOVING = Round(160, 1.5, fall=0.0, error=0.1, moved=0.0571, agreement=0.8)
 FALLING = Round(160, 1.5, fall=0.5, error=0.1, moved=0.021, agreement=0.9)
 
 
 @pytest.mark.parametrize(
-    ("explained", "rounds", "expected"),
+    ("surety", "rounds", "expected"),
     [
-        (0.4, (MOVING, AT_REST), ()),
-        (1e-6, (AT_REST,), ()),
-        (0.0, (AT_REST,), ("explain nothing of what masks do to unseen rationales (0.00 of the variance)",)),
-        (-0.25, (AT_REST,), ("(-0.25 of the variance), so which tokens weigh much is chance; raise weighting.warmup",)),
-        (float("nan"), (AT_REST,), ("(nan of the variance)",)),
-        (0.4, (AT_REST, MOVING), ("not come to rest after 160 observations: the last round moved them by 0.057 on",)),
-        (0.4, (FALLING,), ("not come to rest after 160 observations: the last round moved them by 0.021 on",)),
+        (8.0, (MOVING, *TWICE), ()),
+        (2.1, TWICE, ()),
+        (float("inf"), TWICE, ()),
+        (2.0, TWICE, ("say nothing sure about what masks do to unseen rationales (their covariance is 2.0 standard",)),
+        (-0.25, TWICE, ("-0.2 standard errors above 0), so which tokens weigh much is chance; raise weighting.warm",)),
+        (float("nan"), TWICE, ("nan standard errors",)),
+        (4.0, (AT_REST, MOVING), ("not come to rest after 160 observations: the last round moved them by 0.057 on",)),
+        (4.0, (MOVING, AT_REST), ("not come to rest after 72 observations: the last round moved them by 0.020 on",)),
+        (4.0, (FALLING,), ("not come to rest after 160 observations: the last round moved them by 0.021 on",)),
         (
-            0.4,
+            4.0,
             (Round(4, 1.5),),
             ("the weights had not come to rest after 4 observations; raise weighting.observations",),
         ),
-        (-1.0, (MOVING,), ("explain nothing", "not come to rest")),
+        (-1.0, (MOVING,), ("say nothing sure", "not come to rest")),
     ],
 )
-def test_the_verdict_on_a_fit_by_hand(explained: float, rounds: tuple[Round, ...], expected: tuple[str, ...]) -> None:
-    found = verdict_on_fit(Fit(penalty=1.0, epochs=0, explained=explained), rounds)
+def test_the_verdict_on_a_fit_by_hand(surety: float, rounds: tuple[Round, ...], expected: tuple[str, ...]) -> None:
+    found = verdict_on_fit(Fit(penalty=1.0, epochs=0, explained=0.1, surety=surety), rounds)
     assert len(found.warnings) == len(expected)
     assert all(words in warning for words, warning in zip(expected, found.warnings, strict=True))
     assert not found.refusal

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kpod.artifacts import RunFolder, key_of, rationale_row
+from kpod.artifacts import key_of, rationale_row
 from kpod.config import ColumnsConfig
 from kpod.data.reader import read_rationales
 from kpod.errors import DataError
 from kpod.files import flush_to_disk
 from kpod.records import Dropped, Rationale, WeightSpan
+from kpod.run_folder import RunFolder, check_unaltered
 from kpod.weighting import Weigher
 
 BATCH = 256
@@ -51,9 +52,10 @@ def annotate(run: Path, source: Path, target: Path, columns: ColumnsConfig | Non
         columns: Names of the source's columns.
 
     Raises:
-        DataError: If the run has no weigher, if the source is wrong, or if the target was written by another weigher
-            or from other rationales.
+        DataError: If the run has no weigher or its files were altered, if the source is wrong, or if the target was
+            written by another weigher or from other rationales.
     """
+    check_unaltered(run / "weights", "kpod weigh")
     weigher = Weigher.load(run / "weights" / "weigher")
     mark = key_of(RunFolder(run).key("weights"))
     rationales, empty = read_rationales(source, columns or ColumnsConfig())

@@ -1,26 +1,20 @@
-"""Every record to disk and back: the run folder, stamped, and never half-written under its final name.
+"""Every record to disk and back.
 
-    runs/<name>/
-      recipe.yaml               as resolved
-      rationales.jsonl          what passed the filter
-      dropped.jsonl             every rationale that is not trained on, with its reason
-      tokens/ weights/ difficulties/ plan/    one folder per phase with its stamp.json; weights/ where any are learnt
-      student/                  checkpoints while training, then the student; owned by kpod.training
-      evaluation/<when>/<set>/  predictions.jsonl, summary.json
-      report.html, report.json
-
-A stamp holds the key of everything a phase was made from. A phase whose key is unchanged is not done again; one that
-another run of the same folder of runs has made from the same is taken from there.
+runs/
+.phases/                  what is made, shared by the runs; see kpod.run_folder
+<name>/
+recipe.yaml             as resolved
+rationales.jsonl        what passed the filter
+dropped.jsonl           every rationale that is not trained on, with its reason
+tokens weights clusters difficulties plan student evaluation/<when>/<set>
+links to the phases that the method needs
+report.html, report.json
 """
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from kpod.errors import ConfigError, DataError
+from kpod.errors import DataError
 from kpod.files import flush_to_disk, whole_lines, write_text
 from kpod.outcomes import Accuracy, Prediction
 from kpod.records import (
@@ -42,10 +36,9 @@ from kpod.records import (
     TokenizedRationale,
 )
 
-STAMP = "stamp.json"
 DROPPED = "dropped.jsonl"
 TOKENS, WEIGHTS, DIFFICULTIES = "tokens.parquet", "weights.parquet", "difficulties.parquet"
-SCHEDULE, STAGES = "schedule.npy", "stages.json"
+CLUSTERS, SCHEDULE, STAGES = "clusters.npy", "schedule.npy", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
 
 
@@ -53,97 +46,6 @@ def key_of(*parts: Any) -> str:
     """A short hash of anything JSON can hold; equal parts, equal key."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """A run's folder and the stamps of its phases."""
-
-    path: Path
-
-    def has(self, phase: str, key: str) -> bool:
-        """Whether a phase is done and was made from what `key` stands for."""
-        return self.key(phase) == key
-
-    def key(self, phase: str) -> str | None:
-        """The key a phase was made from, or None where it is not done."""
-        stamp = self.path / phase / STAMP
-        return json.loads(stamp.read_text(encoding="utf-8"))["key"] if stamp.is_file() else None
-
-    @contextmanager
-    def making(self, phase: str, key: str) -> Iterator[Path]:
-        """A fresh folder to write a phase into; it takes the phase's name, whole and stamped, when the block ends.
-
-        Raises:
-            ConfigError: If the phase's name is taken by something that kpod did not make, which is left as it is.
-        """
-        final = self.path / phase
-        if final.exists() and not (final / STAMP).is_file() and not (final.is_dir() and not any(final.iterdir())):
-            raise ConfigError(
-                f"{final} was not made by kpod (it has no {STAMP}), so it is not replaced: move it, or change `name`"
-            )
-        staging = final.with_name(f".{final.name}.making")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        write_text(staging / STAMP, json.dumps({"key": key}))
-        if final.exists():
-            old = final.with_name(f".{final.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            final.rename(old)
-            staging.rename(final)
-            shutil.rmtree(old)
-        else:
-            staging.rename(final)
-
-    def check_writable(self) -> None:
-        """Raise ConfigError if nothing can be written here: `runs` is a file, a disk is full or read-only."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path) as file:
-                file.write(b"kpod")
-        except OSError as error:
-            raise ConfigError(f"runs, name: nothing can be written to {self.path} ({error.strerror})") from error
-
-    def adopt(self, phase: str, key: str) -> Path | None:
-        """Take a phase from another run beside this one that made it from the same; returns that run's folder.
-
-        The files are linked, not copied, where the file system can: what a phase has written is never changed.
-        """
-        for other in sorted(self.path.parent.glob(f"*/{phase}/{STAMP}")):
-            run = RunFolder(other.parents[len(Path(phase).parts)])
-            if run.path != self.path and run.has(phase, key):
-                with self.making(phase, key) as folder:
-                    shutil.copytree(run.path / phase, folder, copy_function=_link, dirs_exist_ok=True)
-                    (folder / STAMP).unlink()
-                return run.path
-        return None
-
-    def set_aside(self, phase: str, key: str) -> Path:
-        """Rename a phase's folder so that a new one can be made and nothing paid for is lost; returns the new name."""
-        kept = self.path / f"{phase}.{key}"
-        shutil.rmtree(kept, ignore_errors=True)
-        (self.path / phase).rename(kept)
-        return kept
-
-    def claim_student(self, key: str, recipe: str) -> Path | None:
-        """Mark the student's folder as one recipe's; a student of another is set aside, and its new name returned."""
-        mark, kept = self.path / "student.key", None
-        previous = mark.read_text(encoding="utf-8") if mark.is_file() else None
-        if previous == key:
-            return None
-        if (self.path / "student").is_dir() and previous:
-            kept = self.set_aside("student", previous)
-        write_text(mark, key)
-        write_text(self.path / "student" / "recipe.yaml", recipe)
-        return kept
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -222,8 +124,24 @@ def load_by_rationale(path: Path) -> dict[str, NDArray[np.float32]]:
     return {id_: np.array(row, dtype=np.float32) for id_, row in zip(ids, rows, strict=True)}
 
 
-def save_plan(folder: Path, schedule: Schedule, clusters: NDArray[np.int64]) -> None:
-    """The schedule, and the questions' clusters that it was made with."""
+def load_difficulties(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The difficulties that `save_by_rationale` saved in a folder."""
+    return load_by_rationale(folder / DIFFICULTIES)
+
+
+def save_clusters(folder: Path, clusters: NDArray[np.int64]) -> None:
+    """The questions' clusters, one number per tokenised rationale."""
+    np.save(folder / CLUSTERS, clusters, allow_pickle=False)
+
+
+def load_clusters(folder: Path) -> NDArray[np.int64]:
+    """What `save_clusters` saved."""
+    found: NDArray[np.int64] = np.load(folder / CLUSTERS, allow_pickle=False)
+    return found
+
+
+def save_plan(folder: Path, schedule: Schedule) -> None:
+    """The schedule."""
     np.save(folder / SCHEDULE, schedule.input_steps, allow_pickle=False)
     facts = {
         "ids": schedule.ids,
@@ -234,14 +152,8 @@ def save_plan(folder: Path, schedule: Schedule, clusters: NDArray[np.int64]) -> 
         "ramp_epochs": schedule.ramp_epochs,
         "trains": schedule.trains,
         "ordered": schedule.ordered,
-        "clusters": clusters.tolist(),
     }
     write_text(folder / STAGES, json.dumps(facts, ensure_ascii=False))
-
-
-def load_clusters(folder: Path) -> NDArray[np.int64]:
-    """The clusters that `save_plan` saved."""
-    return np.array(json.loads((folder / STAGES).read_text(encoding="utf-8"))["clusters"], dtype=np.int64)
 
 
 def load_schedule(folder: Path) -> Schedule:
@@ -278,15 +190,10 @@ class PartialEvaluation:
     """Predictions of an evaluation that is not finished yet, each batch written through to the disk.
 
     Attributes:
-        path: Holds them, under a name that tells what they were made from.
+        path: Holds them.
     """
 
     path: Path
-
-    @classmethod
-    def of(cls, folder: RunFolder, phase: str, key: str) -> "PartialEvaluation":
-        """The unfinished evaluation of a phase."""
-        return cls(folder.path / f"{phase}.{key}.jsonl")
 
     def read(self) -> dict[str, Prediction]:
         """By question id; a torn last line, left by a kill, does not count and is cut off."""
@@ -294,7 +201,7 @@ class PartialEvaluation:
             return {}
         rows = [json.loads(line) for line in whole_lines(self.path)]
         write_jsonl(self.path, rows)
-        return {row["id"]: Prediction(**row) for row in rows}
+        return {row["id"]: _prediction(row) for row in rows}
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         """Add a batch."""
@@ -312,4 +219,9 @@ def load_evaluation(folder: Path) -> tuple[list[Prediction], Accuracy]:
     del summary["accuracy"]
     for pair in ("interval", "by_last_number"):
         summary[pair] = tuple(summary[pair]) if summary.get(pair) else None
-    return [Prediction(**row) for row in read_jsonl(folder / PREDICTIONS)], Accuracy(**summary)
+    return [_prediction(row) for row in read_jsonl(folder / PREDICTIONS)], Accuracy(**summary)
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    drawn = row.get("drawn")
+    return Prediction(**{**row, "drawn": None if drawn is None else tuple(map(tuple, drawn))})

@@ -42,7 +42,8 @@ def compare(grid: Grid, jobs: int = 1, match_tokens: str | None = None) -> str:
         KpodError: If a run failed, once all others are done; the same call goes on from there.
     """
     require(jobs > 0, "jobs", jobs, "at least 1")
-    unfinished = [pipeline for pipeline in map(Pipeline, grid.recipes) if not is_finished(pipeline)]
+    pipelines = [Pipeline(recipe) for recipe in grid.recipes]  # all of them, before anything is written
+    unfinished = [pipeline for pipeline in pipelines if not is_finished(pipeline)]
     log.info("%d runs, %d of them finished before", len(grid.recipes), len(grid.recipes) - len(unfinished))
     for pipeline in {pipeline.keys["tokens"]: pipeline for pipeline in unfinished}.values():
         pipeline.announce("train", "test", "validation")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from kpod.data.datasets import load_questions
 from kpod.errors import require
 from kpod.evaluation.lm_eval import export_task
 from kpod.lm.encoding import prompt_text
@@ -21,7 +20,7 @@ def export_tasks(pipeline: Pipeline, folder: Path) -> dict[str, int]:
     tokenizer = load_tokenizer(recipe.student)
     written = {}
     for test in recipe.data.tests:
-        questions = load_questions(test, recipe.data)
+        questions = pipeline.data.questions(test)
         prompts = [prompt_text(tokenizer, question, recipe.data.prompt) for question in questions]
         name = export_task(folder, test, questions, prompts, recipe.evaluation.max_new_tokens, recipe.data.answer_words)
         written[name] = len(questions)

@@ -10,12 +10,9 @@ import numpy as np
 
 from kpod.artifacts import evaluation_phase
 from kpod.config import Recipe, TeacherConfig
-from kpod.data.datasets import load_questions
 from kpod.errors import require
-from kpod.keys import evaluation_key
 from kpod.pipeline import Pipeline
 from kpod.teacher.gathering import store_of
-from kpod.training.export import read_record
 from kpod.training.metrics import METRICS, read_updates
 
 RUN_NAME_LENGTH = 64
@@ -112,17 +109,12 @@ def _one_store(recipe: Recipe) -> TeacherConfig:
 
 def is_finished(pipeline: Pipeline) -> bool:
     """Whether a run's student is trained from this recipe and has answered every test set."""
-    folder, recipe = pipeline.folder, pipeline.recipe
-    student = folder.path / "student"
-    record = read_record(student)
-    if record is None or record["fingerprint"] != pipeline.keys["student"]:
+    if pipeline.folder.key("student") is None:
         return False
-    return all(
-        folder.has(
-            evaluation_phase("after", test), evaluation_key(recipe, str(student), load_questions(test, recipe.data))
-        )
-        for test in recipe.data.tests
-    )
+    folder, student = pipeline.folder, pipeline.keys["student"]
+    tests, key_of = pipeline.recipe.data.tests, pipeline.evaluations.key
+    wanted = {"student": student} | {evaluation_phase("after", test): key_of(student, test) for test in tests}
+    return all(folder.key(phase) == key and folder.has(phase, key) for phase, key in wanted.items())
 
 
 def trained_updates(pipeline: Pipeline) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The records of what a student answered: one answer, one test set, and two methods on the same questions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -15,6 +16,9 @@ class Prediction:
         correct: Whether they are the same answer.
         finished: Whether the model ended the text itself (an end token), not the length limit.
         votes: Where several texts were drawn: how many of them reach this answer, the one most reached.
+        choices: The question's options, or None where it has none.
+        drawn: Where several texts were drawn: each, and whether the model ended it itself. None where that is unknown,
+            as in files of earlier versions; such a prediction is never judged again.
     """
 
     id: str
@@ -24,6 +28,8 @@ class Prediction:
     correct: bool
     finished: bool
     votes: int | None = None
+    choices: Mapping[str, str] | None = None
+    drawn: tuple[tuple[str, bool], ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """Algorithm 1 from top to bottom: rationales, weights, difficulties, schedule, student, accuracy, report.
 
-The file to read first. Each phase is skipped where the run folder already holds it, made from the same inputs; a
-changed recipe key redoes the first phase that it touches and those after it.
+The file to read first. PHASES says what is made from what, and the functions below it make it. A phase is skipped if
+it was made from the same inputs before; a changed recipe key makes the phases again that it touches, and those after.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +15,99 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod import artifacts
-from kpod.artifacts import DROPPED, RunFolder
+from kpod.artifacts import DROPPED
 from kpod.config import Recipe, ScheduleConfig
-from kpod.data.datasets import load_questions
 from kpod.difficulty import assess
-from kpod.errors import require
-from kpod.evaluation.accuracy import summarise
-from kpod.evaluation.generation import answer_questions
+from kpod.errors import ConfigError, require
+from kpod.evaluations import Evaluations
 from kpod.files import write_text
 from kpod.forecast import Forecast, Role, unused
-from kpod.keys import evaluation_key, phase_keys
+from kpod.keys import Phase, needed, phase_keys
 from kpod.lm.encoding import encode_all, unused_template
-from kpod.lm.engines import ENGINES, Engine, require_engine
-from kpod.lm.models import LanguageModel, load_layout, load_model
-from kpod.lm.processes import first_process_first, is_first_process
-from kpod.lm.suitability import check_student
-from kpod.methods import METHODS, ByRationale, ToWeigh, cluster, unassessed
+from kpod.lm.engines import require_engine
+from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
+from kpod.lm.processes import is_first_process
+from kpod.methods import METHODS, ByRationale, Given, Part, Result, cluster
 from kpod.outcomes import Accuracy, Prediction
-from kpod.phases import do_phase
-from kpod.preflight import (
-    announce,
-    check_before_asking,
-    check_some_are_kept,
-    pays_a_teacher,
-    question_uses,
-    training_use,
-)
+from kpod.phases import do_phase, in_place
+from kpod.preflight import announce, question_uses, training_use
 from kpod.recipe import dump_recipe
-from kpod.records import Dropped, Question, Rationale, Schedule, TokenizedRationale, Weights
-from kpod.teacher.gathering import Gathered, gather
-from kpod.training import TrainingSummary, check_arguments, train_student
-from kpod.weighting import accepted, check_predictor, weigh_rationales, weights_in_data
+from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
+from kpod.run_folder import RunFolder, seal
+from kpod.sources import Sources, check_recipes_predictor
+from kpod.training import TrainingSummary, check_arguments, finished, train_student
+from kpod.weighting import accepted, weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
+
+
+# -- Algorithm 1 ---------------------------------------------------------------------------------------
+
+
+def _tokenise(run: "Pipeline", folder: Path) -> None:
+    log.info("tokenising %d rationales", len(run.sources[0]))
+    layout = load_layout(run.recipe.student)
+    if note := unused_template(layout, run.recipe.data.prompt):
+        log.warning("WARNING: %s", note)
+    tokens, unfit = encode_all(layout, run.sources[0], run.recipe.data)
+    run.data.check_some_are_kept(unfit)
+    artifacts.save_tokens(folder, tokens, unfit)
+
+
+def _learn(run: "Pipeline", folder: Path) -> None:
+    artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", run.learn(folder))
+
+
+def _cluster(run: "Pipeline", folder: Path) -> None:
+    artifacts.save_clusters(folder, run.cluster(run.recipe.schedule))
+
+
+def _assess(run: "Pipeline", folder: Path) -> None:
+    found = assess(run.student, run.tokens, run.by(run.method.weigh_steps))
+    artifacts.save_by_rationale(folder / artifacts.DIFFICULTIES, "difficulties", found)
+
+
+def _order(run: "Pipeline", folder: Path) -> None:
+    artifacts.save_plan(folder, run.by(run.method.order))
+
+
+def _weights(run: "Pipeline", folder: Path) -> ByRationale:
+    accepted(run.folder.path / "weights")
+    return artifacts.load_by_rationale(folder / artifacts.WEIGHTS)
+
+
+def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
+    return lambda _, folder: load(folder)
+
+
+_tokens, _difficulties = _from(artifacts.load_tokens), _from(artifacts.load_difficulties)
+_clusters, _plan = _from(artifacts.load_clusters), _from(artifacts.load_schedule)
+
+
+TEXTS = ("student", "data.prompt", "data.max_length")
+STEPS = ("data.step_rule", "data.max_steps")
+CLUSTERS = ("schedule.num_clusters", "schedule.embeddings", "seed")
+TRAINING = ("training", "seed", "precision")
+
+PHASES = (
+    # line 1: recorded rationales, or a teacher's; what of them the student can read; and that in tokens and steps
+    Phase("rationales"),
+    Phase("texts", needs=("rationales",), reads=TEXTS),
+    Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
+    # line 2: significance weights (Eq. 2-7), which see no steps
+    Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
+    # line 3: step difficulties (Eq. 8)
+    Phase("difficulties", _assess, _difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
+    # line 4: similar questions, and the schedule (Eq. 9-13)
+    Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
+    Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
+    # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
+    Phase("validation"),
+    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
+)
+"""What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
+BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
+"""Instead of the row above where the data brings the weights: then no key of `weighting` is read."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +134,8 @@ def run(recipe: Recipe) -> RunResult:
     return Pipeline(recipe).run()
 
 
-def check_recipes_predictor(recipe: Recipe) -> None:
-    """Load the model that is to learn a recipe's weights, and stop where it cannot, before anything is paid for.
-
-    Raises:
-        ConfigError: As `load_model`, or if it cannot carry adapters.
-        WeightingError: If it cannot read embeddings as it reads token ids.
-    """
-    config = recipe.weighting
-    lm = load_model(config.predictor or recipe.student, config.precision or recipe.precision)
-    check_predictor(lm, config)
-
-
 class Pipeline:
-    """The phases of one recipe, each made or loaded when it is first asked for.
+    """The phases of one recipe; each is made or loaded when it is first asked for.
 
     Args:
         recipe: The whole experiment.
@@ -101,6 +149,37 @@ class Pipeline:
         check_arguments(recipe.training)
         self.recipe, self.method = recipe, METHODS[recipe.method]
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
+        self.data = Sources(recipe, self.folder)
+        self.evaluations = Evaluations(recipe, self.folder, self.data)
+        self._loaded: dict[str, Any] = {}
+
+    def made(self, name: str) -> Any:
+        """What a phase came to. It and the phases before it that it needs are made in their order, where missing."""
+        for phase in needed(self.phases, self.method, name):
+            if phase.make is not None and phase.name not in self._loaded:
+                place = do_phase(self.folder, phase.name, self.keys[phase.name], partial(phase.make, self))
+                self._loaded[phase.name] = phase.load(self, place)
+        return self._loaded[name]
+
+    def given(self, part: Part[Any]) -> Given:
+        """What a part of the method works with: the phases that it declares and no others."""
+        texts = {rationale.id: rationale.text for rationale in self.sources[0]}
+        return Given(self.tokens, texts, self.recipe, {name: partial(self.made, name) for name in part.needs})
+
+    def by(self, part: Part[Result]) -> Result:
+        """What a part of the method comes to."""
+        return part.run(self.given(part))
+
+    @cached_property
+    def phases(self) -> Sequence[Phase]:
+        """The rows of PHASES that the method needs."""
+        rows = [BROUGHT if phase.name == "weights" and self.data.bring_weights else phase for phase in PHASES]
+        return needed(rows, self.method)
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """Of each phase that the method needs the hash of all that it is made from."""
+        return phase_keys(self.phases, self.recipe, self.data.keys)
 
     def run(self) -> RunResult:
         """Every phase in order; see `run`."""
@@ -113,8 +192,8 @@ class Pipeline:
 
     def _evaluate_before(self) -> dict[str, Accuracy]:
         """Ask the untrained student, but first see that nothing later will refuse it."""
-        learnt = self.folder.has("weights", self.keys["weights"]) or weights_in_data(self.sources[0], self.tokens)
-        if self.method.learns and not learnt:
+        learnt = not self.method.learns or self.folder.has("weights", self.keys["weights"])
+        if not learnt and weights_in_data(self.sources[0], self.tokens) is None:
             check_recipes_predictor(self.recipe)
         return self.evaluate("before")
 
@@ -133,45 +212,18 @@ class Pipeline:
 
     @cached_property
     def _before_tokens(self) -> Forecast:
-        use = training_use(self.recipe, self._gathered, learns=self.method.learns)
+        use = training_use(self.recipe, self.data.gathered, learns=self.method.learns)
         return Forecast((use, *question_uses(self.recipe)))
 
     @property
     def sources(self) -> tuple[list[Rationale], list[Dropped]]:
         """The rationales to train on, and those that the filter dropped."""
-        return self._gathered.kept, self._gathered.dropped
-
-    @cached_property
-    def _gathered(self) -> Gathered:
-        """The rationales, read again each time, so that changed data is noticed."""
-        with first_process_first():  # which asks the teacher, where one is asked
-            self.folder.check_writable()
-            check_student(self.recipe.student, self.recipe.data.prompt, self.recipe.training.lora)
-            check_before_asking(self.recipe)
-            if self.method.learns and pays_a_teacher(self.recipe):
-                check_recipes_predictor(self.recipe)
-            gathered = gather(self.recipe.data, self.recipe.teacher, Path(self.recipe.runs))
-        check_some_are_kept(self.recipe, gathered, (), self.folder.path / DROPPED)
-        if is_first_process():
-            write_text(self.folder.path / "recipe.yaml", dump_recipe(self.recipe))
-            artifacts.write_jsonl(self.folder.path / "rationales.jsonl", map(artifacts.rationale_row, gathered.kept))
-        return gathered
+        return self.data.gathered.kept, self.data.gathered.dropped
 
     @cached_property
     def encoded(self) -> tuple[list[TokenizedRationale], list[Dropped]]:
         """Tokenised rationales, and those that do not fit."""
-
-        def make(folder: Path) -> None:
-            log.info("tokenising %d rationales", len(self.sources[0]))
-            layout = load_layout(self.recipe.student)
-            if note := unused_template(layout, self.recipe.data.prompt):
-                log.warning("WARNING: %s", note)
-            tokens, unfit = encode_all(layout, self.sources[0], self.recipe.data)
-            check_some_are_kept(self.recipe, self._gathered, unfit, self.folder.path / DROPPED)
-            artifacts.save_tokens(folder, tokens, unfit)
-
-        do_phase(self.folder, "tokens", self.keys["tokens"], make)
-        tokens, unfit = artifacts.load_tokens(self.folder.path / "tokens")
+        tokens, unfit = self.made("tokens")
         if is_first_process():
             artifacts.save_dropped(self.folder.path / DROPPED, [*self.sources[1], *unfit])
         return tokens, unfit
@@ -190,59 +242,41 @@ class Pipeline:
 
     @cached_property
     def weights(self) -> Weights:
-        """What each rationale token weighs under the method, in the loss and in the difficulties."""
-        texts = {rationale.id: rationale.text for rationale in self.sources[0]}
-        given = ToWeigh(self.tokens, texts, lambda: self._learnt, self.recipe.seed)
-        return Weights(loss=self.method.weigh(given), difficulty=self.method.weigh_steps(given))
+        """What each rationale token weighs in the loss, and in the difficulties if the method has any."""
+        assesses = "difficulties" in self.method.order.needs
+        difficulty = self.by(self.method.weigh_steps) if assesses else {}
+        return Weights(loss=self.by(self.method.weigh), difficulty=difficulty)
 
-    @cached_property
-    def _learnt(self) -> ByRationale:
-        """Learnt significance weights of every rationale token; methods differ in what they make of them."""
+    def learn(self, folder: Path) -> ByRationale:
+        """Weights from the data where it brings them for every rationale, else by mask learning, which sees no steps.
 
-        def make(folder: Path) -> None:
-            artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", self._learn(folder))
-
-        do_phase(self.folder, "weights", self.keys["weights"], make)
-        return artifacts.load_by_rationale(accepted(self.folder.path / "weights") / artifacts.WEIGHTS)
-
-    def _learn(self, folder: Path) -> ByRationale:
-        """Weights from the data where it brings them for every rationale, else by mask learning."""
-        rationales, recipe = self.sources[0], self.recipe
-        if (given := weights_in_data(rationales, self.tokens)) is not None:
+        Args:
+            folder: Gets what was learnt.
+        """
+        recipe, rationales = self.recipe, self.sources[0]
+        tokens = [replace(rationale, step_stops=(rationale.num_tokens,)) for rationale in self.tokens]
+        if (given := weights_in_data(rationales, tokens)) is not None:
             return given
         name, precision = recipe.weighting.predictor, recipe.weighting.precision or recipe.precision
         alike = name is None and precision == recipe.precision
         predictor = self._take_student() if alike else load_model(name or recipe.student, precision)
         return weigh_rationales(
-            predictor, rationales, self.tokens, recipe.weighting, recipe.data.prompt, recipe.seed, folder
+            predictor, rationales, tokens, recipe.weighting, recipe.data.prompt, recipe.seed, folder
         )
 
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
 
-    @cached_property
+    @property
     def difficulties(self) -> ByRationale:
-        """d_k of every step, in nats."""
+        """d_k of every step, in nats, where the method needs them."""
+        found: ByRationale = self.made("difficulties")
+        return found
 
-        def make(folder: Path) -> None:
-            found = assess(self.student, self.tokens, self.weights.difficulty)
-            artifacts.save_by_rationale(folder / artifacts.DIFFICULTIES, "difficulties", found)
-
-        do_phase(self.folder, "difficulties", self.keys["difficulties"], make)
-        return artifacts.load_by_rationale(self.folder.path / "difficulties" / artifacts.DIFFICULTIES)
-
-    @cached_property
+    @property
     def schedule(self) -> Schedule:
         """How many steps each rationale is given at each stage."""
-        difficulties = self.difficulties if self.method.assesses else unassessed(self.tokens)
-
-        def make(folder: Path) -> None:
-            clusters = self.cluster(self.recipe.schedule)
-            epochs = self.recipe.training.num_train_epochs
-            schedule = self.method.order(difficulties, clusters, self.recipe.schedule, epochs)
-            artifacts.save_plan(folder, schedule, clusters)
-
-        do_phase(self.folder, "plan", self.keys["plan"], make)
-        return artifacts.load_schedule(self.folder.path / "plan")
+        found: Schedule = self.made("plan")
+        return found
 
     def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
         """Groups of similar questions: one number per tokenised rationale."""
@@ -253,34 +287,28 @@ class Pipeline:
 
     def distil(self) -> TrainingSummary:
         """Train the student on its schedule, or go on where training stopped."""
-        tokens, weights, schedule = self.tokens, self.weights, self.schedule
-        with first_process_first():
-            kept = self.folder.claim_student(self.keys["student"], dump_recipe(self.recipe))
-        if kept is not None:
-            log.warning("the recipe or its data changed: the student so far is kept as %s", kept)
-        return train_student(
-            self._take_student(),
-            tokens,
-            weights.loss,
-            schedule,
-            self.method.training(self.recipe.training),
-            seed=self.recipe.seed,
-            output_dir=self.folder.path / "student",
-            precision=self.recipe.precision,
-            fingerprint=self.keys["student"],
-            base_model=self.recipe.student,
-            validate=lambda lm: summarise("validation", self._answer(lm, self._validation)).value,
-        )
-
-    @cached_property
-    def _validation(self) -> list[Question]:
-        """The questions that choose the checkpoint; none where the last one is taken."""
-        config, data = self.recipe.training.validation, self.recipe.data
-        return load_questions(config.questions, replace(data, test_limit=config.limit)) if config else []
-
-    def _answer(self, lm: Engine, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
-        data = self.recipe.data
-        return answer_questions(lm, questions, data.prompt, self.recipe.evaluation, *kept, words=data.answer_words)
+        tokens, weights, schedule, key = self.tokens, self.by(self.method.weigh), self.schedule, self.keys["student"]
+        with in_place(self.folder, "student", key) as place:
+            if self.folder.has("student", key) and (found := finished(place, key)) is not None:
+                return found
+            if is_first_process():
+                write_text(place / "recipe.yaml", dump_recipe(self.recipe))
+            summary = train_student(
+                self._take_student(),
+                tokens,
+                weights,
+                schedule,
+                self.method.training(self.recipe.training),
+                seed=self.recipe.seed,
+                output_dir=place,
+                precision=self.recipe.precision,
+                fingerprint=key,
+                base_model=self.recipe.student,
+                validate=self.evaluations.accuracy_on_validation,
+            )
+            if is_first_process():
+                seal(place, key)
+        return summary
 
     # -- accuracy --------------------------------------------------------------------------------------
 
@@ -290,27 +318,24 @@ class Pipeline:
         Args:
             when: `before` (the student as it was), `after`, or a name for another checkpoint.
             checkpoint: A model folder or name; by default the student that `when` stands for.
+
+        Raises:
+            ConfigError: If the model cannot be loaded, or no student was trained from this recipe.
         """
-        name = checkpoint or (self.recipe.student if when == "before" else str(self.folder.path / "student"))
-        loaded = cache(lambda: ENGINES[self.recipe.evaluation.engine](name, self.recipe.precision))
-        return {test: self._evaluate_on(test, when, name, loaded) for test in self.recipe.data.tests}
-
-    def _evaluate_on(self, test: str, when: str, name: str, loaded: Callable[[], Engine]) -> Accuracy:
-        questions, phase = load_questions(test, self.recipe.data), artifacts.evaluation_phase(when, test)
-        key = evaluation_key(self.recipe, name, questions)
-        partial = artifacts.PartialEvaluation.of(self.folder, phase, key)
-
-        def make(folder: Path) -> None:
-            predictions = self._answer(loaded(), questions, partial.read(), partial.append)
-            artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
-
-        do_phase(self.folder, phase, key, make)
-        partial.path.unlink(missing_ok=True)
-        return self.evaluation(when, test)[1]
+        if checkpoint is not None or when == "before":
+            name = checkpoint or self.recipe.student
+            return self.evaluations.evaluate(when, model_identity(name), name)
+        key = self.keys["student"]
+        if not self.folder.has("student", key):
+            raise ConfigError(
+                f"{self.folder.path / 'student'} cannot be loaded: no student was trained from this recipe as it is. "
+                "Train one with kpod run or kpod distill, or name a model's folder with --checkpoint"
+            )
+        return self.evaluations.evaluate(when, key, str(self.folder.place("student", key)))
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
-        """Predictions and accuracy that `evaluate` saved."""
-        return artifacts.load_evaluation(self.folder.path / artifacts.evaluation_phase(when, test))
+        """What `evaluate` saved; see `Evaluations.saved`."""
+        return self.evaluations.saved(when, test)
 
     # -- what was made from what -----------------------------------------------------------------------
 
@@ -324,8 +349,3 @@ class Pipeline:
         student = self.student
         del self.student
         return student
-
-    @cached_property
-    def keys(self) -> Mapping[str, str]:
-        """Of each phase the hash of all it is made from."""
-        return phase_keys(self.recipe, self.sources[0], self._validation)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from kpod import artifacts
 from kpod.config import Recipe
 from kpod.errors import ConfigError
 from kpod.files import write_text
@@ -58,13 +57,13 @@ def schedule_if(pipeline: Pipeline, changed: Recipe) -> Schedule:
         training=replace(recipe.training, num_train_epochs=epochs),
     )
     other = Pipeline(changed)
-    if alike != changed or other.method.weigh_steps is not pipeline.method.weigh_steps:
+    if alike != changed or other.method.weigh_steps != pipeline.method.weigh_steps:
         raise ConfigError(
             "--what-if takes keys of schedule, training.num_train_epochs and methods with the same difficulties: all "
             "else needs new weights or difficulties; run a recipe of another name"
         )
-    _ = pipeline.schedule  # made, where it is missing
-    clusters = artifacts.load_clusters(pipeline.folder.path / "plan")
+    order = other.method.order
+    made = dict(pipeline.given(order).made)
     if any(getattr(recipe.schedule, key) != getattr(changed.schedule, key) for key in CLUSTER_KEYS):
-        clusters = pipeline.cluster(changed.schedule)
-    return other.method.order(pipeline.difficulties, clusters, changed.schedule, epochs)
+        made["clusters"] = lambda: pipeline.cluster(changed.schedule)
+    return order.run(replace(pipeline.given(order), recipe=changed, made=made))

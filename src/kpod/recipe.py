@@ -21,7 +21,6 @@ from kpod.config import Recipe, TrainingConfig
 from kpod.errors import ConfigError, require
 from kpod.safe_yaml import dump_yaml, parse_yaml, read_yaml
 
-_RUN_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,64}")
 _SECRET = re.compile(r"(^|_)(token|key|secret|password)$")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _Config = TypeVar("_Config")
@@ -66,10 +65,7 @@ def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Recip
     if (preset := values.pop("preset", None)) is not None:
         require(preset in PRESETS, "preset", str(preset), f"one of {', '.join(PRESETS)}")
         values = _over(PRESETS[preset], values)
-    recipe = _decode_config(Recipe, values, "")
-    wanted = "1 to 64 letters, digits, dots, dashes and underscores, and neither . nor .."
-    require(_RUN_NAME.fullmatch(recipe.name) is not None, "name", recipe.name, wanted)
-    return recipe
+    return _decode_config(Recipe, values, "")
 
 
 def dump_recipe(recipe: Recipe) -> str:

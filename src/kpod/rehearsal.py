@@ -11,9 +11,10 @@ from kpod.lm.engines import require_engine
 from kpod.lm.models import SMOLLM2, load_layout
 from kpod.lm.suitability import check_student
 from kpod.methods import METHODS
-from kpod.pipeline import Pipeline, check_recipes_predictor
+from kpod.pipeline import Pipeline
 from kpod.preflight import attempt, pays_a_teacher, question_uses, training_use
 from kpod.records import Dropped, Rationale
+from kpod.sources import check_recipes_predictor
 from kpod.teacher.asking import teacher_of
 from kpod.teacher.gathering import recorded, store_of
 from kpod.weighting import weights_in_data

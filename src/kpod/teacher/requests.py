@@ -14,6 +14,7 @@ from kpod.config import AskConfig, PromptConfig, TeacherPromptConfig
 from kpod.data.prompts import completion, question_text
 from kpod.data.reader import read_rationales
 from kpod.errors import ConfigError, DataError
+from kpod.files import model_files
 from kpod.records import Question
 
 Message = Mapping[str, str]
@@ -28,6 +29,7 @@ class Request:
 
     Attributes:
         key: A hash of model, sampling parameters, messages and sample number: whoever asks the same has the same key.
+            A local model's folder counts by its content.
         question_id: What it is about.
         sample: Its number among the question's requests, from 0.
         hinted: Whether the teacher is told the gold answer.
@@ -63,12 +65,12 @@ def requests_for(questions: Sequence[Question], ask: AskConfig, *, hinted: bool 
         DataError: If the file of solved examples is wrong.
     """
     prompter = _Prompter(ask.prompt)
-    form = _form(ask, [message["role"] for message in prompter.before])
+    form, model = _form(ask, [message["role"] for message in prompter.before]), _model(ask)
     made = []
     for question in questions:
         messages = prompter.messages(question, hinted)
         made += [
-            Request(_key(ask, messages, sample), question.id, sample, hinted, messages, form)
+            Request(_key(ask, model, messages, sample), question.id, sample, hinted, messages, form)
             for sample in range(ask.samples)
         ]
     return made
@@ -93,9 +95,15 @@ def chat_arguments(request: Request, ask: AskConfig) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None} | dict(ask.extra_body)
 
 
-def _key(ask: AskConfig, messages: Sequence[Message], sample: int) -> str:
+def _model(ask: AskConfig) -> str:
+    """What tells the model from others: its name, or what is in the folder of a local one."""
+    is_folder = ask.backend in ("local", "replay") and Path(ask.model).is_dir()  # a replay asks what a local one asked
+    return model_files(Path(ask.model)) if is_folder else ask.model
+
+
+def _key(ask: AskConfig, model: str, messages: Sequence[Message], sample: int) -> str:
     how = [_number(ask.temperature), _number(ask.top_p), ask.max_tokens, list(ask.stop or ()), ask.logprobs]
-    parts: list[Any] = [ask.model, how, messages, sample]
+    parts: list[Any] = [model, how, messages, sample]
     if ask.extra_body:  # without one, keys are those of stores that were written before there was any
         parts.append(ask.extra_body)
     return _hash(parts)[:32]

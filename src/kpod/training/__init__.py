@@ -4,7 +4,7 @@ from kpod.training.arguments import check_arguments, training_arguments
 from kpod.training.batches import Collator, StageDataset, StageExample, StageSampler
 from kpod.training.checkpoints import last_valid_checkpoint
 from kpod.training.rows import RowDataset
-from kpod.training.student import TrainingSummary, train_student
+from kpod.training.student import TrainingSummary, finished, train_student
 from kpod.training.trainer import KeypointTrainer
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "StageSampler",
     "TrainingSummary",
     "check_arguments",
+    "finished",
     "last_valid_checkpoint",
     "train_student",
     "training_arguments",

@@ -4,14 +4,13 @@ A checkpoint is written into a staging folder, sealed by a manifest of its files
 process, every `checkpoint-N` with a valid manifest can be resumed from; a folder without one is named and skipped.
 """
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from kpod.errors import TrainingError
-from kpod.files import flush_to_disk, write_text
+from kpod.files import Files, altered_file, flush_to_disk, flushed_files, write_text
 
 MANIFEST = "kpod_manifest.json"
 STAGING = ".staging"
@@ -36,16 +35,12 @@ class Manifest:
 
     fingerprint: str
     num_processes: int
-    files: dict[str, tuple[int, str]]
+    files: Files
 
 
 def seal(folder: Path, fingerprint: str, num_processes: int) -> None:
     """Write all files of a folder through to the disk, then its manifest."""
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        flush_to_disk(path)
-        files[path.relative_to(folder).as_posix()] = (path.stat().st_size, _sha256(path))
-    manifest = {"fingerprint": fingerprint, "num_processes": num_processes, "files": files}
+    manifest = {"fingerprint": fingerprint, "num_processes": num_processes, "files": flushed_files(folder)}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
@@ -87,13 +82,7 @@ def fault_of(checkpoint: Path) -> str | None:
         return "it has no manifest: its writing was interrupted"
     except (ValueError, KeyError, TypeError) as error:
         return f"its manifest cannot be read: {error}"
-    for name, (size, digest) in manifest.files.items():
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size or _sha256(path) != digest:
-            return f"{name} was changed or cut short"
-    return _missing_part(checkpoint, manifest.num_processes)
+    return altered_file(checkpoint, manifest.files) or _missing_part(checkpoint, manifest.num_processes)
 
 
 def refuse_other_inputs(checkpoint: Path, fingerprint: str, num_processes: int) -> None:
@@ -127,8 +116,3 @@ def _missing_part(checkpoint: Path, num_processes: int) -> str | None:
 def _step(checkpoint: Path) -> int:
     number = checkpoint.name.removeprefix("checkpoint-")
     return int(number) if number.isdecimal() else -1
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,12 +2,11 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -59,14 +58,12 @@ class TrainingSummary:
     Attributes:
         updates: Optimiser steps, those before an interruption included.
         trained_tokens: Tokens with a loss, summed over all updates.
-        seconds: Wall time since the last start of the command.
         final_loss: Mean loss of the last epoch's updates, in nats per token (or unit of weight).
         losses: Loss of every update.
     """
 
     updates: int
     trained_tokens: int
-    seconds: float
     final_loss: float
     losses: tuple[float, ...]
 
@@ -111,9 +108,8 @@ def train_student(
         TrainingError: If the loss is not finite, a checkpoint belongs to another run, memory or disk do not suffice,
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
-    finished = _finished(output_dir, fingerprint)
-    if finished:
-        return finished
+    if (found := finished(output_dir, fingerprint)) is not None:
+        return found
     dataset = StageDataset(
         tokens,
         weights,
@@ -125,7 +121,6 @@ def train_student(
     arguments = training_arguments(config, output_dir, seed, precision)
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
     trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
-    started = time.monotonic()
     per_epoch = _updates_per_epoch(trainer)
     selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
     stop = StopOnSignal(
@@ -139,26 +134,26 @@ def train_student(
             over = _train(trainer, checkpoint, selection)
         if not over:
             _check_finished(trainer, stop.received)
-        record: dict[str, Any] = {
-            "updates_per_epoch": per_epoch,
-            "seconds": time.monotonic() - started,
-        }
-        export(trainer, lm, config, precision, base_model, record)
-    return _summary(output_dir, **record)
+        export(trainer, lm, config, precision, base_model, {"updates_per_epoch": per_epoch})
+    return _summary(output_dir, per_epoch)
 
 
-def _finished(folder: Path, fingerprint: str) -> TrainingSummary | None:
-    """The summary of the run if it is done; refuses a folder that holds the student of another run."""
+def finished(folder: Path, fingerprint: str) -> TrainingSummary | None:
+    """What a training run did that has ended; None if it has not.
+
+    Raises:
+        TrainingError: If the folder holds the student of another run.
+    """
     record = read_record(folder)
     if record is None:
         return None
-    if record.pop("fingerprint") != fingerprint:
+    if record["fingerprint"] != fingerprint:
         raise TrainingError(
             f"{folder} holds a student that was trained from other data, another schedule or another recipe; "
             f"delete {folder} to train afresh, or give the run another name"
         )
     drop_checkpoints(folder)
-    return _summary(folder, **record)
+    return _summary(folder, record["updates_per_epoch"])
 
 
 def _checkpoint_to_resume(folder: Path, fingerprint: str, num_processes: int) -> str | None:
@@ -283,13 +278,12 @@ def _no_shard_bars() -> Iterator[None]:
         logging_of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _summary(folder: Path, updates_per_epoch: int, seconds: float) -> TrainingSummary:
+def _summary(folder: Path, updates_per_epoch: int) -> TrainingSummary:
     lines = read_updates(folder / METRICS)
     losses = tuple(line["loss"] for line in lines)
     return TrainingSummary(
         updates=len(losses),
         trained_tokens=sum(line["trained_tokens"] for line in lines),
-        seconds=seconds,
         final_loss=float(np.mean(losses[-updates_per_epoch:])),
         losses=losses,
     )

@@ -31,12 +31,16 @@ class Fit:
     Attributes:
         penalty: Of the ridge regression, chosen by cross-validation.
         epochs: Passes of the network over the observations that were kept; 0 where it explained nothing more.
-        explained: Share of the NLL's variance over masks that the effects explain on held-out rationales; at most 1.
+        explained: Share of the NLL's variance over masks that the effects explain on held-out rationales; at most 1. A
+            few rationales with large falls decide it, so that it may be below 0 for effects that rank tokens well.
+        surety: By how many standard errors the effects' covariance with the falls of held-out rationales lies above 0,
+            each divided by its size. NaN where fewer than two are held out.
     """
 
     penalty: float
     epochs: int
     explained: float
+    surety: float
 
 
 def fit_generator(
@@ -56,11 +60,11 @@ def fit_generator(
     watched = [from_falls(seen) for seen in held_out]
     epochs = _fit_network(generator, equations, watched, config.generator_learning_rate, rng)
     to_nats(generator, training)
-    explained = explained_share(generator, held_out)
+    explained, surety = explained_share(generator, held_out), surety_of(generator, watched)
     if not epochs:  # nothing is left to decide, so the held-out rationales may speak too
         penalty = fit_linear(generator, observations, rng)
     to_nats(generator, observations)
-    return Fit(penalty, epochs, explained)
+    return Fit(penalty, epochs, explained, surety)
 
 
 def fit_linear(generator: WeightGenerator, observations: Sequence[Observation], rng: np.random.Generator) -> float:
@@ -145,6 +149,19 @@ def explained_share(generator: WeightGenerator, observations: Sequence[Observati
     ]
     total = sum(float(observed_fall(seen).square().mean()) for seen in observations)
     return 1 - sum(float(rest.square().mean()) for rest in left) / total if total else 0.0
+
+
+@torch.no_grad()
+def surety_of(generator: WeightGenerator, held_out: Sequence[Equations]) -> float:
+    """Mean over standard error of what each held-out rationale's told and observed falls have in common."""
+    scores = scores_of(generator, [says.tokens for says in held_out])
+    common = torch.stack(
+        [((says.coefficients @ score.cpu()) * says.values).mean() for says, score in zip(held_out, scores, strict=True)]
+    ).double()
+    if len(common) < 2:
+        return math.nan
+    error = float(common.std()) / math.sqrt(len(common))
+    return float(common.mean()) / error if error else math.copysign(math.inf, float(common.mean()))
 
 
 def _held_out(tokens: Sequence[TokenizedRationale], rng: np.random.Generator) -> set[str]:

@@ -28,7 +28,6 @@ from kpod.weighting.prefixes import Predictor
 
 ROUNDS = 8
 """Rounds at most; `weighting.observations` are shared among them."""
-LEAST_ROUNDS = 3
 FIRST_CHANCE = 0.6
 """Chance of a token to be kept in the first round, which knows nothing of any."""
 CERTAIN, CERTAIN_CHANCE, OTHER_CHANCE = 0.9, 0.9, 0.5
@@ -38,8 +37,10 @@ NUM_HELD_OUT = 12
 """Rationales on which L_k is measured after each round, at most a quarter of all."""
 NUM_PROBED = 64
 """Rationales whose weights are compared from round to round."""
-STILL = 0.03
-"""The weights have come to rest when they change by no more than this from one round to the next, on average."""
+STILL = 0.04
+"""Weights rest when they change by no more than this from one round to the next, on average; their spread is 0.25."""
+ROUNDS_AT_REST = 2
+"""How many rounds in a row must leave everything at rest."""
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,15 @@ class Round:
 
     @property
     def at_rest(self) -> bool:
-        """Whether L_k has stopped falling (by more than its standard error), and the weights no longer move."""
+        """Whether the round neither lowered L_k by more than two standard errors nor moved the weights."""
         if self.moved is None or self.fall is None or self.error is None:
             return False
-        return self.moved <= STILL and self.fall <= self.error
+        return self.moved <= STILL and self.fall <= 2 * self.error
+
+
+def came_to_rest(rounds: Sequence[Round]) -> bool:
+    """Whether the last rounds left L_k and the weights where they were."""
+    return len(rounds) >= ROUNDS_AT_REST and all(one.at_rest for one in rounds[-ROUNDS_AT_REST:])
 
 
 def observe_in_rounds(
@@ -109,6 +115,7 @@ def observe_in_rounds(
     queue = draw_batches(learnt_from, 1, rng)
     size = -(-config.observations // ROUNDS)
     objectives = weights = None
+    done: list[Round] = []
     bar = tqdm(total=config.observations, desc="observations", unit=" rationales")
     while len(observations) < config.observations:
         batch = [next(queue)[0] for _ in range(min(size, config.observations - len(observations)))]
@@ -126,7 +133,8 @@ def observe_in_rounds(
         bar.set_postfix({"L_k": f"{now.objective:.2f}", "moved": "-" if now.moved is None else f"{now.moved:.3f}"})
         log.info("weights: %s", now)
         yield now
-        if len(observations) >= LEAST_ROUNDS * size and now.at_rest:
+        done.append(now)
+        if came_to_rest(done):
             break
     bar.close()
 

@@ -23,12 +23,14 @@ from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.objective import keypoint_objective
 from kpod.weighting.predictor import check_finite
 from kpod.weighting.prefixes import Predictor
-from kpod.weighting.rounds import Round
+from kpod.weighting.rounds import Round, came_to_rest
 
 LEARNING = "learning.json"
 NEARLY_ALIKE = 0.02
 """Spread of the weights below which they hardly distinguish tokens."""
 WIDER = "weighting.spread and weighting.kept_rate hold both with weighting.estimator regression"
+SURE = 2.0
+"""Standard errors by which effects must explain unseen rationales better than chance."""
 NUM_JUDGED = 16
 """Rationales on which the learnt weights are judged by L_k at the end."""
 CONFIDENCE = 0.99
@@ -122,13 +124,13 @@ def verdict_on_fit(fit: Fit, rounds: Sequence[Round]) -> Verdict:
     The weights' spread is held, so that chance is stretched as far as knowledge would be: only this can tell.
     """
     found = []
-    if not fit.explained > 0:
+    if not fit.surety > SURE:
         found.append(
-            f"the tokens' effects explain nothing of what masks do to unseen rationales ({fit.explained:.2f} of the "
-            "variance), so which tokens weigh much is chance; raise weighting.warmup_updates and "
-            "weighting.observations, or name a stronger model in weighting.predictor"
+            "the tokens' effects say nothing sure about what masks do to unseen rationales (their covariance is "
+            f"{fit.surety:.1f} standard errors above 0), so which tokens weigh much is chance; raise "
+            "weighting.warmup_updates and weighting.observations, or name a stronger model in weighting.predictor"
         )
-    if rounds and not rounds[-1].at_rest:
+    if rounds and not came_to_rest(rounds):
         now = rounds[-1]
         moved = "" if now.moved is None else f": the last round moved them by {now.moved:.3f} on average"
         found.append(

@@ -1,0 +1,415 @@
+"""What is made from what: every recipe key touches the phases that it changes, and no others."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kpod import artifacts
+from kpod.config import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.errors import ConfigError
+from kpod.files import model_files
+from kpod.keys import evaluation_key, needed
+from kpod.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
+from kpod.pipeline import PHASES, Pipeline
+from kpod.teacher.requests import requests_for
+from tiny import tiny_rationales
+from tiny_runs import recipe, write_tiny_data
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+
+ORDERS = {method.order.name: method.order for method in METHODS.values()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+def changed(found: Recipe, key: str, value: object) -> Recipe:
+    """A recipe with one key changed, however deep it stands."""
+    head, _, rest = key.partition(".")
+    return replace(found, **{head: changed(getattr(found, head), rest, value) if rest else value})
+
+
+# -- parts say what they need --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_works_with_the_phases_that_its_parts_declare(
+    method: str, data: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others raise; what a phase asks for beyond the rows before it raises too."""
+    found = Pipeline(recipe(data, tmp_path_factory.getbasetemp() / "shared", "llama", "--method", method))
+    wanted = {phase.name for phase in needed(PHASES, METHODS[method])}
+    assert {phase.name for phase in found.phases} == wanted
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a phase that no part declares was made")
+
+    rows = tuple(row if row.name in wanted or row.make is None else replace(row, make=refuse) for row in PHASES)
+    monkeypatch.setattr("kpod.pipeline.PHASES", rows)
+    found = Pipeline(replace(found.recipe, name=f"of-{method}"))
+    assert set(found.by(found.method.weigh)) == set(found.schedule.ids) == {t.id for t in found.tokens}
+    kept = {"tokens", "weights", "difficulties", "clusters", "plan"}
+    assert {path.parent.name for path in found.folder.path.glob("*/stamp.json")} <= wanted & kept
+
+
+def test_methods_without_a_phase_do_not_make_it() -> None:
+    made = {name: {phase.name for phase in needed(PHASES, method)} for name, method in METHODS.items()}
+    assert not made["scotd"] & {"weights", "difficulties", "clusters"}
+    assert not made["kpod-linear"] & {"difficulties", "clusters"}
+    assert "weights" in made["kpod-linear"]
+    assert not made["kpod-wo-sig"] & {"weights"}
+    assert made["kpod"] == {phase.name for phase in PHASES}
+
+
+def test_what_a_part_does_not_declare_it_does_not_get(data: Path, tmp_path: Path) -> None:
+    found = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
+    with pytest.raises(KeyError, match="weights"):
+        _ = found.given(METHODS["scotd"].weigh).weights
+    with pytest.raises(KeyError, match="difficulties"):
+        found.by(replace(progressive, needs=frozenset({"clusters"})))
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_an_order_reads_the_keys_that_it_declares(order: Order, data: Path, tmp_path: Path) -> None:
+    """Each of them can change its schedule, and no other key of the schedule can."""
+    tokens = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd")).tokens
+    rng = np.random.default_rng(3)
+    many = [replace(t, id=f"{n}-{t.id}") for n in range(5) for t in tokens]
+    difficulties = {t.id: rng.lognormal(size=t.num_steps).astype(np.float32) for t in many}
+    made = {"difficulties": lambda: difficulties, "clusters": lambda: np.arange(len(many)) % 3}
+    base = Recipe(schedule=ScheduleConfig(ramp_stages=6, growth_exponent=1.0))
+
+    def planned(found: Recipe) -> tuple[object, ...]:
+        schedule = order.run(Given(many, {}, found, made))
+        return schedule.input_steps.tolist(), schedule.first_stage, schedule.ramp_epochs, schedule.diversity_weight
+
+    values: dict[str, Any] = {
+        "schedule.ramp_stages": 5,
+        "schedule.first_stage": 0,
+        "schedule.initial_fraction": 0.6,
+        "schedule.growth_exponent": 0.0,
+        "schedule.selector": "density_greedy",
+        "schedule.diversity.beta": 100.0,
+        "schedule.stride": 2,
+        "schedule.pace": "literal",
+        "schedule.min_output_steps": 2,
+        "schedule.num_clusters": 2,
+        "schedule.embeddings": "glove.txt",
+        "seed": 7,
+    }
+    before = planned(base)
+    found = {key for key, value in values.items() if planned(changed(base, key, value)) != before}
+    half = changed(base, "schedule.ramp_stages", None)
+    found |= {"schedule.stages"} if planned(changed(half, "schedule.stages", 4)) != planned(half) else set()
+    longer = planned(changed(half, "training.num_train_epochs", 9))
+    found |= {"training.num_train_epochs"} if longer != planned(half) else set()
+    assert {key.removesuffix(".beta") for key in found} == set(order.reads)
+
+
+# -- keys ----------------------------------------------------------------------------------------------
+
+EVALUATION = {"evaluation"}
+STUDENT = {"student", "evaluation"}
+PLAN = {"plan", *STUDENT}
+CLUSTERS = {"clusters", *PLAN}
+STEPS = {"tokens", "difficulties", *PLAN}
+WEIGHTS = {"weights", "difficulties", *PLAN}
+TEXTS = {"texts", *STEPS, *WEIGHTS, *CLUSTERS}
+ALL = {"rationales", *TEXTS}
+NONE: set[str] = set()
+VALIDATED = {"validation", *STUDENT}
+
+TOUCHED: dict[str, tuple[object, set[str]]] = {
+    "name": ("other", NONE),
+    "precision": ("bf16", {*WEIGHTS, *CLUSTERS}),
+    "seed": (1, {*WEIGHTS, *CLUSTERS}),
+    "data.train_limit": (4, ALL),
+    "data.test_limit": (1, EVALUATION),
+    "data.prompt.chat": (False, TEXTS),
+    "data.prompt.question": ("{question}", TEXTS),
+    "data.prompt.chat_question": ("{question}", TEXTS),
+    "data.prompt.cot_prompt": ("Think.", TEXTS),
+    "data.prompt.opening": ("Well: ", TEXTS),
+    "data.prompt.closing": ("So {answer}", TEXTS),
+    "data.prompt.date": ("2025-01-01", TEXTS),
+    "data.answer_words": (("So we get",), NONE),  # texts are judged when they are read,
+    "data.step_rule": ("line", STEPS),
+    "data.max_steps": (2, STEPS),
+    "data.max_length": (300, TEXTS),
+    "teacher.filter": ("none", ALL),
+    "teacher.max_similarity": (None, NONE),
+    "teacher.check_equations": (True, NONE),
+    "teacher.per_question": (1, NONE),
+    "teacher.strip_closing": (True, NONE),
+    "weighting.precision": ("bf16", WEIGHTS),
+    "weighting.estimator": ("gumbel", WEIGHTS),
+    "weighting.mask_loss_weight": (0.5, WEIGHTS),
+    "weighting.kept_rate": (0.5, WEIGHTS),
+    "weighting.lora_rank": (3, WEIGHTS),
+    "weighting.warmup_updates": (3, WEIGHTS),
+    "weighting.rationale_loss_weight": (0.0, WEIGHTS),
+    "weighting.observations": (25, WEIGHTS),
+    "weighting.prefixes": (3, WEIGHTS),
+    "weighting.batch_size": (3, WEIGHTS),
+    "weighting.masks": (4, WEIGHTS),
+    "weighting.predictor_learning_rate": (1e-2, WEIGHTS),
+    "weighting.generator_learning_rate": (1e-2, WEIGHTS),
+    "weighting.spread": (0.2, WEIGHTS),
+    "schedule.ramp_stages": (3, PLAN),
+    "schedule.stages": (3, PLAN),
+    "schedule.first_stage": (0, PLAN),
+    "schedule.initial_fraction": (0.5, PLAN),
+    "schedule.growth_exponent": (1.0, PLAN),
+    "schedule.selector": ("ftgp", PLAN),
+    "schedule.diversity.beta": (1.0, PLAN),
+    "schedule.diversity.relative": (0.1, PLAN),
+    "schedule.num_clusters": (1, CLUSTERS),
+    "schedule.stride": (2, PLAN),
+    "schedule.pace": ("literal", PLAN),
+    "schedule.min_output_steps": (1, PLAN),
+    "training.num_train_epochs": (5, PLAN),
+    "training.learning_rate": (1e-2, STUDENT),
+    "training.per_device_train_batch_size": (3, STUDENT),
+    "training.gradient_accumulation_steps": (2, STUDENT),
+    "training.tokens_per_batch": (999, STUDENT),
+    "training.packing": (True, STUDENT),
+    "training.save_strategy": ("epoch", NONE),
+    "training.lora": (LoraConfig(2, 4), STUDENT),
+    "training.merge_lora": (False, NONE),  # without adapters
+    "training.weight_normalisation": ("mean", STUDENT),
+    "training.normaliser": ("weights", STUDENT),
+    "training.given": ("decoder", STUDENT),
+    "training.arguments": ({"weight_decay": 0.1}, STUDENT),
+    "evaluation.before": (False, NONE),
+    "evaluation.batch_size": (1, EVALUATION),
+    "evaluation.max_new_tokens": (5, EVALUATION),
+    "evaluation.samples": (2, EVALUATION),
+    "evaluation.temperature": (0.1, NONE),  # one text a question is written greedily
+    "evaluation.self_check": (1, EVALUATION),
+    "evaluation.engine": ("vllm", EVALUATION),
+}
+"""Key -> another value, and the phases that are made again under it."""
+IN_TESTS_OF_THEIR_OWN = {
+    "method",
+    "runs",
+    "student",
+    "data.train",
+    "data.tests",
+    "data.root",
+    "data.columns.id",
+    "data.columns.question",
+    "data.columns.answer",
+    "data.columns.rationale",
+    "data.columns.choices",
+    "data.columns.thoughts",
+    "teacher.rationales",
+    "teacher.ask",
+    "weighting.predictor",
+    "schedule.embeddings",
+    "training.validation",
+}
+"""Names of files and folders, what changes the rationales alone, and sections that are null."""
+
+
+def leaves(found: object, above: str = "") -> Iterator[str]:
+    """Every key of a recipe, by its path."""
+    for field in fields(found):  # type: ignore[arg-type]
+        value, path = getattr(found, field.name), f"{above}{field.name}"
+        if is_dataclass(value):
+            yield from leaves(value, f"{path}.")
+        else:
+            yield path
+
+
+KNOWN: dict[str, dict[str, str]] = {}
+
+
+def keys_of(found: Recipe) -> dict[str, str]:
+    """The key of every phase, the evaluation of the trained student included."""
+    if repr(found) not in KNOWN:
+        run = Pipeline(found)
+        asked = evaluation_key(found, run.keys["student"], run.data.questions(found.data.tests[0]))
+        KNOWN[repr(found)] = {**run.keys, "evaluation": asked}
+    return KNOWN[repr(found)]
+
+
+def remade(before: Recipe, after: Recipe) -> set[str]:
+    old, new = keys_of(before), keys_of(after)
+    return {phase for phase in old if old[phase] != new[phase]}
+
+
+def test_every_key_of_a_recipe_is_tried() -> None:
+    assert set(TOUCHED) | IN_TESTS_OF_THEIR_OWN == set(leaves(Recipe()))
+    assert not set(TOUCHED) & IN_TESTS_OF_THEIR_OWN
+
+
+@pytest.fixture(scope="module")
+def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return recipe(data, tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize("key", TOUCHED)
+def test_a_changed_key_remakes_what_it_touches(key: str, base: Recipe) -> None:
+    value, phases = TOUCHED[key]
+    assert reduce(getattr, key.split("."), base) != value
+    again = {*phases, *EVALUATION} if key.startswith("data.prompt") else phases
+    assert remade(base, changed(base, key, value)) == again
+
+
+def test_the_sources_count_by_what_was_read() -> None:
+    """Whatever is said under data and teacher that only leads to rationales is read by no phase and no part."""
+    parts = [part for method in METHODS.values() for row in PHASES for part in row.parts_of(method)]
+    declared = {key for item in (*PHASES, *parts) for key in item.reads}
+    sources = ("teacher", "data.train", "data.root", "data.columns", "data.answer_words")
+    assert not [key for key in declared if key.startswith(sources)]
+
+
+def test_files_count_by_their_content(base: Recipe, data: Path, tmp_path: Path) -> None:
+    """The same rationales, questions or student under another name are the same; other content is not."""
+    rows = artifacts.read_jsonl(data / "rationales.jsonl")
+    moved, explained, asked = (str(tmp_path / f"{name}.jsonl") for name in ("moved", "explained", "asked"))
+    artifacts.write_jsonl(Path(moved), rows)
+    for key, value in {"data.train": moved, "data.tests": (moved,), "teacher": TeacherConfig(rationales=moved)}.items():
+        assert remade(base, changed(base, key, value)) == NONE
+    artifacts.write_jsonl(Path(explained), [rows[0] | {"rationale": "It is 24."}, *rows[1:]])
+    assert remade(base, changed(base, "data.train", explained)) == ALL
+    assert remade(base, changed(base, "data.tests", (explained,))) == NONE  # the questions are the same
+    artifacts.write_jsonl(Path(asked), [rows[0] | {"question": "How many?"}, *rows[1:]])
+    assert remade(base, changed(base, "data.tests", (asked,))) == EVALUATION
+
+
+def flipped(path: Path, place: int) -> None:
+    """Change one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_models_count_by_their_content(base: Recipe, data: Path, tmp_path: Path) -> None:
+    """A folder moved is the same; one byte in the middle of its weights makes another model."""
+    same, other = (shutil.copytree(data / "llama", tmp_path / name) for name in ("same", "other"))
+    (same / "kpod_training.json").write_text('{"fingerprint": "x"}', encoding="utf-8")
+    flipped(other / "model.safetensors", (other / "model.safetensors").stat().st_size // 2)
+    assert remade(base, replace(base, student=str(same))) == NONE
+    assert remade(base, replace(base, student=str(other))) == TEXTS
+    with_predictor = changed(base, "weighting.predictor", str(same))
+    assert remade(base, with_predictor) == WEIGHTS
+    assert remade(with_predictor, changed(base, "weighting.predictor", str(data / "llama"))) == NONE
+    assert remade(with_predictor, changed(base, "weighting.predictor", str(other))) == WEIGHTS
+    assert remade(base, changed(base, "weighting.precision", base.precision)) == NONE
+
+
+def test_a_large_file_counts_as_a_whole(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes(5_000_000))
+    assert model_files(one) == model_files(other)
+    flipped(other / "model.safetensors", 2_500_000)
+    assert model_files(one) != model_files(other)
+
+
+def test_word_vectors_count_by_their_content(base: Recipe, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one.txt", "same.txt", "other.txt")]
+    for file, text in zip(files, ("cups 1 2\n", "cups 1 2\n", "cups 1 3\n"), strict=True):
+        file.write_text(text, encoding="utf-8")
+    one, same, other = (changed(base, "schedule.embeddings", str(file)) for file in files)
+    assert remade(base, one) == CLUSTERS
+    assert remade(one, same) == NONE
+    assert remade(one, other) == CLUSTERS
+    with pytest.raises(ConfigError, match=r"schedule\.embeddings is '.*none\.txt'; it must be student, or a GloVe"):
+        keys_of(changed(base, "schedule.embeddings", str(tmp_path / "none.txt")))
+
+
+def test_a_local_teacher_counts_by_its_folder(data: Path, tmp_path: Path) -> None:
+    questions = [rationale.question for rationale in tiny_rationales()]
+    same, other = (shutil.copytree(data / "llama", tmp_path / name) for name in ("same", "other"))
+    flipped(other / "model.safetensors", -1)
+    first, again, changed_one = (
+        requests_for(questions, AskConfig(str(folder), backend="local")) for folder in (data / "llama", same, other)
+    )
+    assert [request.key for request in first] == [request.key for request in again]
+    assert not {request.key for request in first} & {request.key for request in changed_one}
+
+
+def test_a_method_remakes_what_its_parts_touch(base: Recipe) -> None:
+    expected = {
+        "kpod-wo-sig-dif": {"difficulties", *PLAN},
+        "kpod-shuffled": STUDENT,
+        "kpod-normalised": STUDENT,
+        "kpod-prefix": PLAN,
+        "kpod-random": PLAN,
+    }
+    for method, phases in expected.items():
+        assert remade(base, replace(base, method=method)) == phases
+
+
+@pytest.mark.parametrize("method", ["kpod-random", "kpod-unordered"])
+def test_what_is_drawn_by_chance_follows_the_seed(method: str, base: Recipe, data: Path, tmp_path: Path) -> None:
+    """And only there does the seed reach a plan whose difficulties and clusters are the same."""
+    tokens = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd")).tokens
+    many = [replace(t, id=f"{n}-{t.id}") for n in range(9) for t in tokens]
+    difficulties = {t.id: np.ones(t.num_steps, dtype=np.float32) for t in many}
+    made = {"difficulties": lambda: difficulties, "clusters": lambda: np.arange(len(many)) % 3}
+    recipes = [Recipe(seed=seed, schedule=ScheduleConfig(ramp_stages=4)) for seed in (0, 0, 1)]
+    order = METHODS[method].order
+    first, again, other = (order.run(Given(many, {}, found, made)).input_steps.tolist() for found in recipes)
+    assert first == again != other
+    assert "seed" in order.reads
+    chosen = [replace(found, schedule=replace(found.schedule, selector="random")) for found in recipes]
+    first, again, other = (progressive.run(Given(many, {}, found, made)).input_steps.tolist() for found in chosen)
+    assert first == again != other
+
+
+def test_what_a_method_overrules_is_not_in_its_key(base: Recipe) -> None:
+    normalised = replace(base, method="kpod-normalised")
+    assert remade(normalised, changed(normalised, "training.weight_normalisation", "mean")) == NONE
+    drawn = replace(base, method="kpod-random")
+    assert remade(drawn, changed(drawn, "schedule.selector", "ftgp")) == NONE
+    even = replace(base, method="kpod-wo-div")
+    assert remade(even, changed(even, "schedule.diversity.beta", 1.0)) == NONE
+    plain = replace(base, method="scotd")
+    for key in TOUCHED:
+        if key.startswith(("weighting", "schedule")):
+            assert keys_of(changed(plain, key, TOUCHED[key][0])) == keys_of(plain)
+    assert (linear.needs, whole.reads, progressive_at_random.needs) == (frozenset(), (), progressive.needs)
+
+
+def test_adapters_are_merged_or_not_in_another_student(base: Recipe) -> None:
+    with_adapters = changed(base, "training.lora", LoraConfig(2, 4))
+    assert remade(with_adapters, changed(with_adapters, "training.merge_lora", False)) == STUDENT
+    for field, value in {"rank": 3, "alpha": 5, "dropout": 0.1, "target_modules": "q_proj"}.items():
+        assert remade(with_adapters, changed(with_adapters, f"training.lora.{field}", value)) == STUDENT
+
+
+def test_where_files_and_logs_go_is_no_part_of_a_student(base: Recipe) -> None:
+    for arguments in ({"save_total_limit": 1}, {"report_to": "none"}, {"save_steps": 7}):
+        assert remade(base, changed(base, "training.arguments", arguments)) == NONE
+
+
+def test_what_validation_asks_belongs_to_the_student_where_it_is_on(base: Recipe, data: Path, tmp_path: Path) -> None:
+    watched = changed(base, "training.validation", ValidationConfig(str(data / "rationales.jsonl"), limit=2))
+    assert remade(base, watched) == VALIDATED
+    for key, value in {"limit": 3, "every_epochs": 2, "patience": 5, "student": "last"}.items():
+        assert remade(watched, changed(watched, f"training.validation.{key}", value)) == VALIDATED
+    for key in ("batch_size", "max_new_tokens", "samples"):
+        value, _ = TOUCHED[f"evaluation.{key}"]
+        assert remade(watched, changed(watched, f"evaluation.{key}", value)) == VALIDATED
+    assert remade(watched, changed(watched, "evaluation.temperature", 0.1)) == NONE
+    drawn = changed(watched, "evaluation.samples", 2)
+    assert remade(drawn, changed(drawn, "evaluation.temperature", 0.1)) == VALIDATED
+    assert remade(watched, changed(watched, "data.answer_words", ("So we get",))) == VALIDATED
+    for key in ("before", "self_check", "engine"):
+        value, phases = TOUCHED[f"evaluation.{key}"]
+        assert remade(watched, changed(watched, f"evaluation.{key}", value)) == phases
+    moved = tmp_path / "same.jsonl"
+    artifacts.write_jsonl(moved, artifacts.read_jsonl(data / "rationales.jsonl"))
+    assert remade(watched, changed(watched, "training.validation.questions", str(moved))) == NONE
