@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from learning import PRECISION, STUDENT, Sample, sample
+from learning import PRECISION, STUDENT, Sample, right_rationales, sample
 from numpy.typing import NDArray
 from planting import IN_TRAINING
 from scipy.stats import spearmanr
