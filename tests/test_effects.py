@@ -215,6 +215,9 @@ def test_true_effects_are_sure_and_their_opposites_are_surely_wrong() -> None:
         generator.intercept.fill_(sign * 0.2)
         assert sign * surety_of(generator, says) > 2
     assert math.isnan(surety_of(generator, says[:1]))  # one rationale has no error
+    generator.direction.zero_()
+    generator.intercept.zero_()
+    assert math.isnan(surety_of(generator, says))  # no effects, nothing in common
 
 
 def test_surety_by_hand() -> None:

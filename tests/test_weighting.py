@@ -382,7 +382,7 @@ def test_a_predictor_that_learnt_nothing_is_told_by_its_collapsed_weights(caplog
         parameter.data.zero_()
     learnt = learn_weights(lm, [tiny_tokens(lm, f"q{n}") for n in range(3)], BRIEF, 0)
     assert re.match(r"the weights collapsed: mean 0\.600, .*raise weighting.warmup_updates", learnt.verdict.refusal)
-    assert "explain nothing of what masks do" in caplog.text
+    assert "say nothing sure about what masks do" in caplog.text
 
 
 def test_mean_and_spread_of_learnt_weights_are_held() -> None:
@@ -392,7 +392,7 @@ def test_mean_and_spread_of_learnt_weights_are_held() -> None:
     weights = np.concatenate(list(learnt.weights.values()))
     assert weights.mean() == pytest.approx(0.4, abs=1e-3)
     assert weights.std() == pytest.approx(0.3, abs=1e-3)
-    assert set(learnt.facts) == {"penalty", "epochs", "explained"}
+    assert set(learnt.facts) == {"penalty", "epochs", "explained", "surety"}
     assert [one.observed for one in learnt.rounds] == list(range(3, 25, 3))[: len(learnt.rounds)]
 
 

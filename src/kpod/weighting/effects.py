@@ -34,7 +34,7 @@ class Fit:
         explained: Share of the NLL's variance over masks that the effects explain on held-out rationales; at most 1. A
             few rationales with large falls decide it, so that it may be below 0 for effects that rank tokens well.
         surety: By how many standard errors the effects' covariance with the falls of held-out rationales lies above 0,
-            each divided by its size. NaN where fewer than two are held out.
+            each divided by its size. NaN where fewer than two are held out, or nothing is in common.
     """
 
     penalty: float
@@ -160,8 +160,8 @@ def surety_of(generator: WeightGenerator, held_out: Sequence[Equations]) -> floa
     ).double()
     if len(common) < 2:
         return math.nan
-    error = float(common.std()) / math.sqrt(len(common))
-    return float(common.mean()) / error if error else math.copysign(math.inf, float(common.mean()))
+    mean, error = float(common.mean()), float(common.std()) / math.sqrt(len(common))
+    return mean / error if error else mean * math.inf  # NaN where nothing is in common at all
 
 
 def _held_out(tokens: Sequence[TokenizedRationale], rng: np.random.Generator) -> set[str]:
