@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from learning import PRECISION, STUDENT, Sample, right_rationales, sample
+from learning import PRECISION, STUDENT, Sample, sample
 from numpy.typing import NDArray
+from oracle_words import right_rationales
 from planting import IN_TRAINING
 from scipy.stats import spearmanr
 

@@ -6,7 +6,7 @@ Three parts. (1) SmolLM2-135M on GSM8K with the gemini-1.5-flash rationales of K
 planted in what is learnt from, from another in the 200 rationales that are judged; only rationales of at most 170
 characters, with questions of at most 250. (2) ASDiv and SVAMP with gpt-3.5-turbo's rationales: are the words that name
 operations told from other words, and do the weights rank words as a causal oracle does? With SmolLM2 as predictor, and
-with the model that --predictor names; study-2's is Qwen2.5-Coder-0.5B-Instruct. (3) How often the prefix before the
+with the model that --predictor names; RESULTS.md has Qwen2.5-Coder-0.5B-Instruct. (3) How often the prefix before the
 answer already holds it, in all files of KPOD_DATA.
 
 Three seeds take about an hour and a half on two cores. --keep FOLDER keeps the weights of each learning that is done,
@@ -48,8 +48,7 @@ from learning import (
 from oracle import oracle_spearman
 from prefixes import files_with_rationales, prefix_holds_answer_share
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
-from word_judges import first_step_words_rise, operation_words_auc, weights_by_class
+from word_judges import auc, first_step_words_rise, operation_words_auc, weights_by_class
 
 from kpod.config import WeightingConfig
 from kpod.lm.models import load_model
@@ -88,10 +87,7 @@ def aucs(data: Sample, weights: Weights) -> dict[str, float]:
         "others": by_kind["other"],
     }
     fillers = by_kind["filler"]
-    found = {
-        f"auc_{name}": float(roc_auc_score([1] * len(group) + [0] * len(fillers), group + fillers))
-        for name, group in groups.items()
-    }
+    found = {f"auc_{name}": auc(group, fillers) for name, group in groups.items()}
     found |= {f"mean_{kind}": float(np.mean(ws)) for kind, ws in by_kind.items() if kind}
     return found | {"contrast": float(np.mean(groups["planted"]) - np.mean(fillers))}
 
@@ -125,14 +121,14 @@ def told(name: str, seed: int, facts: dict[str, float], rounds: Iterable[dict[st
         print("   ", json.dumps({k: round(v, 3) for k, v in one.items()}), file=sys.stderr, flush=True)
 
 
-def means_and_extremes(per_seed: Sequence[dict[str, float]], prefix: str = "") -> dict[str, float]:
+def means_and_extremes(per_seed: Sequence[dict[str, float]]) -> dict[str, float]:
     """Every figure's mean over the seeds; of AUCs and the contrast also the least."""
     figures = {}
     for name in per_seed[0]:
         values = [facts[name] for facts in per_seed]
-        figures[f"{prefix}{name}"] = float(np.mean(values))
+        figures[name] = float(np.mean(values))
         if name.startswith(("auc", "contrast", "lightest")):
-            figures[f"{prefix}{name}_min"] = min(values)
+            figures[f"{name}_min"] = min(values)
     return figures
 
 
@@ -197,7 +193,7 @@ def judged_words(data: Sample, learnt: Learnt) -> dict[str, float]:
 
 
 def first_steps() -> dict[str, float]:
-    """How much hiding the operation words of ASDiv's first steps costs the untrained student, after either prefix."""
+    """How much hiding the operation words of ASDiv's first steps costs the untrained student."""
     lm = load_model(STUDENT, PRECISION)
     data, _ = word_problems(lm, 0)
     asdiv = [t for t in data.tokens if t.id.startswith("asdiv")]

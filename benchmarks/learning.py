@@ -1,7 +1,6 @@
 """Rationales to learn weights from in a benchmark, and weights learnt from them, kept in a folder if one is named."""
 
 import json
-import os
 import random
 import time
 from collections.abc import Callable
@@ -11,16 +10,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from oracle_words import right_rationales
 from planting import IN_TRAINING, UNSEEN, planted
 
-from kpod.config import DataConfig, PromptConfig, TeacherConfig, WeightingConfig
-from kpod.data.datasets import load_rationales
+from kpod.config import PromptConfig, WeightingConfig
 from kpod.lm.encoding import encode
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel, load_model
 from kpod.records import Rationale, Span, TokenizedRationale
 from kpod.steps import split_steps
-from kpod.teacher.filters import filter_rationales
 from kpod.weighting.learn import learn_weights
 from kpod.weighting.module import compute_weights
 from kpod.weighting.rounds import came_to_rest
@@ -49,14 +47,6 @@ class Learnt:
     weights: Weights
     facts: dict[str, float]
     rounds: list[dict[str, float]]
-
-
-def right_rationales(name: str, teacher: str) -> list[Rationale]:
-    """A data set's rationales by a teacher whose answer is right."""
-    config = TeacherConfig(teacher)
-    data = DataConfig(train=name, root=os.environ["KPOD_DATA"])
-    kept, _ = filter_rationales(load_rationales(data, config).rationales, config)
-    return kept
 
 
 def parts() -> tuple[list[Rationale], list[Rationale], list[Rationale]]:
@@ -89,7 +79,7 @@ def with_fillers(lm: LanguageModel, seed: int) -> tuple[Sample, Sample]:
 
 def word_problems(lm: LanguageModel, _: int) -> tuple[Sample, Sample]:
     """All right rationales of ASDiv and SVAMP by gpt-3.5-turbo: they are learnt from, and judged."""
-    rationales = right_rationales("asdiv", "gpt-3.5-turbo") + right_rationales("svamp", "gpt-3.5-turbo")
+    rationales = right_rationales("asdiv") + right_rationales("svamp")
     found = sample(lm, rationales, (), 0)
     return found, found
 

@@ -69,17 +69,17 @@ class Replaced:
         return (self.reached - self.reached_replaced) / self.samples
 
 
-def right_rationales(file: str) -> list[Rationale]:
-    """The teacher's rationales of one data set whose answer is right.
+def right_rationales(file: str, teacher: str = TEACHER) -> list[Rationale]:
+    """A teacher's rationales of one data set whose answer is right.
 
     Raises:
         DataError: If KPOD_DATA is not set.
     """
     if "KPOD_DATA" not in os.environ:
         raise DataError("this needs real rationales: set KPOD_DATA to the folder that docs/data.md describes")
-    teacher = TeacherConfig(TEACHER)
+    config = TeacherConfig(teacher)
     data = DataConfig(train=file, root=os.environ["KPOD_DATA"])
-    kept, _ = filter_rationales(load_rationales(data, teacher).rationales, teacher)
+    kept, _ = filter_rationales(load_rationales(data, config).rationales, config)
     return kept
 
 

@@ -21,14 +21,9 @@ MOST_RATIONALES = 80
 Weights = Mapping[str, NDArray[np.float32]]
 
 
-def prefix_before_answer(tokens: TokenizedRationale) -> int | None:
-    """The tokens before the answer is stated for the first time; None where it never is, or at once."""
-    return tokens.before_answer
-
-
 def first_step_words(tokens: TokenizedRationale, text: str) -> NDArray[np.bool_]:
     """Which tokens are operation words of the first step that stand before the answer is stated."""
-    prefix = prefix_before_answer(tokens) or 0
+    prefix = tokens.before_answer or 0
     operations = np.array([name == "operation" for name in token_classes(tokens.char_spans, text)])
     return operations & in_first_step(tokens) & (np.arange(tokens.num_tokens) < prefix)
 
@@ -61,7 +56,7 @@ def first_step_words_rise(
     order = np.random.default_rng(seed).permutation(len(asked))[:MOST_RATIONALES]
     rises = []
     for one, hidden in (asked[index] for index in order):
-        prefixes = (prefix_before_answer(one) or one.num_tokens,)
+        prefixes = (one.before_answer or one.num_tokens,)
         whole = torch.ones(one.num_tokens, dtype=torch.bool)
         masks = (whole, ~torch.from_numpy(hidden))
         nll = predictor([MaskedRationale(one, keep, prefixes) for keep in masks])[:, 0].double()
