@@ -36,7 +36,7 @@ from trainers import ON_CARD, Given, arguments, variants
 
 from kpod.config import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
 from kpod.data.datasets import load_rationales
-from kpod.difficulty import assess
+from kpod.difficulty import assess_difficulties
 from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel, load_model
 from kpod.records import Schedule, TokenizedRationale
@@ -62,7 +62,7 @@ def rationales(lm: LanguageModel, number: int) -> list[TokenizedRationale]:
 
 def scheduled(tokens: list[TokenizedRationale]) -> Schedule:
     """A schedule of ten stages by the student's own difficulties."""
-    difficulties = assess(load_model(STUDENT), tokens, uniform_weights(tokens))
+    difficulties = assess_difficulties(load_model(STUDENT), tokens, uniform_weights(tokens))
     config = ScheduleConfig(ramp_stages=10)
     return make_schedule(list(difficulties), list(difficulties.values()), np.arange(len(tokens)) % 5, config, 20)
 
