@@ -47,6 +47,15 @@ def test_every_parameter_of_a_function_is_explained(name: str) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize(
+    "text", [kpod.__doc__, (ROOT / "docs" / "python.md").read_text(encoding="utf-8")], ids=["docstring", "page"]
+)
+def test_tables_of_the_phases_name_what_is_there(text: str) -> None:
+    named = [name for cell in re.findall(r"^\| [^|]*\| ([^|]*)\|", text, re.M) for name in re.findall(r"`(\w+)", cell)]
+    assert len(named) > 15
+    assert set(named) <= set(kpod.__all__)
+
+
 def test_a_name_that_is_not_there_is_named() -> None:
     with pytest.raises(AttributeError, match="module 'kpod' has no attribute 'lern_weights'"):
         kpod.lern_weights  # noqa: B018

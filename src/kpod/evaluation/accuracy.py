@@ -160,7 +160,7 @@ def summarise(dataset: str, predictions: Sequence[Prediction]) -> Accuracy:
         DataError: If there is no prediction, or a question was predicted twice.
 
     Example:
-        >>> said = [judge(Question(str(k), "Two and three?", "5"), f"It is {k}.", True) for k in range(4, 8)]
+        >>> said = [judge(Question(str(k), "Two and three?", "5"), f"The answer is {k}.", True) for k in range(4, 8)]
         >>> found = summarise("test", said)
         >>> found.num_correct, found.value
         (1, 0.25)
