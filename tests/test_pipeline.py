@@ -99,6 +99,7 @@ def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Pa
     assert len(list((tmp_path / ".phases").glob("student-????????????????"))) == 2
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_recipe_end_in_the_same_student(data: Path, finished: Recipe, tmp_path: Path) -> None:
     again = recipe(data, tmp_path)
     run(again)
