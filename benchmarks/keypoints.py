@@ -58,7 +58,7 @@ from kpod.weighting.prefixes import Predictor
 
 PARTS = ("fillers", "words", "predictor", "prefixes")
 WEIGHTING = WeightingConfig()
-BY_PREDICTOR = replace(WEIGHTING, warmup_updates=40, observations=80)
+BY_PREDICTOR = replace(WEIGHTING, warmup_updates=40, observations=240)
 """A model that can calculate needs fewer updates to learn what a mask is; each observation takes four times as long."""
 JUDGE_UPDATES, JUDGE_BATCH = 60, 6
 CUES = frozenset({"twice", "half", "total", "each", "more", "left"})

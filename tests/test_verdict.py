@@ -156,7 +156,7 @@ FALLING = Round(160, 1.5, fall=0.5, error=0.1, moved=0.021, agreement=0.9)
     ],
 )
 def test_the_verdict_on_a_fit_by_hand(surety: float, rounds: tuple[Round, ...], expected: tuple[str, ...]) -> None:
-    found = verdict_on_fit(Fit(penalty=1.0, epochs=0, explained=0.1, surety=surety), rounds)
+    found = verdict_on_fit(Fit(penalties={}, epochs=0, explained=0.1, surety=surety), rounds)
     assert len(found.warnings) == len(expected)
     assert all(words in warning for words, warning in zip(expected, found.warnings, strict=True))
     assert not found.refusal

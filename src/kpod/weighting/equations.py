@@ -22,11 +22,13 @@ class Equations:
         tokens: The rationale.
         coefficients: A.
         values: y, in units of the size that falls have after the same prefix.
+        copied: Whether the row's prefix states the answer, so that the predictor need only copy it.
     """
 
     tokens: TokenizedRationale
     coefficients: Float[Tensor, "rows tokens"]
     values: Float[Tensor, " rows"]
+    copied: Bool[Tensor, " rows"]
 
 
 def from_falls(observation: Observation) -> Equations:
@@ -39,10 +41,13 @@ def from_falls(observation: Observation) -> Equations:
     """
     coefficients = kept_before(observation.keep, observation.prefixes)
     falls = observed_fall(observation)
+    before = observation.tokens.before_answer
+    copied = torch.tensor([before is not None and prefix > before for prefix in observation.prefixes])
     return Equations(
         observation.tokens,
         (coefficients - coefficients.mean(dim=0)).flatten(end_dim=1),
         (falls / (falls.square().mean(dim=0).sqrt() + QUIET)).flatten(),
+        copied.repeat(len(observation.keep)),
     )
 
 

@@ -96,7 +96,7 @@ def learn_weights(
         rounds = tuple(observe_in_rounds(generator, frozen, tokens, config, rng, observations))
         fit = fit_generator(generator, observations, config, rng)
         hold(generator, tokens, config.kept_rate, config.spread)
-        facts, verdict = asdict(fit), verdict_on_fit(fit, rounds)
+        facts, verdict = fit.facts(), verdict_on_fit(fit, rounds)
     else:
         *_, last = descend(generator, predictor, tokens, config, rng)
         facts = {name: float(value) for name, value in asdict(last).items()}
