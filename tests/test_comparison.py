@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kpod import comparison
-from kpod.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
-from kpod.cli import grid_of, main
-from kpod.command_line import command_parser
-from kpod.comparison import compare, tabulate
-from kpod.config import AskConfig, Recipe
-from kpod.errors import ConfigError, DataError, KpodError
+from kpod.commands.command_line import grid_of, main
+from kpod.commands.grid import comparison
+from kpod.commands.grid.comparison import compare, tabulate
+from kpod.commands.grid.side_by_side import in_processes, prepare
+from kpod.commands.grid.variants import Grid, is_finished
+from kpod.commands.pages.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
+from kpod.commands.parser import command_parser
 from kpod.evaluation.accuracy import summarise
-from kpod.grid import Grid, is_finished
-from kpod.outcomes import PairedDifference
-from kpod.pipeline import Pipeline
-from kpod.recipe import load_recipe
-from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
-from kpod.run_folder import seal
-from kpod.side_by_side import in_processes, prepare
+from kpod.experiment.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
+from kpod.experiment.pipeline import Pipeline
+from kpod.experiment.run_folder import seal
+from kpod.recipe import AskConfig, Recipe
+from kpod.recipe.loading import load_recipe
+from kpod.records.errors import ConfigError, DataError, KpodError
+from kpod.records.outcomes import PairedDifference
 from tiny_runs import end_the_bad_one, recipe, take_an_hour, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")

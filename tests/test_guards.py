@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-import kpod.cli
+import kpod.commands.command_line
 from killed_runs import CONFIG
-from kpod.config import TrainingConfig
-from kpod.errors import TrainingError, TrainingInterruptedError
+from kpod.recipe import TrainingConfig
 from kpod.records import Schedule
+from kpod.records.errors import TrainingError, TrainingInterruptedError
 from kpod.training import guards, train_student
 from kpod.training.guards import check_disk, explained_memory
 from tiny import tiny_llama, tiny_tokens, tiny_weights
@@ -121,8 +121,8 @@ def test_the_exit_code_tells_the_signal(error, code, monkeypatch, tmp_path):
     def fail(recipe, options):
         raise error
 
-    monkeypatch.setitem(kpod.cli.VERBS, "run", fail)
-    assert kpod.cli.main(["run", str(tmp_path / "recipe.yaml")]) == code
+    monkeypatch.setitem(kpod.commands.command_line.VERBS, "run", fail)
+    assert kpod.commands.command_line.main(["run", str(tmp_path / "recipe.yaml")]) == code
 
 
 @pytest.mark.parametrize(

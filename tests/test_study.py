@@ -11,14 +11,14 @@ from statistics import fmean
 
 import pytest
 
-from kpod import comparison
-from kpod.cli import grid_of, main
-from kpod.command_line import command_parser
-from kpod.comparison import tabulate
+from kpod.commands.command_line import grid_of, main
+from kpod.commands.grid import comparison
+from kpod.commands.grid.comparison import tabulate
+from kpod.commands.grid.variants import Grid
+from kpod.commands.parser import command_parser
 from kpod.evaluation.pairing import paired_difference
-from kpod.grid import Grid
-from kpod.pipeline import Pipeline
-from kpod.recipe import load_recipe
+from kpod.experiment.pipeline import Pipeline
+from kpod.recipe.loading import load_recipe
 from kpod.training.metrics import METRICS, read_updates
 
 ROOT = Path(__file__).parent.parent
