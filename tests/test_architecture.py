@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kpod.commands.command_line import VERBS
+
 PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
 
 LADDER = [
@@ -123,10 +125,17 @@ def test_no_module_is_longer_than_400_lines() -> None:
     assert [name for name, lines in lengths.items() if lines > 400] == []
 
 
-def test_importing_kpod_and_checking_a_file_are_light() -> None:
+def test_importing_kpod_and_every_verb_is_light() -> None:
     heavy = "{'torch', 'transformers', 'sklearn'}"
-    code = (
-        f"import kpod, kpod.commands.command_line, kpod.commands.check, sys; print(sorted({heavy} & set(sys.modules)))"
-    )
+    verbs = ", ".join(f"kpod.commands.{verb.replace('-', '_')}" for verb in VERBS)
+    code = f"import kpod, {verbs}, sys; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_help_waits_for_no_verb() -> None:
+    code = "import sys; from kpod.commands.command_line import main; sys.exit(print(*sys.modules) or main(['--help']))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules, _, told = found.stdout.partition("\n")
+    assert not {"pyarrow", "jinja2", "kpod.commands.run"} & set(modules.split())
+    assert all(f"    {verb}" in told for verb in VERBS)

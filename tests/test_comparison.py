@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kpod.commands.command_line import grid_of, main
+from kpod.commands.command_line import main, parsed
 from kpod.commands.grid import comparison
 from kpod.commands.grid.comparison import compare, tabulate
 from kpod.commands.grid.side_by_side import in_processes, prepare
 from kpod.commands.grid.variants import Grid, is_finished
 from kpod.commands.pages.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
-from kpod.commands.parser import command_parser
+from kpod.commands.sweep import grid_of
 from kpod.evaluation.accuracy import summarise
 from kpod.experiment.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
 from kpod.experiment.pipeline import Pipeline
@@ -289,10 +289,8 @@ def test_swept_values_make_run_names_that_can_be_read_back(data: Path, tmp_path:
 def test_keys_with_the_same_last_word_are_swept_in_folders_of_their_own(data: Path, tmp_path: Path) -> None:
     recipe(data, tmp_path)
     file = tmp_path / "recipe-given.yaml"
-    folders = []
-    for key in ("weighting.spread", "evaluation.temperature"):
-        options, options.overrides = command_parser().parse_known_args(["sweep", str(file), f"{key}=0.1,0.2"])
-        folders.append(grid_of(load_recipe(file), options).folder.name)
+    keys = ("weighting.spread", "evaluation.temperature")
+    folders = [grid_of(parsed(["sweep", str(file), f"{key}=0.1,0.2"])).folder.name for key in keys]
     assert folders == ["tiny-sweep-weighting.spread", "tiny-sweep-evaluation.temperature"]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from kpod.commands import command_line as cli
 from kpod.commands.command_line import main
+from kpod.commands.evaluate import name_of
 from kpod.commands.plan import schedule_if
 from kpod.commands.report import write_report
 from kpod.evaluation import generation
@@ -266,10 +266,10 @@ def test_checkpoints_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     """By their whole paths; a Hub name is the same from every folder."""
     for run_name in ("a", "b"):
         (tmp_path / run_name / "student").mkdir(parents=True)
-    names = {cli._name_of(str(tmp_path / run_name / "student")) for run_name in ("a", "b")}
+    names = {name_of(str(tmp_path / run_name / "student")) for run_name in ("a", "b")}
     assert len(names) == 2
     assert {name[:-7] for name in names} == {"of-student"}
-    assert cli._name_of("org/student") == cli._name_of("org/student") not in names
+    assert name_of("org/student") == name_of("org/student") not in names
 
 
 def test_a_csv_says_true_and_false_in_words(tmp_path: Path) -> None:

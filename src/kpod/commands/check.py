@@ -1,14 +1,18 @@
-"""`kpod check FILE`: all errors in a data file, and which rows a run would use. This module never imports torch.
+"""`kpod check`: all errors in a data file, and which rows a run would use; of a recipe, by `rehearsal`.
 
-`kpod.commands.rehearsal` checks a whole recipe.
+A file is checked without torch.
 """
 
+import argparse
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kpod.commands.recipe_argument import recipe_file
+from kpod.commands.terminal import say
 from kpod.data.findings import Finding, Row
 from kpod.data.reader import check_file, read_file
 from kpod.data.rows import rows_of
@@ -17,13 +21,55 @@ from kpod.experiment.forecast import Forecast, SourceUse
 from kpod.experiment.forecast_table import forecast_text
 from kpod.experiment.preflight import questions_use, training_use
 from kpod.recipe import Recipe
+from kpod.recipe.loading import load_recipe
 from kpod.records import Question
-from kpod.records.errors import DataError
+from kpod.records.errors import DataError, KpodError
 from kpod.teacher.gathering import recorded
 
 SHOWN_FINDINGS = 20
 """Of each kind; the others are counted."""
 LONGEST_GOLD = 60
+COLUMNS = ("id", "question", "answer", "rationale", "choices")
+RECIPE_FILES = {".yaml", ".yml"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the verb."""
+    parser.add_argument("target", type=Path, help="a recipe file, a run folder, or a question or rationale file")
+    parser.add_argument("--all", action="store_true", help="list every finding, not only the first 20 of each kind")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    for column in COLUMNS:
+        parser.add_argument(f"--{column}", metavar="NAME", help=f"name of the {column} column")
+
+
+def work(options: argparse.Namespace) -> int:
+    """Print what a check finds; the exit code says whether a run would fail."""
+    named = [word for column in COLUMNS for word in _column_words(options, column)]
+    try:
+        checked = _checked(options.target, [*named, *options.overrides])
+    except KpodError as error:
+        if options.traceback or not options.json:
+            raise
+        checked = Checked(str(options.target), errors=(str(error),))
+    if options.json:
+        say(json.dumps(json_of(checked)).replace("\x7f", "\\u007f"))  # printable ASCII alone
+    else:
+        say(text_of(checked, options.all))
+    return 2 if checked.failed else 0
+
+
+def _checked(target: Path, overrides: list[str]) -> "Checked":
+    if target.suffix.lower() not in RECIPE_FILES and not target.is_dir():
+        return check_data(target, load_recipe(None, overrides))
+    recipe = load_recipe(recipe_file(target), overrides)
+    from kpod.commands.rehearsal import rehearse  # takes seconds; a wrong recipe is told at once
+
+    return rehearse(recipe, str(target))
+
+
+def _column_words(options: argparse.Namespace, column: str) -> list[str]:
+    name = getattr(options, column)
+    return [] if name is None else [f"--data.columns.{column}", name]
 
 
 @dataclass(frozen=True, slots=True)

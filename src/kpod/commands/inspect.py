@@ -1,17 +1,39 @@
 """`kpod inspect`: one example at one stage, token by token, as the student sees it. The audit before the training."""
 
+import argparse
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kpod.experiment.pipeline import Pipeline
-from kpod.lm.sequences import IGNORED, collate, example_at
+from kpod.commands.recipe_argument import add_recipe, recipe_of
+from kpod.commands.terminal import say
 from kpod.records import SEGMENTS, TokenizedRationale
 from kpod.records.errors import DataError
 from kpod.records.shown import visible
-from kpod.training.batches import normalised
+
+if TYPE_CHECKING:
+    from kpod.experiment.pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the verb."""
+    add_recipe(parser)
+    parser.add_argument("--id", required=True, help="the rationale's id")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--stage", type=int, help="a stage of the schedule")
+    which.add_argument("--given", type=int, help="a number of given steps")
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print one example."""
+    recipe = recipe_of(options)
+    from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
+
+    heading, rows = inspect_example(Pipeline(recipe), options.id, options.stage, options.given)
+    say(heading)
+    say(table(rows))
 
 
 class InspectedToken(NamedTuple):
@@ -39,7 +61,7 @@ class InspectedToken(NamedTuple):
 
 
 def inspect_example(
-    pipeline: Pipeline, rationale_id: str, stage: int | None, given: int | None
+    pipeline: "Pipeline", rationale_id: str, stage: int | None, given: int | None
 ) -> tuple[str, list[InspectedToken]]:
     """One rationale at a stage of the run's schedule, or with a number of given steps.
 
@@ -76,7 +98,7 @@ def table(rows: list[InspectedToken]) -> str:
     )
 
 
-def _find(pipeline: Pipeline, rationale_id: str) -> TokenizedRationale:
+def _find(pipeline: "Pipeline", rationale_id: str) -> TokenizedRationale:
     for tokens in pipeline.tokens:
         if tokens.id == rationale_id:
             return tokens
@@ -86,14 +108,16 @@ def _find(pipeline: Pipeline, rationale_id: str) -> TokenizedRationale:
     raise DataError(f"no rationale has the id {rationale_id!r}; the first is {pipeline.tokens[0].id!r}")
 
 
-def _weights(pipeline: Pipeline, tokens: TokenizedRationale) -> tuple[NDArray[np.float32], str]:
+def _weights(pipeline: "Pipeline", tokens: TokenizedRationale) -> tuple[NDArray[np.float32], str]:
+    from kpod.training.batches import normalised
+
     if not pipeline.method.learns or pipeline.folder.has("weights", pipeline.keys["weights"]):
         how = pipeline.method.training(pipeline.recipe.training).weight_normalisation
         return normalised(pipeline.weights.loss[tokens.id], tokens.id, how), f"of the method {pipeline.recipe.method}"
     return np.ones(tokens.num_tokens, dtype=np.float32), "not learnt yet, shown as 1"
 
 
-def _input_steps(pipeline: Pipeline, tokens: TokenizedRationale, stage: int | None) -> int:
+def _input_steps(pipeline: "Pipeline", tokens: TokenizedRationale, stage: int | None) -> int:
     if stage is None:
         return 0
     if not pipeline.folder.has("plan", pipeline.keys["plan"]):
@@ -107,9 +131,11 @@ def _input_steps(pipeline: Pipeline, tokens: TokenizedRationale, stage: int | No
 
 
 def _inspected(
-    pipeline: Pipeline, tokens: TokenizedRationale, weights: NDArray[np.float32], input_steps: int
+    pipeline: "Pipeline", tokens: TokenizedRationale, weights: NDArray[np.float32], input_steps: int
 ) -> Iterator[InspectedToken]:
     """Read labels and weights off the very batch that training would get."""
+    from kpod.lm.sequences import IGNORED, collate, example_at
+
     lm, where = pipeline.student, pipeline.recipe.training.given
     example = example_at(tokens, weights, input_steps, encoder_decoder=lm.encoder_decoder, given=where)
     batch = collate([example], lm)

@@ -1,20 +1,46 @@
 """What `kpod plan` shows: a run's schedule, and beside it what another recipe would make of the same difficulties."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kpod.commands.pages.page import render_schedules
 from kpod.commands.pages.tables import schedule_markdown
-from kpod.experiment.pipeline import Pipeline
+from kpod.commands.recipe_argument import add_recipe, recipe_of
+from kpod.commands.terminal import say
 from kpod.recipe import Recipe
 from kpod.records import Schedule
 from kpod.records.errors import ConfigError
 from kpod.records.files import write_text
 
+if TYPE_CHECKING:
+    from kpod.experiment.pipeline import Pipeline
+
 CLUSTER_KEYS = ("num_clusters", "embeddings")
 
 
-def write_plan(pipeline: Pipeline, changed: Recipe | None = None, change: str = "") -> tuple[str, Path]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the verb."""
+    add_recipe(parser)
+    parser.add_argument(
+        "--what-if", action="append", default=[], metavar="KEY=VALUE", help="compare with another schedule, untrained"
+    )
+
+
+def work(options: argparse.Namespace) -> None:
+    """Make the schedule, and print its tables."""
+    recipe = recipe_of(options)
+    changed = recipe_of(options, *(f"--{change}" for change in options.what_if)) if options.what_if else None
+    from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
+
+    pipeline = Pipeline(recipe)
+    pipeline.announce("train")
+    tables, page = write_plan(pipeline, changed, ", ".join(options.what_if))
+    say(f"{tables}\nfigures: {page}")
+
+
+def write_plan(pipeline: "Pipeline", changed: Recipe | None = None, change: str = "") -> tuple[str, Path]:
     """Write schedule.html into the run folder, with the tables and figures of one schedule or of two.
 
     Args:
@@ -38,7 +64,7 @@ def write_plan(pipeline: Pipeline, changed: Recipe | None = None, change: str = 
     return "\n".join(tables), page
 
 
-def schedule_if(pipeline: Pipeline, changed: Recipe) -> Schedule:
+def schedule_if(pipeline: "Pipeline", changed: Recipe) -> Schedule:
     """The schedule that a changed recipe would make of a run's difficulties; nothing is trained, nothing saved.
 
     Args:
@@ -49,6 +75,8 @@ def schedule_if(pipeline: Pipeline, changed: Recipe) -> Schedule:
         ConfigError: If more is changed than that (weights or difficulties would have to be made again), or the
             method does not exist.
     """
+    from kpod.experiment.pipeline import Pipeline
+
     recipe, epochs = pipeline.recipe, changed.training.num_train_epochs
     alike = replace(
         recipe,

@@ -1,17 +1,23 @@
 """`kpod rationales`: questions to a clean rationale file, with a report of what was kept, dropped and paid."""
 
+import argparse
 import json
+import re
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kpod.commands.pages.asked_teacher import Asking, RationaleReport, histogram
+from kpod.commands.pages.asked_teacher import Asking, RationaleReport, estimate_markdown, histogram, rationales_markdown
+from kpod.commands.recipe_argument import recipe_of
+from kpod.commands.terminal import say
 from kpod.data.datasets import training_questions
+from kpod.data.rows import SUFFIXES, suffix_of
 from kpod.evaluation.accuracy import wilson_interval
 from kpod.experiment.artifacts import rationale_row, write_jsonl
 from kpod.experiment.preflight import check_before_asking
 from kpod.recipe import AskConfig, Recipe
+from kpod.recipe.loading import load_recipe
 from kpod.records import Rationale
 from kpod.records.errors import ConfigError
 from kpod.records.files import write_text
@@ -24,6 +30,35 @@ from kpod.teacher.requests import requests_for
 from kpod.teacher.store import attempts_by_key, read_store
 
 WORDS_PER_BIN = 25
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the verb."""
+    parser.add_argument(
+        "recipe", type=Path, help="a recipe, a run folder, or a file of questions (with --teacher.ask.model NAME)"
+    )
+    parser.add_argument("--output", type=Path, help="a JSONL file; by default in the run folder")
+    parser.add_argument("--dry-run", action="store_true", help="ask nothing; estimate requests, tokens, hours and cost")
+    parser.add_argument("--retry-failed", action="store_true", help="ask again for answers that cannot be used")
+
+
+def work(options: argparse.Namespace) -> None:
+    """Ask for the rationales and write them, or only estimate what that takes."""
+    recipe = _recipe(options)
+    if options.dry_run:
+        say(estimate_markdown(**asdict(estimate_recipe(recipe, options.retry_failed))))
+        return
+    output = options.output or Path(recipe.runs) / recipe.name / "rationales.jsonl"
+    say(rationales_markdown(explain(recipe, output, options.retry_failed)))
+    say(f"rationales: {output}; what was dropped, and the report, beside it")
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe that is named; of a file of questions to explain, the default one on these questions."""
+    if suffix_of(options.recipe) not in SUFFIXES:
+        return recipe_of(options)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", options.recipe.stem)
+    return load_recipe(None, ["--data.train", str(options.recipe), "--name", name, *options.overrides])
 
 
 def explain(recipe: Recipe, output: Path, retry_failed: bool = False) -> RationaleReport:

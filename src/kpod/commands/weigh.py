@@ -1,8 +1,10 @@
-"""A trained weigher on new rationales: every row of a file again, with `token_weights` beside it.
+"""`kpod weigh`: the significance weight of every rationale token, of a run, or of new rationales by its weigher.
 
-The output is a rationale file that `teacher.rationales` or `data.train` can name, for a student with any tokenizer.
+With `--apply` every row of a file is written again, with `token_weights` beside it. The output is a rationale file that
+`teacher.rationales` or `data.train` can name, for a student with any tokenizer.
 """
 
+import argparse
 import json
 import os
 from collections import Counter
@@ -12,19 +14,59 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from kpod.commands.recipe_argument import recipe_of
+from kpod.commands.terminal import say
 from kpod.data.reader import read_rationales
 from kpod.experiment.artifacts import key_of, rationale_row
 from kpod.experiment.run_folder import RunFolder, check_unaltered
 from kpod.recipe import ColumnsConfig
 from kpod.records import Dropped, Rationale, WeightSpan
-from kpod.records.errors import DataError
+from kpod.records.errors import ConfigError, DataError
 from kpod.records.files import flush_to_disk
-from kpod.weighting import Weigher
 
 BATCH = 256
 """Rationales after which the output is flushed to disk."""
 
 DECIMALS = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the verb."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("recipe", type=Path, nargs="?", help="a recipe file, or a run folder")
+    what.add_argument(
+        "--apply", type=Path, metavar="RUN", help="weigh new rationales with the weigher that this run learnt"
+    )
+    parser.add_argument("--input", type=Path, help="with --apply: a rationale file")
+    parser.add_argument("--output", type=Path, help="with --apply: a JSONL file; resumes after an interruption")
+
+
+def work(options: argparse.Namespace) -> None:
+    """Learn the weights of a recipe's rationales, or weigh new ones."""
+    if options.apply:
+        _apply(options)
+        return
+    recipe = recipe_of(options)
+    if options.input or options.output:
+        raise ConfigError("--input and --output belong to --apply RUN, not to a recipe")
+    from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
+
+    pipeline = Pipeline(recipe)
+    pipeline.announce("train")
+    num = sum(len(weights) for weights in pipeline.weights.loss.values())
+    where = pipeline.folder.path / "weights" if pipeline.method.learns else f"{pipeline.recipe.method} learns none"
+    say(f"{num} weights of {len(pipeline.tokens)} rationales: {where}")
+
+
+def _apply(options: argparse.Namespace) -> None:
+    if options.overrides:
+        raise ConfigError(f"unexpected argument {options.overrides[0]!r}")
+    if options.input is None or options.output is None:
+        raise ConfigError("--apply needs --input FILE and --output FILE.jsonl")
+    found = annotate(options.apply, options.input, options.output)
+    for reason, num in found.dropped.items():
+        say(f"dropped {num}: {reason}")
+    say(f"{found.num_written} rationales with weights ({found.num_found} were there before): {options.output}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +97,8 @@ def annotate(run: Path, source: Path, target: Path, columns: ColumnsConfig | Non
         DataError: If the run has no weigher or its files were altered, if the source is wrong, or if the target was
             written by another weigher or from other rationales.
     """
+    from kpod.weighting import Weigher  # takes seconds
+
     check_unaltered(run / "weights", "kpod weigh")
     weigher = Weigher.load(run / "weights" / "weigher")
     mark = key_of(RunFolder(run).key("weights"))

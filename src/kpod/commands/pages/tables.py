@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kpod.records import Rationale, Schedule, StageRecord, TokenizedRationale
 from kpod.records.errors import DataError
 from kpod.records.outcomes import Accuracy
-from kpod.records.shown import percent
+from kpod.records.shown import percent, visible
 
 TokenView: TypeAlias = tuple[str, float, int]
 """A rationale token as a reader sees it: its text with any space before it, its weight in [0, 1], its step from 1."""
