@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import kpod
 from kpod.commands.command_line import VERBS
 
 PACKAGE = Path(__file__).parent.parent / "src" / "kpod"
@@ -112,6 +113,11 @@ def test_heavy_libraries_stay_where_they_belong(path: Path) -> None:
 def test_the_top_floor_has_few_rooms() -> None:
     there = [p for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.rglob("*.py")))]
     assert len(there) <= TOP_FLOOR, sorted(p.name for p in there)
+
+
+def test_no_room_hides_what_the_package_exports() -> None:
+    """Importing a folder sets its name on the package: a folder `run` would take the place of `kpod.run`."""
+    assert not {path.stem for path in PACKAGE.iterdir()} & set(kpod.__all__)
 
 
 def test_no_two_modules_have_the_same_name() -> None:

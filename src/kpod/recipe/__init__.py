@@ -2,14 +2,14 @@
 
 | keys | file |
 |---|---|
-| `data` | data.py |
-| `teacher` | teacher.py |
-| `weighting` | weighting.py |
-| `schedule` | schedule.py |
-| `training`, `evaluation` | training.py |
+| `data` | data_keys.py |
+| `teacher` | teacher_keys.py |
+| `weighting` | weighting_keys.py |
+| `schedule` | schedule_keys.py |
+| `training`, `evaluation` | training_keys.py |
 
-Defaults follow the paper; docs/method.md explains each exception. `kpod.recipe` reads YAML and command lines into these
-classes.
+Defaults follow the paper; docs/method.md explains each exception. `kpod.recipe.loading` reads YAML and command lines into
+these classes.
 """
 
 import re
