@@ -8,8 +8,8 @@
 | `schedule` | schedule_keys.py |
 | `training`, `evaluation` | training_keys.py |
 
-Defaults follow the paper; docs/method.md explains each exception. `kpod.recipe.loading` reads YAML and command lines into
-these classes.
+Defaults follow the paper; docs/method.md explains each exception. `kpod.recipe.loading` reads YAML and command lines
+into these classes.
 """
 
 import re
