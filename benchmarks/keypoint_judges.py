@@ -14,9 +14,9 @@ from oracle_words import right_rationales
 from planting import IN_TRAINING
 from scipy.stats import spearmanr
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import load_model, merged
 from kpod.lm.sequences import collate, example_at, logprobs
+from kpod.recipe import WeightingConfig
 from kpod.records import Rationale, TokenizedRationale
 from kpod.weighting.effects import fit_generator, fit_linear
 from kpod.weighting.given import digit_rule_weights

@@ -50,8 +50,8 @@ from prefixes import files_with_rationales, prefix_holds_answer_share
 from scipy.stats import spearmanr
 from word_judges import auc, first_step_words_rise, operation_words_auc, weights_by_class
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import load_model
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.given import spans_of
 from kpod.weighting.prefixes import Predictor

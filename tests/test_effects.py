@@ -21,8 +21,8 @@ from kpod.weighting.effects import (
     surety_of,
     to_nats,
 )
-from kpod.weighting.equations import QUIET, explained_fall, from_falls, kept_before, observed_fall
 from kpod.weighting.layouts import MaskedRationale
+from kpod.weighting.linear_system import QUIET, explained_fall, from_falls, kept_before, observed_fall
 from kpod.weighting.masks import balanced_masks, draw_prefixes
 from kpod.weighting.module import effects_of
 from kpod.weighting.predictor import Observation, observe

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpod.config import (
+from kpod.recipe import (
     DataConfig,
     DiversityConfig,
     LoraConfig,
@@ -18,9 +18,9 @@ from kpod.config import (
     TrainingConfig,
     WeightingConfig,
 )
-from kpod.errors import ConfigError
-from kpod.recipe import dump_recipe, load_recipe
-from kpod.safe_yaml import MAX_BYTES
+from kpod.recipe.loading import dump_recipe, load_recipe
+from kpod.recipe.safe_yaml import MAX_BYTES
+from kpod.records.errors import ConfigError
 
 
 @pytest.fixture

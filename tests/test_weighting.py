@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kpod.config import WeightingConfig
-from kpod.errors import ConfigError, DataError, WeightingError
 from kpod.lm.encoding import project_spans
 from kpod.lm.models import LanguageModel, merged
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import ConfigError, DataError, WeightingError
 from kpod.weighting import learn_weights, uniform_weights
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import balanced_masks, draw_batches, draw_prefixes

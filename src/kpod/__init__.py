@@ -5,18 +5,18 @@
 
 from typing import TYPE_CHECKING
 
-from kpod.config import Recipe
-from kpod.recipe import load_recipe
+from kpod.recipe import Recipe
+from kpod.recipe.loading import load_recipe
 
 if TYPE_CHECKING:
-    from kpod.pipeline import RunResult
+    from kpod.experiment.pipeline import RunResult
 
 __all__ = ["Recipe", "__version__", "load_recipe", "run"]
 __version__ = "0.2.0.dev1"
 
 
 def run(recipe: Recipe) -> "RunResult":
-    """Distil as a recipe says; see `kpod.pipeline.run`."""
-    from kpod.pipeline import run as run_pipeline
+    """Distil as a recipe says; see `kpod.experiment.pipeline.run`."""
+    from kpod.experiment.pipeline import run as run_pipeline
 
     return run_pipeline(recipe)

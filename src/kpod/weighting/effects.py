@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kpod.config import WeightingConfig
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
-from kpod.weighting.equations import Equations, explained_fall, from_falls, observed_fall
+from kpod.weighting.linear_system import Equations, explained_fall, from_falls, observed_fall
 from kpod.weighting.module import WeightGenerator, effects_of, scores_of
 from kpod.weighting.predictor import Observation
 from kpod.weighting.ridge import choose_penalty, solve_ridge

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import LanguageModel, merged
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.contrast import hold
 from kpod.weighting.descent import descend

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from kpod.config import WeightingConfig
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.contrast import hold
 from kpod.weighting.effects import fit_linear, to_nats
