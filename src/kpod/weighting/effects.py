@@ -19,6 +19,8 @@ from kpod.weighting.ridge import choose_penalty, solve_ridge
 BATCH = 16
 HELD_OUT = 0.25
 """Share of the rationales that decide when the fit of the network stops."""
+SURE = 2.0
+"""Standard errors by which effects must explain rationales that are left out, to be told apart from chance."""
 PATIENCE = 10
 """Epochs without a better held-out error before the fit stops."""
 MAX_EPOCHS = 100
@@ -72,12 +74,13 @@ def fit_generator(
 
 
 def fit_linear(generator: WeightGenerator, observations: Sequence[Observation]) -> dict[str, float]:
-    """Set `intercept` and `direction` by two ridge regressions; returns the penalties that were chosen, by name.
+    """Set `intercept` and `direction` by ridge regression; returns the penalties that were chosen, by name.
 
     After a prefix that states the answer, numbers are copied; before it they are made, and the words that say how
-    count. A weak predictor can only copy, one that can calculate shows noise where it copies, and one penalty for both
-    buries what either knows. So each kind of equation gets a regression with a penalty of its own, and the effect is
-    their mean over all equations, which Eq. 5 sums over.
+    count. Where the effects before it surely explain rationales that are left out, the predictor can calculate. Each
+    kind of equation then has a regression and a penalty of its own, since one for both would bury what the words are
+    worth, and the effect is their mean over all equations, which Eq. 5 sums over. A predictor that cannot calculate
+    answers by chance there, and too few observations tell nothing of it: then all equations are fitted together.
     """
     by_rationale: dict[str, list[Equations]] = {}
     for seen in observations:
@@ -89,13 +92,16 @@ def fit_linear(generator: WeightGenerator, observations: Sequence[Observation]) 
         ]
         for of in by_rationale.values()
     ]
+    copied, calculated = (
+        [(x[of == kind], y[of == kind].double()) for x, y, of in groups if (of == kind).any()] for kind in (True, False)
+    )
+    parts = {"penalty": [(x, y.double()) for x, y, _ in groups]}
+    if copied and calculated and choose_penalty(*zip(*calculated, strict=True))[1] > SURE:
+        parts = {"penalty_copied": copied, "penalty_calculated": calculated}
     penalties, summed, num = {}, torch.zeros(1 + len(generator.direction), dtype=torch.float64), 0
-    for name, copied in (("penalty_copied", True), ("penalty_calculated", False)):
-        chosen = [(x[of == copied], y[of == copied].double()) for x, y, of in groups if (of == copied).any()]
-        if not chosen:
-            continue
-        features, values = zip(*chosen, strict=True)
-        penalties[name] = choose_penalty(features, values)
+    for name, part in parts.items():
+        features, values = zip(*part, strict=True)
+        penalties[name], _ = choose_penalty(features, values)
         rows = sum(map(len, values))
         summed, num = summed + rows * solve_ridge(features, values, penalties[name]), num + rows
     generator.intercept.copy_(summed[0] / num)
@@ -135,7 +141,7 @@ def _fit_network(
         if epoch - best_epoch >= PATIENCE:
             break
     gain = linear - best
-    if len(gain) < 2 or gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)):
+    if len(gain) < 2 or gain.mean() <= SURE * gain.std() / math.sqrt(len(gain)):
         best_epoch, best_state = 0, linear_state
     generator.load_state_dict(best_state)
     return best_epoch

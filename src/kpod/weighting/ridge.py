@@ -4,6 +4,7 @@ A few dozen observations tell that digits matter, not yet what each of them does
 squares finds the first reliably; the generator's network is then fitted to what it leaves.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,29 +38,44 @@ def choose_penalty(
     features: Sequence[Float[Tensor, "_ features"]],
     falls: Sequence[Float[Tensor, " _"]],
     penalties: Sequence[float] = PENALTIES,
-) -> float:
+) -> tuple[float, float]:
     """The penalty with the smallest error on rationales that are left out one by one; of equal ones the largest.
-
-    This is exact and takes one factorisation a penalty: with H = X (X^T X + P)^-1 X^T, the error on the rows g of a
-    rationale that is left out is (I - H_gg)^-1 (y_g - X_g b). With a few folds the penalty would depend on their draw.
 
     Args:
         features: X of each rationale.
         falls: y of each rationale.
         penalties: To choose from, rising.
+
+    Returns:
+        The penalty, and the surety that there is anything to find: by how many standard errors a penalty predicts
+        rationales that are left out better than one effect for all tokens does. -inf for fewer than two rationales.
     """
     if len(features) < 2:
-        return penalties[-1]
-    moments, left_out = _moments(features, falls), []
-    for penalty in penalties:
-        solved, factor = _solve(moments, penalty), torch.linalg.cholesky(_penalised(moments[0], penalty))
-        error = 0.0
-        for x, y in zip(features, falls, strict=True):
-            half = torch.linalg.solve_triangular(factor, x.T, upper=False)
-            kept = torch.eye(len(y), dtype=y.dtype) - half.T @ half
-            error += float(torch.linalg.solve(kept, y - x @ solved).square().mean())
-        left_out.append(error)
-    return min(zip(left_out, penalties, strict=True), key=lambda found: (found[0], -found[1]))[1]
+        return penalties[-1], -math.inf
+    errors = torch.stack([left_out_errors(features, falls, penalty) for penalty in penalties])
+    gains = left_out_errors([x[:, :1] for x in features], falls, penalties[-1]) - errors
+    surety = (gains.mean(dim=1) / (gains.std(dim=1) / math.sqrt(len(features))).clamp_min(1e-300)).max()
+    summed = errors.sum(dim=1).tolist()
+    best = min(zip(summed, penalties, strict=True), key=lambda found: (found[0], -found[1]))[1]
+    return best, float(surety)
+
+
+def left_out_errors(
+    features: Sequence[Float[Tensor, "_ features"]], falls: Sequence[Float[Tensor, " _"]], penalty: float
+) -> Float[Tensor, " rationales"]:
+    """The mean squared error on each rationale where all others were learnt from.
+
+    This is exact and takes one factorisation: with H = X (X^T X + P)^-1 X^T, the error on the rows g of a rationale
+    that is left out is (I - H_gg)^-1 (y_g - X_g b). With a few folds it would depend on how they are drawn.
+    """
+    moments = _moments(features, falls)
+    solved, factor = _solve(moments, penalty), torch.linalg.cholesky(_penalised(moments[0], penalty))
+    errors = []
+    for x, y in zip(features, falls, strict=True):
+        half = torch.linalg.solve_triangular(factor, x.T, upper=False)
+        kept = torch.eye(len(y), dtype=y.dtype) - half.T @ half
+        errors.append(torch.linalg.solve(kept, y - x @ solved).square().mean())
+    return torch.stack(errors)
 
 
 def _moments(
