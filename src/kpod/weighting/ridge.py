@@ -70,11 +70,12 @@ def left_out_errors(
     """
     moments = _moments(features, falls)
     solved, factor = _solve(moments, penalty), torch.linalg.cholesky(_penalised(moments[0], penalty))
+    x, y, sizes = torch.cat(list(features)), torch.cat(list(falls)), [len(rows) for rows in falls]
+    halves = torch.linalg.solve_triangular(factor, x.T, upper=False).split(sizes, dim=1)
     errors = []
-    for x, y in zip(features, falls, strict=True):
-        half = torch.linalg.solve_triangular(factor, x.T, upper=False)
-        kept = torch.eye(len(y), dtype=y.dtype) - half.T @ half
-        errors.append(torch.linalg.solve(kept, y - x @ solved).square().mean())
+    for half, left in zip(halves, (y - x @ solved).split(sizes), strict=True):
+        without = torch.eye(len(left), dtype=left.dtype) - half.T @ half
+        errors.append(torch.linalg.solve(without, left).square().mean())
     return torch.stack(errors)
 
 
