@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import kpod
 from kpod.command_line import COLUMNS, command_parser, words
 from kpod.data.rows import SUFFIXES, suffix_of
 from kpod.errors import ConfigError, DataError, KpodError, TrainingInterruptedError, require
-from kpod.recipe import load_recipe
 from kpod.terminal import READER_GONE, ReaderGoneError, flush, log_to_terminal, print_anything, say
 
 if TYPE_CHECKING:  # the work's imports take seconds; a wrong command or recipe is told at once
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace, overrides: list[str]) -> int:
     try:
-        alone = ALONE.get(options.verb) if options.verb == "check" or getattr(options, "apply", None) else None
+        alone = ALONE.get(options.verb) if getattr(options, "apply", True) else None
         options.overrides = overrides
         if alone is not None:
             return alone(options)
@@ -71,8 +71,8 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
     """The recipe that a command names; of a file of questions to explain, the default one on these questions."""
     if options.verb == "rationales" and suffix_of(options.recipe) in SUFFIXES:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", options.recipe.stem)
-        return load_recipe(None, ["--data.train", str(options.recipe), "--name", name, *options.overrides])
-    return load_recipe(_recipe_file(options.recipe), options.overrides)
+        return kpod.load_recipe(None, ["--data.train", str(options.recipe), "--name", name, *options.overrides])
+    return kpod.load_recipe(_recipe_file(options.recipe), options.overrides)
 
 
 def _recipe_file(path: Path) -> Path:
@@ -111,9 +111,29 @@ def _weigh(recipe: "Recipe", options: argparse.Namespace) -> None:
     say(f"{num} weights of {len(pipeline.tokens)} rationales: {where}")
 
 
-def _apply(options: argparse.Namespace) -> int:
+def _schema(options: argparse.Namespace) -> int:
+    _refuse_keys(options)
+    from kpod.config.schema import recipe_schema
+
+    say(json.dumps(recipe_schema(), indent=2))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    _refuse_keys(options)
+    from kpod.config.schema import explain
+
+    say(explain(options.key))
+    return 0
+
+
+def _refuse_keys(options: argparse.Namespace) -> None:
     if options.overrides:
         raise ConfigError(f"unexpected argument {options.overrides[0]!r}")
+
+
+def _apply(options: argparse.Namespace) -> int:
+    _refuse_keys(options)
     if options.input is None or options.output is None:
         raise ConfigError("--apply needs --input FILE and --output FILE.jsonl")
     from kpod.annotation import annotate
@@ -129,7 +149,7 @@ def _plan(recipe: "Recipe", options: argparse.Namespace) -> None:
     changed = None
     if options.what_if:
         overrides = [*options.overrides, *(f"--{change}" for change in options.what_if)]
-        changed = load_recipe(_recipe_file(options.recipe), overrides)
+        changed = kpod.load_recipe(_recipe_file(options.recipe), overrides)
     from kpod.planning import write_plan
 
     pipeline = _pipeline(recipe)
@@ -212,7 +232,7 @@ def grid_of(recipe: "Recipe", options: argparse.Namespace) -> "Grid":
     key, _, values = options.values.partition("=")
     file, last = _recipe_file(options.recipe), key.rpartition(".")[2]
     variants = {
-        f"{last}={value}": load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in words(values)
+        f"{last}={value}": kpod.load_recipe(file, [*options.overrides, f"--{key}={value}"]) for value in words(values)
     }
     return Grid.of(variants, options.seeds, runs / f"{recipe.name}-sweep-{key}", options.base, swept=key)
 
@@ -265,13 +285,13 @@ def _check(options: argparse.Namespace) -> int:
 
 def _checked(options: argparse.Namespace, overrides: list[str]) -> "Checked":
     if options.target.suffix.lower() in RECIPE_FILES or options.target.is_dir():
-        recipe = load_recipe(_recipe_file(options.target), overrides)
+        recipe = kpod.load_recipe(_recipe_file(options.target), overrides)
         from kpod.rehearsal import rehearse
 
         return rehearse(recipe, str(options.target))
     from kpod.checking import check_data
 
-    return check_data(options.target, load_recipe(None, overrides))
+    return check_data(options.target, kpod.load_recipe(None, overrides))
 
 
 def _column_words(options: argparse.Namespace, column: str) -> list[str]:
@@ -279,8 +299,13 @@ def _column_words(options: argparse.Namespace, column: str) -> list[str]:
     return [] if name is None else [f"--data.columns.{column}", name]
 
 
-ALONE: dict[str, Callable[[argparse.Namespace], int]] = {"check": _check, "weigh": _apply}
-"""What reads no recipe, or reads it in its own way."""
+ALONE: dict[str, Callable[[argparse.Namespace], int]] = {
+    "check": _check,
+    "weigh": _apply,
+    "schema": _schema,
+    "explain": _explain,
+}
+"""What reads no recipe, or reads it in its own way; `kpod weigh` only with --apply."""
 
 VERBS: dict[str, Verb] = {
     "run": _run,

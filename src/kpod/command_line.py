@@ -6,6 +6,10 @@ from pathlib import Path
 import kpod
 
 COLUMNS = ("id", "question", "answer", "rationale", "choices")
+KEYS = (
+    "Any recipe key can be set after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8. "
+    "`kpod explain` lists the keys, and `kpod explain KEY` describes one."
+)
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -13,14 +17,14 @@ def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "kpod",
         description="Keypoint-based progressive chain-of-thought distillation.",
-        epilog="Any recipe key can be set after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8",
+        epilog=KEYS,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kpod {kpod.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, does: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=does, description=does, allow_abbrev=False)
+        verb = verbs.add_parser(name, help=does, description=does, epilog=KEYS, allow_abbrev=False)
         verb.add_argument("--traceback", action="store_true", help="show where an error came from")
         return verb
 
@@ -81,6 +85,11 @@ def command_parser() -> argparse.ArgumentParser:
     check.add_argument("target", type=Path, help="a recipe file, a run folder, or a question or rationale file")
     check.add_argument("--all", action="store_true", help="list every finding, not only the first 20 of each kind")
     check.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    explain = add("explain", "a recipe key -> what it does, what it may be, and its default")
+    explain.add_argument(
+        "key", nargs="?", default="", metavar="KEY", help="a key or a section; by default all sections"
+    )
+    add("schema", "the JSON schema of recipes, by which editors complete and check them")
     for column in COLUMNS:
         check.add_argument(f"--{column}", metavar="NAME", help=f"name of the {column} column")
     return parser

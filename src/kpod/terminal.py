@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 
-from kpod.report.tables import visible
-
 READER_GONE = 141
 """128 + SIGPIPE, the exit code of a program whose output nobody reads any more."""
 
@@ -35,6 +33,8 @@ def log_to_terminal() -> None:
 
 class _VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        from kpod.report.tables import visible  # which imports numpy, in vain for --help
+
         return visible(super().format(record))
 
 
@@ -48,6 +48,8 @@ def say(text: str, *, error: bool = False) -> None:
     Raises:
         ReaderGoneError: If nobody reads the output any more.
     """
+    from kpod.report.tables import visible
+
     with _read_on():
         print(visible(text), file=sys.stderr if error else sys.stdout)
 

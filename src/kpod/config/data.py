@@ -16,10 +16,15 @@ class ColumnsConfig:
     """
 
     id: str = "id"
+    """The row's name, unique in the file."""
     question: str = "question"
+    """The question, without its options."""
     answer: str = "answer"
+    """The gold answer."""
     rationale: str = "rationale"
+    """The text that explains the answer."""
     choices: str = "choices"
+    """The options of a multiple-choice question."""
     thoughts: Literal["apart", "rationale", "whole"] = "apart"
     """What happens to <think> and similar tags in a rationale or solution. `apart`: the thought is left out if more
     than an answer follows it. `rationale`: the thought is the rationale. `whole`: the text is not changed and keeps its

@@ -32,10 +32,10 @@ class ScheduleConfig:
     """The progressive schedule (Eq. 9-13)."""
 
     ramp_stages: Count | None = None
-    """T: the stage at which rationales are whole; None: half the epochs, at least 1. Every stage is an epoch."""
+    """T: the stage at which rationales are whole; null: half the epochs, at least 1. Every stage is an epoch."""
     stages: Count | None = None
     """T, with the stages shared out evenly over the first half of training, some optimiser steps each: for runs of few
-    epochs. None: every stage is an epoch."""
+    epochs. null: every stage is an epoch."""
     first_stage: Annotated[int, Field(ge=0, le=1)] = 1
     """The stage that training starts with: 1 as in Algorithm 1, or 0 to train on C_0 too."""
     initial_fraction: Annotated[float, Field(ge=0, le=1), NUMBER] = 0.3

@@ -94,10 +94,11 @@ def _explained(section_key: str, value: Any, error: ValidationError) -> ConfigEr
 def unknown(key: str) -> ConfigError:
     """Name the nearest key: in the same section if one is near, else one that is right but in another section."""
     section_key, _, leaf = key.rpartition(".")
-    siblings = [f"{section_key}.{name}" if section_key else name for name in keys_of(section_key)]
-    near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
-    near += [f"{other}.{leaf}".lstrip(".") for other in sorted(SECTIONS) if leaf in keys_of(other)]
-    hint = f"did you mean {near[0]}?" if near else f"keys there: {', '.join(siblings)}"
+    known = [f"{section}.{name}".lstrip(".") for section in sorted(SECTIONS) for name in keys_of(section)]
+    siblings = [other for other in known if other.rpartition(".")[0] == section_key]
+    near = difflib.get_close_matches(key, siblings or known, n=1, cutoff=0.75)
+    near += [other for other in known if other.rpartition(".")[2] == leaf]
+    hint = f"did you mean {near[0]}?" if near else f"keys there: {', '.join(siblings or keys_of(''))}"
     return ConfigError(f"unknown key {key}; {hint}")
 
 

@@ -45,7 +45,9 @@ class PricesConfig:
     """What a million tokens cost, in any currency."""
 
     prompt: NotNegative
+    """Of what the teacher reads."""
     completion: NotNegative
+    """Of what it writes."""
 
 
 @section("teacher.ask")
@@ -81,6 +83,7 @@ class AskConfig:
     """null leaves the parameter out of the request, so that the endpoint decides. This also holds for top_p,
     max_tokens, seed, stop and logprobs."""
     top_p: Share | None = 1.0
+    """Sample from the likeliest tokens that have this probability together."""
     max_tokens: Count | None = 512
     """Length at which an answer is cut off. Answers that are cut off are never trained on."""
     seed: Literal["auto"] | None = "auto"
@@ -88,6 +91,7 @@ class AskConfig:
     length_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The endpoint's name for `max_tokens`. OpenAI's reasoning models need max_completion_tokens."""
     stop: Texts | None = ()
+    """Texts at which an answer ends."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Also keep the log-probabilities of the written tokens and of this many alternatives (0 to 20) for each."""
     hint: bool = False
@@ -145,7 +149,7 @@ class TeacherConfig:
 
     rationales: str | None = None
     """A recorded rationale file, or the name of a teacher beside a built-in set (gemini-1.5-flash);
-    None: the rationales of the training file itself."""
+    null: the rationales of the training file itself."""
     ask: AskConfig | None = None
     """A teacher that explains the training questions; null: no teacher is asked."""
     filter: Literal["gold", "stated", "none", "vote"] = "gold"

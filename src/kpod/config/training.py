@@ -89,7 +89,7 @@ class TrainingConfig:
     save_strategy: Literal["epoch", "steps", "no"] = "epoch"
     """When checkpoints are saved; with no, an interrupted training starts again."""
     lora: LoraConfig | None = None
-    """None: full fine-tuning."""
+    """null: full fine-tuning."""
     merge_lora: bool = True
     """Write the final student with the adapters merged in."""
     weight_normalisation: Literal["none", "mean"] = "none"
