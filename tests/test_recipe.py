@@ -259,7 +259,7 @@ NEEDED = {
     "teacher.ask.prices": {"prompt": 1.0, "completion": 1.0},
     "training.validation": {"questions": "q"},
 }
-VALUES = (None, True, 0, 3, -1, 2.5, 1e400, "4", "x", "", [], ["x"], [1], {}, {"x": 1}, {"x": "y"}, {3: "x"}, b"x")
+VALUES = (None, True, 3, -1, 2.5, "4", ["x"], {"x": 1})
 KEYS = [f"{section}.{name}".lstrip(".") for section in SECTIONS for name in keys_of(section)]
 
 
