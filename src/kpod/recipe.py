@@ -43,8 +43,6 @@ def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Recip
     if (preset := values.pop("preset", None)) is not None:
         require(preset in list(PRESETS), "preset", preset, f"one of {', '.join(PRESETS)}")
         values = _over(PRESETS[preset], values)
-    if isinstance(training := values.get("training"), dict):
-        values["training"] = _with_arguments(training)
     for key in values:
         if key not in keys_of(""):
             raise unknown(str(key))
@@ -120,10 +118,3 @@ def _over(base: Mapping[str, Any], values: Mapping[Any, Any]) -> dict[Any, Any]:
         if isinstance(below, Mapping) and isinstance(values.get(key, {}), Mapping | NoneType):
             merged[key] = _over(below, values.get(key) or {})
     return merged
-
-
-def _with_arguments(training: Mapping[Any, Any]) -> dict[str, Any]:
-    """The keys of `training`, with those of TrainingArguments under `arguments`."""
-    own = keys_of("training").keys() - {"arguments"}
-    arguments = {check_argument(key): value for key, value in training.items() if key not in own}
-    return {**{key: value for key, value in training.items() if key in own}, "arguments": arguments}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -10,7 +11,8 @@ from kpod.config import PRESETS, Recipe
 from kpod.config.sections import SECTIONS, docs_of, unknown, words_for
 
 
-def recipe_schema() -> dict[str, Any]:
+@cache
+def recipe_schema() -> Mapping[str, Any]:
     """The JSON Schema (2020-12) of a recipe: nested sections, defaults, allowed values, and what each key does.
 
     Example:

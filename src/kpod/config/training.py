@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kpod.config.sections import NUMBER, Count, Positive, Real, Texts, Whole, section
 from kpod.errors import ConfigError, require
@@ -102,6 +102,14 @@ class TrainingConfig:
     """The checkpoint with the best accuracy on these questions becomes the student; null: the last one."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further TrainingArguments; a recipe writes them straight under `training`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_further(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given  # made in Python, where `arguments` has its name
+        own = {key: value for key, value in given.items() if key in cls.__annotations__ and key != "arguments"}
+        return own | {"arguments": {check_argument(key): given[key] for key in given if key not in own}}
 
 
 @section("evaluation")
