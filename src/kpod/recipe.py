@@ -13,8 +13,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from kpod.config import PRESETS, Recipe, check_argument
-from kpod.config.sections import is_text, keys_of, schema_of, unknown
+from kpod.config.sections import is_text, schema_of
 from kpod.errors import ConfigError, require
 from kpod.safe_yaml import dump_yaml, parse_yaml, read_yaml
 
@@ -43,10 +45,7 @@ def load_recipe(path: Path | str | None, overrides: Sequence[str] = ()) -> Recip
     if (preset := values.pop("preset", None)) is not None:
         require(preset in list(PRESETS), "preset", preset, f"one of {', '.join(PRESETS)}")
         values = _over(PRESETS[preset], values)
-    for key in values:
-        if key not in keys_of(""):
-            raise unknown(str(key))
-    return Recipe(**values)
+    return TypeAdapter(Recipe).validate_python(values)
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -27,7 +27,15 @@ _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _CHECKED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 _OUTSIDE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
-_KINDS = {"string": "a text", "boolean": "true or false", "integer": "a whole number", "number": "a number"}
+_KINDS = {
+    "string": "a text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "array": 'a list of texts, such as ["gsm8k", "svamp"]',
+    "object": "a mapping, such as {name: value}",
+    "section": "a section with keys of its own",
+}
 _QUOTES = "; in YAML, put a text that reads as something else in quotes"
 
 SECTIONS: dict[str, type] = {}
@@ -73,7 +81,7 @@ def _explained(section_key: str, value: Any, error: ValidationError) -> ConfigEr
     """What is wrong in a section, as one line for a reader."""
     found = error.errors(include_url=False)[0]
     if not found["loc"]:
-        return ConfigError(f"{section_key or 'the recipe'} is {value!r}; it must be a section with keys of its own")
+        return ConfigError(f"{section_key or 'the recipe'} is {value!r}; it must be {_KINDS['section']}")
     fields = [*keys_of(section_key)]
     name = found["loc"][0]
     if isinstance(value, ArgsKwargs):
@@ -149,21 +157,14 @@ def words_for(schema: Mapping[str, Any], *, of_a_number: bool = False) -> str:
 
 
 def _one(schema: Mapping[str, Any], of_a_number: bool) -> str:
-    kind = schema.get("type", "object")
+    kind = schema.get("type", "section")
     if "enum" in schema or "const" in schema:
         return f"one of {', '.join(schema.get('enum', [schema.get('const')]))}"
-    if kind == "array":
-        return 'a list of texts, such as ["gsm8k", "svamp"]'
-    if kind == "object":
-        return (
-            "a mapping, such as {name: value}" if "additionalProperties" in schema else "a section with keys of its own"
-        )
     limits = {limit: schema[limit] for limit in _LIMITS if limit in schema}
     words = " and ".join(f"{_LIMITS[limit]} {value}" for limit, value in limits.items())
     if limits.keys() == {"minimum", "maximum"}:
-        words = ("from {minimum} to {maximum}" if kind == "integer" else "between {minimum} and {maximum}").format_map(
-            limits
-        )
+        words = "from {minimum} to {maximum}" if kind == "integer" else "between {minimum} and {maximum}"
+        words = words.format_map(limits)
     elif of_a_number and limits == {"exclusiveMinimum": 0}:
         return "a positive number"
     if of_a_number and not words.startswith("from"):
