@@ -8,12 +8,21 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from kpod.lm.models import LanguageModel
-from kpod.weighting.effects import explained_share, fit_generator, linear_design, misfits, surety_of, to_nats
-from kpod.weighting.equations import QUIET, explained_fall, from_falls, kept_before, observed_fall
+from kpod.weighting.effects import (
+    explained_share,
+    fit_generator,
+    fit_linear,
+    linear_design,
+    misfits,
+    surety_of,
+    to_nats,
+)
 from kpod.weighting.layouts import MaskedRationale
+from kpod.weighting.linear_system import QUIET, explained_fall, from_falls, kept_before, observed_fall
 from kpod.weighting.masks import balanced_masks, draw_prefixes
 from kpod.weighting.module import effects_of
 from kpod.weighting.predictor import Observation, observe
@@ -142,9 +151,87 @@ def test_pure_noise_gets_the_largest_penalty_and_a_clear_signal_a_small_one() ->
     features = [torch.from_numpy(rng.normal(size=(8, 5))) for _ in range(20)]
     noise = [torch.from_numpy(rng.normal(size=8)) for _ in range(20)]
     signal = [x @ torch.tensor([0.0, 3.0, -2.0, 1.0, 4.0], dtype=torch.float64) for x in features]
-    assert choose_penalty(features, noise, rng) > 10
-    assert choose_penalty(features, signal, rng) == PENALTIES[0]
-    assert choose_penalty(features[:1], signal[:1], rng) == PENALTIES[-1]
+    assert choose_penalty(features, noise) > 10
+    assert choose_penalty(features, signal) == PENALTIES[0]
+    assert choose_penalty(features[:1], signal[:1]) == PENALTIES[-1]
+    assert choose_penalty(features, [torch.zeros_like(y) for y in noise]) == PENALTIES[-1]  # all are as good
+
+
+@given(st.integers(0, 99))
+@settings(max_examples=20)
+def test_the_penalty_is_the_best_on_rationales_that_are_left_out_one_by_one(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    rows = (5, 2, 7, 4)
+    features = [torch.randn(num, 6, generator=draw, dtype=torch.float64) for num in rows]
+    falls = [x @ torch.ones(6).double() + 3 * torch.randn(len(x), generator=draw).double() for x in features]
+
+    def error(penalty: float) -> float:
+        total = 0.0
+        for out in range(len(rows)):
+            kept = [index for index in range(len(rows)) if index != out]
+            found = solve_ridge([features[index] for index in kept], [falls[index] for index in kept], penalty)
+            total += float((features[out] @ found - falls[out]).square().mean())
+        return total
+
+    penalties = (0.1, 1.0, 10.0, 100.0)
+    assert choose_penalty(features, falls, penalties) == min(penalties, key=error)
+
+
+def kinds_of_equations(num: int) -> list[Observation]:
+    """Observations with prefixes that state the answer and prefixes that do not."""
+    found = []
+    for seed in range(num):
+        seen, _ = additive(LLAMA, 12, seed)
+        tokens = replace(seen.tokens, before_answer=6)
+        prefixes = (12, 6, 3)
+        fall = torch.randn(len(seen.keep), 3, generator=torch.Generator().manual_seed(seed))
+        found.append(Observation(tokens, seen.keep, prefixes, fall))
+    return found
+
+
+def test_prefixes_that_state_the_answer_have_a_regression_of_their_own() -> None:
+    """One of three prefixes states it, so its regression counts one third: the mean over all equations."""
+    observations, generator = kinds_of_equations(8), generator_of(LLAMA)
+    penalties = fit_linear(generator, observations)
+    says = [from_falls(seen) for seen in observations]
+    assert says[0].copied.tolist() == [True, False, False] * len(observations[0].keep)
+    solved = {}
+    for name, copied in (("penalty_copied", True), ("penalty_calculated", False)):
+        x = [linear_design(generator, one)[one.copied == copied] for one in says]
+        y = [one.values.double()[one.copied == copied] for one in says]
+        assert penalties[name] == choose_penalty(x, y)
+        solved[name] = solve_ridge(x, y, penalties[name])
+    expected = solved["penalty_copied"] / 3 + solved["penalty_calculated"] * 2 / 3
+    found = torch.cat([generator.intercept[None], generator.direction]).double()
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_noise_where_the_answer_is_made_does_not_drown_what_is_copied() -> None:
+    """A predictor that can only copy: behind every other prefix its answer is chance, a hundred times as many nats."""
+    generator, rng = generator_of(LLAMA), np.random.default_rng(0)
+    direction = torch.from_numpy(rng.normal(size=len(generator.direction))).float()
+    observations = []
+    for seen in kinds_of_equations(40):
+        features = generator.embed(torch.tensor(seen.tokens.ids("rationale")))
+        nll = -explained_fall(features @ direction, seen)
+        noise = torch.from_numpy(100 * rng.normal(size=(len(nll), 2))).float()
+        observations.append(replace(seen, answer_nll=torch.cat([nll[:, :1], noise], dim=1)))
+    penalties = fit_linear(generator, observations)
+    assert penalties["penalty_copied"] < penalties["penalty_calculated"]
+    true = generator.embed(torch.arange(LLAMA.vocabulary)) @ direction
+    found = generator.embed(torch.arange(LLAMA.vocabulary)) @ generator.direction
+    assert spearmanr(true, found.detach()).statistic > 0.8
+
+
+def test_where_no_answer_is_stated_one_regression_is_enough() -> None:
+    generator = generator_of(LLAMA)
+    observations = [replace(seen, tokens=replace(seen.tokens, before_answer=None)) for seen in kinds_of_equations(6)]
+    penalties = fit_linear(generator, observations)
+    x = [linear_design(generator, from_falls(seen)) for seen in observations]
+    y = [from_falls(seen).values.double() for seen in observations]
+    assert penalties == {"penalty_calculated": choose_penalty(x, y)}
+    solved = solve_ridge(x, y, penalties["penalty_calculated"])
+    assert generator.intercept.item() == pytest.approx(solved[0].item(), rel=1e-5)
 
 
 # -- the network ---------------------------------------------------------------------------------------
@@ -162,10 +249,9 @@ def test_a_network_that_explains_no_more_than_the_embeddings_is_left_out() -> No
     assert found.epochs == 0
     assert found.explained < 0.05
     assert not generator.mlp[-1].weight.any()  # type: ignore[union-attr]
-    says = [from_falls(seen) for seen in observations]
-    x, y = [linear_design(generator, one) for one in says], [one.values.double() for one in says]
-    everything = solve_ridge(x, y, found.penalty)[0].item()  # the held-out ones were used too
-    assert generator.intercept.item() == pytest.approx(everything, rel=1e-4)
+    from_all = generator_of(LLAMA)
+    assert fit_linear(from_all, observations) == found.penalties  # the held-out ones were used too
+    assert generator.intercept.item() == pytest.approx(from_all.intercept.item(), rel=1e-4)
 
 
 # -- nats ------------------------------------------------------------------------------------------------

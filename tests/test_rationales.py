@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kpod.cli import main
-from kpod.config import AskConfig, PricesConfig
-from kpod.errors import ConfigError, DataError, TeacherError
-from kpod.explaining import estimate_recipe, explain
-from kpod.pipeline import Pipeline
-from kpod.recipe import load_recipe
+from kpod.commands.command_line import main
+from kpod.commands.pages.asked_teacher import rationales_markdown
+from kpod.commands.rationales import estimate_recipe, explain
+from kpod.experiment.pipeline import Pipeline
+from kpod.recipe import AskConfig, PricesConfig
+from kpod.recipe.loading import load_recipe
 from kpod.records import Question
-from kpod.report.rationales import rationales_markdown
+from kpod.records.errors import ConfigError, DataError, TeacherError
 from kpod.teacher.asking import ask_teacher
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.requests import requests_for

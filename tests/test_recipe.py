@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpod.cli import main
-from kpod.config import (
+from kpod.commands.command_line import main
+from kpod.recipe import (
     DataConfig,
     DiversityConfig,
     LoraConfig,
@@ -20,11 +20,11 @@ from kpod.config import (
     TrainingConfig,
     WeightingConfig,
 )
-from kpod.config.schema import explain, recipe_schema
-from kpod.config.sections import SECTIONS, keys_of
-from kpod.errors import ConfigError
-from kpod.recipe import dump_recipe, load_recipe
-from kpod.safe_yaml import MAX_BYTES, dump_yaml, parse_yaml, read_yaml
+from kpod.recipe.descriptions import explain, recipe_schema
+from kpod.recipe.loading import dump_recipe, load_recipe
+from kpod.recipe.safe_yaml import MAX_BYTES, dump_yaml, parse_yaml, read_yaml
+from kpod.recipe.sections import SECTIONS, keys_of
+from kpod.records.errors import ConfigError
 
 
 @pytest.fixture

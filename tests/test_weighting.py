@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kpod.config import WeightingConfig
-from kpod.errors import ConfigError, DataError, WeightingError
 from kpod.lm.encoding import project_spans
 from kpod.lm.models import LanguageModel, merged
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import ConfigError, DataError, WeightingError
 from kpod.weighting import learn_weights, uniform_weights
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import balanced_masks, draw_batches, draw_prefixes
@@ -392,7 +392,7 @@ def test_mean_and_spread_of_learnt_weights_are_held() -> None:
     weights = np.concatenate(list(learnt.weights.values()))
     assert weights.mean() == pytest.approx(0.4, abs=1e-3)
     assert weights.std() == pytest.approx(0.3, abs=1e-3)
-    assert set(learnt.facts) == {"penalty", "epochs", "explained", "surety"}
+    assert set(learnt.facts) == {"penalty_calculated", "epochs", "explained", "surety"}
     assert [one.observed for one in learnt.rounds] == list(range(3, 25, 3))[: len(learnt.rounds)]
 
 

@@ -7,15 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kpod.config import Recipe
-    from kpod.pipeline import RunResult
-    from kpod.recipe import load_recipe
+    from kpod.experiment.pipeline import RunResult
+    from kpod.recipe import Recipe
+    from kpod.recipe.loading import load_recipe
 
 __all__ = ["Recipe", "__version__", "load_recipe", "run"]
 __version__ = "0.2.0.dev1"
 
 
-_HOME = {"Recipe": "kpod.config", "load_recipe": "kpod.recipe"}
+_HOME = {"Recipe": "kpod.recipe", "load_recipe": "kpod.recipe.loading"}
 
 
 def __getattr__(name: str) -> object:
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> object:
 
 
 def run(recipe: "Recipe") -> "RunResult":
-    """Distil as a recipe says; see `kpod.pipeline.run`."""
-    from kpod.pipeline import run as run_pipeline
+    """Distil as a recipe says; see `kpod.experiment.pipeline.run`."""
+    from kpod.experiment.pipeline import run as run_pipeline
 
     return run_pipeline(recipe)

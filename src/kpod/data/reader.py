@@ -22,15 +22,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kpod.config import ColumnsConfig
 from kpod.data.answers import same_answer
 from kpod.data.entries import Entry
 from kpod.data.findings import Finding, Row
 from kpod.data.formats import DEFAULTS, layout_of
 from kpod.data.parsing import first_cases, parsed
 from kpod.data.rows import rows_of, suffix_of
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import DataError
 
 EMPTY = "empty rationale"
 """The reason under which a rationale without text is dropped."""

@@ -12,8 +12,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from kpod.config import TrainingConfig
-from kpod.errors import ConfigError
+from kpod.recipe import TrainingConfig
+from kpod.records.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 
@@ -83,7 +83,7 @@ def check_arguments(config: TrainingConfig) -> None:
     Example:
         >>> check_arguments(TrainingConfig(arguments={"learing_rate": 1e-5}))
         Traceback (most recent call last):
-        kpod.errors.ConfigError: unknown key training.learing_rate; did you mean training.learning_rate?
+        kpod.records.errors.ConfigError: unknown key training.learing_rate; did you mean training.learning_rate?
     """
     training_arguments(config, Path("student"), seed=0, precision="fp32")
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from kpod.config import WeightingConfig
-from kpod.errors import WeightingError
-from kpod.files import write_text
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import WeightingError
+from kpod.records.files import write_text
 from kpod.weighting.effects import Fit
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
