@@ -264,7 +264,10 @@ def test_kpod_run_asks_by_itself_and_another_seed_shares_the_answers(here: Path)
         ("--teacher.ask.model m --teacher.ask.samples 2 --teacher.ask.temperature 0", "teacher.ask.temperature is 0.0"),
         ("--teacher.ask.model m --teacher.rationales x.jsonl", "teacher.rationales is 'x.jsonl'"),
         ("--teacher.ask.model m --teacher.ask.base_url http://me:pw@host/v1", "without user or password"),
-        ("--teacher.ask.model m --teacher.ask.logprobs 21", "teacher.ask.logprobs is 21; it must be 0 to 20"),
+        (
+            "--teacher.ask.model m --teacher.ask.logprobs 21",
+            "logprobs is 21; it must be a whole number from 0 to 20, or null",
+        ),
     ],
 )
 def test_a_wrong_teacher_is_refused_by_its_key(words: str, message: str):

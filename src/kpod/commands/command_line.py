@@ -26,8 +26,15 @@ VERBS = {
     "report": "a run folder -> one HTML page",
     "inspect": "one example as the student sees it at a stage, token by token",
     "check": "which rows of a recipe's data or of a data file a run would use, and all errors",
+    "explain": "a recipe key -> what it does, what it may be, and its default",
+    "schema": "the JSON schema of recipes, by which editors complete and check them",
 }
 """What each does. Its module is imported where the verb is named: `kpod --help` waits for none."""
+
+KEYS = (
+    "Any recipe key can be set after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8. "
+    "`kpod explain` lists the keys, and `kpod explain KEY` describes one."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,13 +55,13 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "kpod",
         description="Keypoint-based progressive chain-of-thought distillation.",
-        epilog="Any recipe key can be set after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8",
+        epilog=KEYS,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kpod {kpod.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, does in VERBS.items():
-        verb = verbs.add_parser(name, help=does, description=does, allow_abbrev=False)
+        verb = verbs.add_parser(name, help=does, description=does, epilog=KEYS, allow_abbrev=False)
         verb.add_argument("--traceback", action="store_true", help="show where an error came from")
         if name in words:
             _module(name).add_arguments(verb)

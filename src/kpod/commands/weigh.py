@@ -19,7 +19,6 @@ from kpod.commands.terminal import say
 from kpod.data.reader import read_rationales
 from kpod.experiment.artifacts import key_of, rationale_row
 from kpod.experiment.run_folder import RunFolder, check_unaltered
-from kpod.recipe import ColumnsConfig
 from kpod.records import Dropped, Rationale, WeightSpan
 from kpod.records.errors import ConfigError, DataError
 from kpod.records.files import flush_to_disk
@@ -84,14 +83,13 @@ class Annotation:
     dropped: dict[str, int]
 
 
-def annotate(run: Path, source: Path, target: Path, columns: ColumnsConfig | None = None) -> Annotation:
+def annotate(run: Path, source: Path, target: Path) -> Annotation:
     """Write the rationales of a file with the weights of a run's weigher; goes on where it was stopped.
 
     Args:
         run: A run folder whose weights were learnt.
         source: A rationale file, as `kpod.data.reader` reads it.
         target: A JSONL file; rows that it holds already are not weighed again.
-        columns: Names of the source's columns.
 
     Raises:
         DataError: If the run has no weigher or its files were altered, if the source is wrong, or if the target was
@@ -102,7 +100,7 @@ def annotate(run: Path, source: Path, target: Path, columns: ColumnsConfig | Non
     check_unaltered(run / "weights", "kpod weigh")
     weigher = Weigher.load(run / "weights" / "weigher")
     mark = key_of(RunFolder(run).key("weights"))
-    rationales, empty = read_rationales(source, columns or ColumnsConfig())
+    rationales, empty = read_rationales(source)
     found = _already_written(target, mark)
     left = _left(rationales, found, target)
     dropped = Counter(item.reason for item in empty)

@@ -68,14 +68,14 @@ class CheckedFile:
     notes: tuple[str, ...]
 
 
-def read_questions(path: Path, columns: ColumnsConfig = DEFAULTS) -> list[Question]:
+def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL, JSON, CSV or Parquet file, in its order.
 
     Raises:
         DataError: At the first row that is wrong, as `file:line: id ...: what is wrong and what to do`; or if no row is
             left.
     """
-    return [entry.question for entry in read_file(path, columns, explained=False).entries]
+    return [entry.question for entry in read_file(path, explained=False).entries]
 
 
 def read_rationales(path: Path, columns: ColumnsConfig = DEFAULTS) -> tuple[list[Rationale], list[Dropped]]:

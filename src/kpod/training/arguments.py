@@ -74,7 +74,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 """Arguments that would break the method or a promise of the package, and why."""
 
 
-def check_arguments(config: TrainingConfig, precision: Precision = "fp32") -> None:
+def check_arguments(config: TrainingConfig) -> None:
     """Refuse a recipe's training arguments before any work starts.
 
     Raises:
@@ -85,7 +85,7 @@ def check_arguments(config: TrainingConfig, precision: Precision = "fp32") -> No
         Traceback (most recent call last):
         kpod.records.errors.ConfigError: unknown key training.learing_rate; did you mean training.learning_rate?
     """
-    training_arguments(config, Path("student"), seed=0, precision=precision)
+    training_arguments(config, Path("student"), seed=0, precision="fp32")
 
 
 def training_arguments(config: TrainingConfig, output_dir: Path, seed: int, precision: Precision) -> TrainingArguments:
