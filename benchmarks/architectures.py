@@ -35,14 +35,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainin
 from transformers.utils import logging as transformers_logging
 
 import kpod.weighting.learn
-from kpod.config import WeightingConfig
-from kpod.difficulty import assess_difficulties
-from kpod.errors import KpodError
+from kpod.experiment.pipeline import Pipeline
 from kpod.lm.decoding import continue_greedily
 from kpod.lm.models import LanguageModel, evaluating
 from kpod.lm.sequences import collate, example_at, logprobs
-from kpod.pipeline import Pipeline
+from kpod.recipe import WeightingConfig
 from kpod.records import Schedule, TokenizedRationale
+from kpod.records.errors import KpodError
+from kpod.schedule.difficulty import assess
 from kpod.training import KeypointTrainer, StageDataset
 from kpod.weighting.given import uniform_weights
 from kpod.weighting.layouts import MaskedRationale

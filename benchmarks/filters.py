@@ -25,9 +25,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-from kpod.config import TeacherConfig
 from kpod.data.answers import extract_answer, last_number, same_answer
 from kpod.data.reader import read_rationales
+from kpod.recipe import TeacherConfig
 from kpod.records import Rationale
 from kpod.teacher.equations import checked_equations
 from kpod.teacher.filters import filter_rationales

@@ -14,9 +14,9 @@ from oracle_words import right_rationales
 from planting import IN_TRAINING
 from scipy.stats import spearmanr
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import load_model, merged
 from kpod.lm.sequences import collate, example_at, logprobs
+from kpod.recipe import WeightingConfig
 from kpod.records import Rationale, TokenizedRationale
 from kpod.weighting.effects import fit_generator, fit_linear
 from kpod.weighting.given import digit_rule_weights
@@ -175,7 +175,7 @@ def weighting_share_of_1000(config: WeightingConfig) -> dict[str, float]:
         lambda: [held_out_objectives(generator, frozen, data.tokens[:NUM_HELD_OUT], config) for _ in range(2)]
     )
     many = seen * (config.observations // len(seen))
-    fits = timed(lambda: [fit_linear(generator, many, rng) for _ in range(2)]) / 2 * ROUNDS
+    fits = timed(lambda: [fit_linear(generator, many) for _ in range(2)]) / 2 * ROUNDS
     fits += timed(lambda: fit_generator(generator, many, config, rng))
     looks = looks / 2 * len(seen)
     observation = max(0.0, rounds - looks) / len(seen)

@@ -50,15 +50,15 @@ from prefixes import files_with_rationales, prefix_holds_answer_share
 from scipy.stats import spearmanr
 from word_judges import auc, first_step_words_rise, operation_words_auc, weights_by_class
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import load_model
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.given import spans_of
 from kpod.weighting.prefixes import Predictor
 
 PARTS = ("fillers", "words", "predictor", "prefixes")
 WEIGHTING = WeightingConfig()
-BY_PREDICTOR = replace(WEIGHTING, warmup_updates=40, observations=80)
+BY_PREDICTOR = replace(WEIGHTING, warmup_updates=40, observations=240)
 """A model that can calculate needs fewer updates to learn what a mask is; each observation takes four times as long."""
 JUDGE_UPDATES, JUDGE_BATCH = 60, 6
 CUES = frozenset({"twice", "half", "total", "each", "more", "left"})

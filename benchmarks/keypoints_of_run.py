@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from kpod import artifacts
 from kpod.data.word_problems import filler_spans
-from kpod.errors import DataError
+from kpod.experiment import artifacts
 from kpod.records import TokenizedRationale
+from kpod.records.errors import DataError
 
 OPERATORS = set("+-*/=$")
 

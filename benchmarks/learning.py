@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from oracle_words import right_rationales
 from planting import IN_TRAINING, UNSEEN, planted
 
-from kpod.config import PromptConfig, WeightingConfig
 from kpod.lm.encoding import encode
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel, load_model
+from kpod.recipe import PromptConfig, WeightingConfig
 from kpod.records import Rationale, Span, TokenizedRationale
 from kpod.steps import split_steps
 from kpod.weighting.learn import learn_weights

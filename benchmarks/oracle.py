@@ -25,12 +25,12 @@ from oracle_making import make
 from oracle_words import Replaced, by_id
 from scipy.stats import rankdata
 
-from kpod.config import PromptConfig
-from kpod.errors import DataError, KpodError
 from kpod.lm.encoding import encode
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import load_layout, load_model
+from kpod.recipe import PromptConfig
 from kpod.records import TokenizedRationale, WeightSpan
+from kpod.records.errors import DataError, KpodError
 from kpod.steps import split_steps
 from kpod.weighting.given import KEYPOINTS, REST, digit_rule_weights, spans_of
 

@@ -18,10 +18,10 @@ import torch
 from oracle_words import FILES, Replaced, candidates, drawn, is_another, reaches, replaceable, words_of
 from transformers import DynamicCache
 
-from kpod.config import PromptConfig
 from kpod.lm.decoding import end_ids
 from kpod.lm.encoding import prompt_ids
 from kpod.lm.models import LanguageModel
+from kpod.recipe import PromptConfig
 from kpod.records import Rationale, Span
 
 TEMPERATURE, NEW_TOKENS = 0.7, 80

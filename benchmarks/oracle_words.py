@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kpod.config import DataConfig, TeacherConfig
 from kpod.data.answers import extract_answer, last_number, same_answer
 from kpod.data.datasets import load_rationales
 from kpod.data.numbers import mentions, whole_number
-from kpod.errors import DataError
+from kpod.recipe import DataConfig, TeacherConfig
 from kpod.records import Rationale, Span
+from kpod.records.errors import DataError
 from kpod.steps import split_steps
 from kpod.teacher.filters import filter_rationales
 from kpod.weighting.given import KEYPOINTS

@@ -21,13 +21,13 @@ import trainers
 import training
 from transformers import TrainingArguments
 
-from kpod.config import ScheduleConfig
-from kpod.difficulty import assess_difficulties
+from kpod.experiment.methods import cluster
 from kpod.lm.models import load_model, with_lora
-from kpod.methods import cluster_questions
-from kpod.recipe import load_recipe
+from kpod.recipe import ScheduleConfig
+from kpod.recipe.loading import load_recipe
 from kpod.records import Schedule
-from kpod.schedule.plan import make_schedule
+from kpod.schedule.difficulty import assess
+from kpod.schedule.progressive import make_schedule
 from kpod.training import KeypointTrainer, StageDataset
 from kpod.weighting.given import uniform_weights
 from kpod.weighting.learn import learn_weights

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from peers import LARGEST, Peer, installed
 
-from kpod.config import ScheduleConfig
+from kpod.recipe import ScheduleConfig
 from kpod.records import Schedule
-from kpod.schedule.plan import make_schedule
+from kpod.schedule.progressive import make_schedule
 from kpod.schedule.selection import select
 from kpod.schedule.selectors import SELECTORS, Selector
 

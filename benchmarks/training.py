@@ -34,13 +34,13 @@ import numpy as np
 import torch
 from trainers import ON_CARD, Given, arguments, variants
 
-from kpod.config import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
 from kpod.data.datasets import load_rationales
-from kpod.difficulty import assess_difficulties
 from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel, load_model
+from kpod.recipe import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
 from kpod.records import Schedule, TokenizedRationale
-from kpod.schedule.plan import make_schedule
+from kpod.schedule.difficulty import assess
+from kpod.schedule.progressive import make_schedule
 from kpod.steps import split_steps
 from kpod.teacher.filters import filter_rationales
 from kpod.training.student import flash_attention

@@ -14,7 +14,7 @@ import numpy as np
 from keypoints_of_run import weighed
 from scipy.stats import spearmanr
 
-from kpod.errors import DataError
+from kpod.records.errors import DataError
 from kpod.weighting.given import digit_rule_weights
 
 LOW = 0.3

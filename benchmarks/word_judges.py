@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from word_classes import in_first_step, token_classes
 
-from kpod.errors import DataError
 from kpod.records import Span, TokenizedRationale
+from kpod.records.errors import DataError
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.prefixes import Predictor
 

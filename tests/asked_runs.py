@@ -14,7 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
-from kpod.config import AskConfig
+from kpod.recipe import AskConfig
 from kpod.records import Question
 from kpod.teacher import endpoint
 from kpod.teacher.asking import ask_teacher

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from transformers import TrainerCallback
 
-from kpod.config import LoraConfig, TrainingConfig
+from kpod.recipe import LoraConfig, TrainingConfig
 from kpod.records import Schedule
 from kpod.training import KeypointTrainer, last_valid_checkpoint, train_student
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.errors import DataError
 from kpod.evaluation.accuracy import by_steps, judge, majority, summarise, wilson_interval
-from kpod.outcomes import Prediction
 from kpod.records import Question
+from kpod.records.errors import DataError
+from kpod.records.outcomes import Prediction
 
 
 def prediction(question_id: str, answer: str | None, gold: str = "4", finished: bool = True) -> Prediction:

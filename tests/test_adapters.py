@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from kpod.config import LoraConfig
-from kpod.errors import ConfigError
 from kpod.lm.adapters import adaptable, freeze_all_but_text, target_names, with_lora
 from kpod.lm.models import merged
-from kpod.recipe import dump_recipe, load_recipe
+from kpod.recipe import LoraConfig
+from kpod.recipe.loading import dump_recipe, load_recipe
+from kpod.records.errors import ConfigError
 from zoo import USUAL, build_model, some_inputs
 
 RANK_2 = LoraConfig(rank=2, alpha=4)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kpod.experiment.pipeline import Pipeline
 from kpod.lm.decoding import continue_greedily
-from kpod.pipeline import Pipeline
 from tiny import byte_tokenizer, tiny_tokens
 from tiny_runs import recipe, write_tiny_data
 from zoo import ZOO, build, build_model, loss_difference

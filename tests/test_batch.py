@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from kpod.config import AskConfig
-from kpod.errors import TeacherError
+from kpod.recipe import AskConfig
 from kpod.records import Question
+from kpod.records.errors import TeacherError
 from kpod.teacher import batch as batch_module
 from kpod.teacher import clients
 from kpod.teacher.asking import ask_teacher, open_requests

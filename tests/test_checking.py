@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from kpod import artifacts
-from kpod.cli import main
-from kpod.config import Recipe
-from kpod.errors import DataError
-from kpod.pipeline import Pipeline, run
-from kpod.recipe import dump_recipe, load_recipe
+from kpod.commands.command_line import main
+from kpod.experiment import artifacts
+from kpod.experiment.pipeline import Pipeline, run
+from kpod.recipe import Recipe
+from kpod.recipe.loading import dump_recipe, load_recipe
 from kpod.records import Question
+from kpod.records.errors import DataError
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.requests import requests_for
 from kpod.teacher.store import Store
@@ -345,8 +345,8 @@ def test_every_verb_that_works_says_first_what_it_uses(
         raise DataError("the work has begun")
 
     recipe(data, tmp_path)
-    monkeypatch.setattr("kpod.pipeline.load_model", refuse)
-    monkeypatch.setattr("kpod.evaluations.ENGINES", {"transformers": refuse})
+    monkeypatch.setattr("kpod.experiment.pipeline.load_model", refuse)
+    monkeypatch.setattr("kpod.experiment.evaluations.ENGINES", {"transformers": refuse})
     with caplog.at_level(logging.INFO):
         assert main([verb, str(written(tmp_path))]) == 2
     assert [message.startswith("train ") for message in caplog.messages].count(True) == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kpod import artifacts
-from kpod.cli import main
+from kpod.commands.command_line import main
+from kpod.experiment import artifacts
 from tiny_runs import BRIEF_WEIGHTING, write_tiny_data
 
 CLOSING = "所以，答案是{answer}。"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import TeacherConfig
+from kpod.recipe import TeacherConfig
 from kpod.records import Dropped, Question, Rationale
 from kpod.steps import split_steps
 from kpod.teacher import closing

@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kpod import comparison
-from kpod.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
-from kpod.cli import grid_of, main
-from kpod.command_line import command_parser
-from kpod.comparison import compare, tabulate
-from kpod.config import AskConfig, Recipe
-from kpod.errors import ConfigError, DataError, KpodError
+from kpod.commands.command_line import main, parsed
+from kpod.commands.grid import comparison
+from kpod.commands.grid.comparison import compare, tabulate
+from kpod.commands.grid.side_by_side import in_processes, prepare
+from kpod.commands.grid.variants import Grid, is_finished
+from kpod.commands.pages.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
+from kpod.commands.sweep import grid_of
 from kpod.evaluation.accuracy import summarise
-from kpod.grid import Grid, is_finished
-from kpod.outcomes import PairedDifference
-from kpod.pipeline import Pipeline
-from kpod.recipe import load_recipe
-from kpod.report.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
-from kpod.run_folder import seal
-from kpod.side_by_side import in_processes, prepare
+from kpod.experiment.artifacts import WEIGHTS, evaluation_phase, read_jsonl, save_evaluation
+from kpod.experiment.pipeline import Pipeline
+from kpod.experiment.run_folder import seal
+from kpod.recipe import AskConfig, Recipe
+from kpod.recipe.loading import load_recipe
+from kpod.records.errors import ConfigError, DataError, KpodError
+from kpod.records.outcomes import PairedDifference
 from tiny_runs import end_the_bad_one, recipe, take_an_hour, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -292,10 +292,8 @@ def test_swept_values_make_run_names_that_can_be_read_back(data: Path, tmp_path:
 def test_keys_with_the_same_last_word_are_swept_in_folders_of_their_own(data: Path, tmp_path: Path) -> None:
     recipe(data, tmp_path)
     file = tmp_path / "recipe-given.yaml"
-    folders = []
-    for key in ("weighting.spread", "evaluation.temperature"):
-        options, options.overrides = command_parser().parse_known_args(["sweep", str(file), f"{key}=0.1,0.2"])
-        folders.append(grid_of(load_recipe(file), options).folder.name)
+    keys = ("weighting.spread", "evaluation.temperature")
+    folders = [grid_of(parsed(["sweep", str(file), f"{key}=0.1,0.2"])).folder.name for key in keys]
     assert folders == ["tiny-sweep-weighting.spread", "tiny-sweep-evaluation.temperature"]
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from kpod.data import lines
+from kpod.data.csv_tables import SEPARATORS, separator_of
 from kpod.data.reader import check_file, read_file, read_questions
-from kpod.data.tables import SEPARATORS, separator_of
-from kpod.errors import DataError
 from kpod.records import Dropped, Question
+from kpod.records.errors import DataError
 
 ROWS = [
     {"id": "a", "question": "Wie groß, in €?", "answer": "4"},

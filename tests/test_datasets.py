@@ -10,13 +10,13 @@ from typing import Any
 import datasets
 import pytest
 
-from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.datasets import DATASETS, load_questions, load_rationales, training_questions
 from kpod.data.hub import Part
 from kpod.data.solutions import plain_number
 from kpod.data.splits import paper_splits, question_key
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import DataError
 
 OWN = TeacherConfig()
 PUBLIC = os.environ.get("KPOD_DATA")

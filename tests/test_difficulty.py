@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import tensor
 
-from kpod.difficulty import assess_difficulties, step_difficulties
-from kpod.errors import DataError, KpodError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
+from kpod.records.errors import DataError, KpodError
+from kpod.schedule.difficulty import assess, step_difficulties
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 BOTH = pytest.mark.parametrize("lm", [tiny_llama(), tiny_t5()], ids=["causal", "t5"])

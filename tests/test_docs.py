@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kpod.methods import METHODS
-from kpod.recipe import load_recipe
+from kpod.experiment.methods import METHODS
+from kpod.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parent.parent
 TESTS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")}
@@ -25,8 +25,9 @@ def test_every_function_in_the_paper_map_exists() -> None:
     for dotted in re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", text):
         *modules, name = dotted.split(".")
         path = ROOT / "src" / "kpod" / "/".join(modules)
-        source = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / f"{name}.py"
-        assert source.is_file(), dotted
+        files = (path.with_suffix(".py"), path / f"{name}.py", path / "__init__.py")
+        source = next((file for file in files if file.is_file()), None)
+        assert source is not None, dotted
         assert source.stem == name or name in source.read_text(encoding="utf-8"), dotted
 
 

@@ -8,14 +8,23 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from kpod.lm.models import LanguageModel
-from kpod.weighting.effects import explained_share, fit_generator, linear_design, misfits, surety_of, to_nats
-from kpod.weighting.equations import QUIET, explained_fall, from_falls, kept_before, observed_fall
+from kpod.weighting.effects import (
+    explained_share,
+    fit_generator,
+    fit_linear,
+    linear_design,
+    misfits,
+    surety_of,
+    to_nats,
+)
 from kpod.weighting.layouts import MaskedRationale
+from kpod.weighting.linear_system import QUIET, explained_fall, from_falls, kept_before, observed_fall
 from kpod.weighting.masks import balanced_masks, draw_prefixes
-from kpod.weighting.module import effects_of
+from kpod.weighting.module import WeightGenerator, effects_of
 from kpod.weighting.predictor import Observation, observe
 from kpod.weighting.prefixes import Predictor
 from kpod.weighting.ridge import PENALTIES, choose_penalty, solve_ridge
@@ -142,9 +151,109 @@ def test_pure_noise_gets_the_largest_penalty_and_a_clear_signal_a_small_one() ->
     features = [torch.from_numpy(rng.normal(size=(8, 5))) for _ in range(20)]
     noise = [torch.from_numpy(rng.normal(size=8)) for _ in range(20)]
     signal = [x @ torch.tensor([0.0, 3.0, -2.0, 1.0, 4.0], dtype=torch.float64) for x in features]
-    assert choose_penalty(features, noise, rng) > 10
-    assert choose_penalty(features, signal, rng) == PENALTIES[0]
-    assert choose_penalty(features[:1], signal[:1], rng) == PENALTIES[-1]
+    penalty, surety = choose_penalty(features, noise)
+    assert penalty > 10
+    assert surety < 2
+    penalty, surety = choose_penalty(features, signal)
+    assert penalty == PENALTIES[0]
+    assert surety > 5
+    assert choose_penalty(features[:1], signal[:1]) == (PENALTIES[-1], -math.inf)
+    assert choose_penalty(features, [torch.zeros_like(y) for y in noise]) == (PENALTIES[-1], 0)  # all are as good
+
+
+@given(st.integers(0, 99))
+@settings(max_examples=20)
+def test_the_penalty_is_the_best_on_rationales_that_are_left_out_one_by_one(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    rows = (5, 2, 7, 4)
+    features = [torch.randn(num, 6, generator=draw, dtype=torch.float64) for num in rows]
+    falls = [x @ torch.ones(6).double() + 3 * torch.randn(len(x), generator=draw).double() for x in features]
+
+    def errors(penalty: float, width: int = 6) -> list[float]:
+        found = []
+        for out in range(len(rows)):
+            kept = [index for index in range(len(rows)) if index != out]
+            solved = solve_ridge([features[i][:, :width] for i in kept], [falls[i] for i in kept], penalty)
+            found.append(float((features[out][:, :width] @ solved - falls[out]).square().mean()))
+        return found
+
+    penalties = (0.1, 1.0, 10.0, 100.0)
+    found, surety = choose_penalty(features, falls, penalties)
+    assert found == min(penalties, key=lambda penalty: sum(errors(penalty)))
+    gains = [np.subtract(errors(1.0, width=1), errors(penalty)) for penalty in penalties]
+    assert surety == pytest.approx(max(gain.mean() / (gain.std(ddof=1) / 2) for gain in gains))
+
+
+def kinds_of_equations(num: int, *, noise: tuple[float, float]) -> tuple[list[Observation], Tensor, Tensor]:
+    """Observations after a prefix that states the answer and after two that do not, each with effects of its own.
+
+    Args:
+        num: How many.
+        noise: Nats of chance after the first prefix and after the others.
+    """
+    generator, draw = generator_of(LLAMA), torch.Generator().manual_seed(1)
+    copied, calculated = torch.randn(2, len(generator.direction), generator=draw)
+    found = []
+    for seed in range(num):
+        seen, _ = additive(LLAMA, 12, seed)
+        seen = replace(seen, tokens=replace(seen.tokens, before_answer=6), prefixes=(12, 6, 3))
+        features = generator.embed(torch.tensor(seen.tokens.ids("rationale")))
+        nll = -torch.cat(
+            [explained_fall(features @ copied, seen)[:, :1], explained_fall(features @ calculated, seen)[:, 1:]], dim=1
+        )
+        chance = torch.randn(nll.shape, generator=draw) * torch.tensor([noise[0], noise[1], noise[1]])
+        found.append(replace(seen, answer_nll=nll + chance))
+    return found, copied, calculated
+
+
+def solved_apart(observations: list[Observation], kinds: tuple[bool | None, ...]) -> tuple[list[Tensor], list[float]]:
+    """The regressions of some kinds of equations (None: of all), and their penalties."""
+    generator, solved, penalties = generator_of(LLAMA), [], []
+    says = [from_falls(seen) for seen in observations]
+    for kind in kinds:
+        rows = [slice(None) if kind is None else one.copied == kind for one in says]
+        x = [linear_design(generator, one)[of] for one, of in zip(says, rows, strict=True)]
+        y = [one.values.double()[of] for one, of in zip(says, rows, strict=True)]
+        penalties.append(choose_penalty(x, y)[0])
+        solved.append(solve_ridge(x, y, penalties[-1]))
+    return solved, penalties
+
+
+def found_by(generator: WeightGenerator) -> Tensor:
+    return torch.cat([generator.intercept[None], generator.direction]).double()
+
+
+def test_a_predictor_that_calculates_gets_a_regression_for_each_kind_of_prefix() -> None:
+    """One of three prefixes states the answer, so its regression counts one third: the mean over all equations."""
+    observations, copied, calculated = kinds_of_equations(30, noise=(0.1, 0.1))
+    assert from_falls(observations[0]).copied.tolist() == [True, False, False] * len(observations[0].keep)
+    generator = generator_of(LLAMA)
+    penalties = fit_linear(generator, observations)
+    (one, other), chosen = solved_apart(observations, (True, False))
+    assert penalties == {"penalty_copied": chosen[0], "penalty_calculated": chosen[1]}
+    torch.testing.assert_close(found_by(generator), one / 3 + other * 2 / 3, atol=1e-6, rtol=1e-5)
+    vocabulary = generator.embed(torch.arange(LLAMA.vocabulary))
+    true = vocabulary @ (copied / 3 + calculated * 2 / 3)
+    assert spearmanr(true, (vocabulary @ generator.direction).detach()).statistic > 0.8
+
+
+def test_a_predictor_whose_answers_are_chance_where_it_must_calculate_gets_one_regression() -> None:
+    observations, _, _ = kinds_of_equations(30, noise=(0.1, 1000.0))
+    generator = generator_of(LLAMA)
+    penalties = fit_linear(generator, observations)
+    (both,), chosen = solved_apart(observations, (None,))
+    assert penalties == {"penalty": chosen[0]}
+    torch.testing.assert_close(found_by(generator), both, atol=1e-6, rtol=1e-5)
+
+
+def test_where_no_answer_is_stated_one_regression_is_enough() -> None:
+    generator = generator_of(LLAMA)
+    seen, _, _ = kinds_of_equations(6, noise=(0.1, 0.1))
+    observations = [replace(one, tokens=replace(one.tokens, before_answer=None)) for one in seen]
+    penalties = fit_linear(generator, observations)
+    (both,), chosen = solved_apart(observations, (None,))
+    assert penalties == {"penalty": chosen[0]}
+    torch.testing.assert_close(found_by(generator), both, atol=1e-6, rtol=1e-5)
 
 
 # -- the network ---------------------------------------------------------------------------------------
@@ -162,10 +271,9 @@ def test_a_network_that_explains_no_more_than_the_embeddings_is_left_out() -> No
     assert found.epochs == 0
     assert found.explained < 0.05
     assert not generator.mlp[-1].weight.any()  # type: ignore[union-attr]
-    says = [from_falls(seen) for seen in observations]
-    x, y = [linear_design(generator, one) for one in says], [one.values.double() for one in says]
-    everything = solve_ridge(x, y, found.penalty)[0].item()  # the held-out ones were used too
-    assert generator.intercept.item() == pytest.approx(everything, rel=1e-4)
+    from_all = generator_of(LLAMA)
+    assert fit_linear(from_all, observations) == found.penalties  # the held-out ones were used too
+    assert generator.intercept.item() == pytest.approx(from_all.intercept.item(), rel=1e-4)
 
 
 # -- nats ------------------------------------------------------------------------------------------------

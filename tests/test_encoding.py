@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from kpod.config import DataConfig, PromptConfig
 from kpod.data.prompts import completion
-from kpod.errors import DataError
 from kpod.lm.alignment import tiling_offsets
 from kpod.lm.encoding import encode, encode_rationales, prompt_ids, prompt_text, unused_template
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at
+from kpod.recipe import DataConfig, PromptConfig
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
+from kpod.records.errors import DataError
 from tiny import END, START, tiny_llama, tiny_rationales, tiny_t5
 
 CAUSAL, T5 = tiny_llama(), tiny_t5()

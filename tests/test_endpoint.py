@@ -31,9 +31,9 @@ from faulty_proxy import (
     serving,
     spoiling,
 )
-from kpod.config import AskConfig
-from kpod.errors import ConfigError, DataError, TeacherError
+from kpod.recipe import AskConfig
 from kpod.records import Question
+from kpod.records.errors import ConfigError, DataError, TeacherError
 from kpod.teacher import endpoint
 from kpod.teacher.asking import ask_teacher, explanations
 from kpod.teacher.attempts import Attempt

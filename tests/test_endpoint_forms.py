@@ -16,9 +16,9 @@ import pytest
 
 from asked_runs import ask_of, questions
 from faulty_proxy import Call, canned, serving
-from kpod.cli import main
-from kpod.config import AskConfig, TeacherPromptConfig
-from kpod.errors import ConfigError, TeacherError
+from kpod.commands.command_line import main
+from kpod.recipe import AskConfig, TeacherPromptConfig
+from kpod.records.errors import ConfigError, TeacherError
 from kpod.teacher import clients, endpoint
 from kpod.teacher.asking import ask_teacher, explanations
 from kpod.teacher.store import attempts_by_key, read_store

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import TeacherConfig
-from kpod.errors import ConfigError
+from kpod.recipe import TeacherConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import ConfigError
 from kpod.teacher.filters import answers_of, filter_rationales
 from kpod.teacher.similarity import jaccard, most_diverse, near_duplicates, ngrams
 

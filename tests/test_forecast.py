@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import AskConfig, DataConfig, PromptConfig, Recipe, TeacherConfig
-from kpod.errors import DataError
 from kpod.evaluation import read_back
 from kpod.evaluation.read_back import closing_is_read_back, unread_questions
-from kpod.forecast import UNREAD, Forecast, SourceUse, Unused, remedy, unused
+from kpod.experiment.forecast import UNREAD, Forecast, SourceUse, Unused, remedy, unused
+from kpod.experiment.forecast_table import forecast_text
+from kpod.recipe import AskConfig, DataConfig, PromptConfig, Recipe, TeacherConfig
 from kpod.records import Dropped, Question
-from kpod.report.forecasts import forecast_text
+from kpod.records.errors import DataError
 
 ASKED = Recipe(teacher=TeacherConfig(ask=AskConfig("gpt"), filter="vote"))
 

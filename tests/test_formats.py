@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.datasets import load_questions, load_rationales, questions_and_notes
 from kpod.data.formats import FORMATS
 from kpod.data.reader import check_file, checked_file, read_file, read_questions, read_rationales
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.records import Dropped
+from kpod.records.errors import DataError
 
 ASKED = ("Ann has 6 pens and buys 2. How many pens?", "Half of 48?")
 TOLD = ("6 + 2 = 8, so she has 8.", "48 / 2 = 24.")

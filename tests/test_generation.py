@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
-from kpod.config import EvaluationConfig, LoraConfig, PromptConfig
 from kpod.data.prompts import completion
-from kpod.errors import DataError
 from kpod.evaluation.generation import answer_questions
 from kpod.lm.decoding import continue_greedily, continue_sampled
 from kpod.lm.encoding import encode, prompt_ids
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.lm.sequences import collate, example_at, logprobs
+from kpod.recipe import EvaluationConfig, LoraConfig, PromptConfig
 from kpod.records import Question, Rationale, TokenizedRationale
+from kpod.records.errors import DataError
 from tiny import END, PAD, START, VOCABULARY, byte_tokenizer, tiny_llama, tiny_rationales, tiny_t5
 from zoo import build
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-import kpod.cli
 from killed_runs import CONFIG
-from kpod.config import TrainingConfig
-from kpod.errors import TrainingError, TrainingInterruptedError
+from kpod.commands.command_line import main
+from kpod.recipe import TrainingConfig
 from kpod.records import Schedule
+from kpod.records.errors import TrainingError, TrainingInterruptedError
 from kpod.training import guards, train_student
 from kpod.training.guards import check_disk, explained_memory
 from tiny import tiny_llama, tiny_tokens, tiny_weights
@@ -118,11 +118,11 @@ def test_a_signal_in_the_last_update_finds_the_work_done(tmp_path):
 def test_the_exit_code_tells_the_signal(error, code, monkeypatch, tmp_path):
     (tmp_path / "recipe.yaml").write_text("name: tiny\n")
 
-    def fail(recipe, options):
+    def fail(options):
         raise error
 
-    monkeypatch.setitem(kpod.cli.VERBS, "run", fail)
-    assert kpod.cli.main(["run", str(tmp_path / "recipe.yaml")]) == code
+    monkeypatch.setattr("kpod.commands.run.work", fail)
+    assert main(["run", str(tmp_path / "recipe.yaml")]) == code
 
 
 @pytest.mark.parametrize(

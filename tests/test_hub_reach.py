@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from kpod import hub_reach
 from kpod.data.hub import download
-from kpod.errors import ConfigError
-from kpod.hub_reach import check_hub_answers
 from kpod.lm.models import model_folder
+from kpod.records import hub_reach
+from kpod.records.errors import ConfigError
+from kpod.records.hub_reach import check_hub_answers
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from oracle_words import Replaced
 from word_classes import class_of_word, first_step_size, in_first_step, num_operation_words, token_classes
 from word_judges import auc, first_step_words, first_step_words_rise, operation_words_auc, weights_by_class
 
-from kpod.errors import DataError
 from kpod.records import Question, Rationale, TokenizedRationale
+from kpod.records.errors import DataError
 from kpod.weighting.given import digit_rule_weights
 from tiny import tiny_llama, tiny_rationales
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kpod import artifacts
-from kpod.config import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
-from kpod.errors import ConfigError
-from kpod.files import model_files
-from kpod.keys import evaluation_key, needed
-from kpod.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
-from kpod.pipeline import PHASES, Pipeline
-from kpod.records import TokenizedRationale
+from kpod.experiment import artifacts
+from kpod.experiment.keys import evaluation_key, needed
+from kpod.experiment.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
+from kpod.experiment.pipeline import PHASES, Pipeline
+from kpod.recipe import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.records.errors import ConfigError
+from kpod.records.files import model_files
 from kpod.teacher.requests import requests_for
 from tiny import tiny_rationales
 from tiny_runs import recipe, write_tiny_data
@@ -65,7 +64,7 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
         raise AssertionError("a phase that no part declares was made")
 
     rows = tuple(row if row.name in wanted or row.make is None else replace(row, make=refuse) for row in PHASES)
-    monkeypatch.setattr("kpod.pipeline.PHASES", rows)
+    monkeypatch.setattr("kpod.experiment.pipeline.PHASES", rows)
     found = Pipeline(replace(found.recipe, name=f"of-{method}"))
     assert set(found.by(found.method.weigh)) == set(found.schedule.ids) == {t.id for t in found.tokens}
     kept = {"tokens", "weights", "difficulties", "clusters", "plan"}

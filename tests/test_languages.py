@@ -7,9 +7,9 @@ import sentencex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.sentences.languages import _LANGUAGES, language_of, likely_ends
-from kpod.sentences.scripts import CLOSERS, STOPS
 from kpod.steps import split_steps, unsplit
+from kpod.steps.languages import _LANGUAGES, language_of, likely_ends
+from kpod.steps.scripts import CLOSERS, STOPS
 
 # Solutions of the kind that MGSM shows, in the languages of MGSM and others.
 SOLUTIONS: dict[str, list[str]] = {

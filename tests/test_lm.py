@@ -6,12 +6,12 @@ import torch
 from torch import nn, tensor
 from transformers import AutoConfig, T5Config, T5ForConditionalGeneration
 
-from kpod.config import LoraConfig
-from kpod.errors import ConfigError, DataError
 from kpod.lm.layout import layout_of
 from kpod.lm.models import LanguageModel, evaluating, load_model, mean_input_embeddings, with_lora
 from kpod.lm.sequences import IGNORED, beginning_at, collate, example_at, logprobs, trained_positions
+from kpod.recipe import LoraConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import ConfigError, DataError
 from tiny import END, PAD, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 CAUSAL, T5 = tiny_llama(), tiny_t5()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kpod.artifacts import write_jsonl
-from kpod.cli import main
-from kpod.errors import ConfigError
+from kpod.commands.command_line import main
+from kpod.commands.export_task import export_tasks
 from kpod.evaluation.lm_eval import export_task
-from kpod.exporting import export_tasks
-from kpod.pipeline import Pipeline
+from kpod.experiment.artifacts import write_jsonl
+from kpod.experiment.pipeline import Pipeline
 from kpod.records import Question
+from kpod.records.errors import ConfigError
 from tiny_runs import recipe, write_tiny_data
 
 

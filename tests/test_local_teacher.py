@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from kpod.config import AskConfig, TeacherPromptConfig
-from kpod.errors import ConfigError, DataError, TeacherError
 from kpod.lm.decoding import continue_greedily, continue_sampled, decode
 from kpod.lm.encoding import chat_ids
 from kpod.lm.models import load_model
+from kpod.recipe import AskConfig, TeacherPromptConfig
 from kpod.records import Question
+from kpod.records.errors import ConfigError, DataError, TeacherError
 from kpod.teacher import local as local_module
 from kpod.teacher.asking import ask_teacher, explanations, teacher_of
 from kpod.teacher.attempts import Attempt

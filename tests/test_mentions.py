@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import PromptConfig
 from kpod.data.mentions import first_statement
-from kpod.errors import DataError
 from kpod.lm.encoding import encode
+from kpod.recipe import PromptConfig
 from kpod.records import Question, Rationale, TokenizedRationale
+from kpod.records.errors import DataError
 from tiny import tiny_llama, tiny_t5
 
 OPTIONS = {"A": "river bank", "B": "shop", "C": "a", "D": "27", "E": "none of these"}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kpod.errors import DataError
 from kpod.evaluation.pairing import holm, paired_difference
+from kpod.records.errors import DataError
 
 
 def answers(*rows: str) -> np.ndarray:

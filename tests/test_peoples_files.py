@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kpod.config import ColumnsConfig
 from kpod.data.reader import checked_file, read_file
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig
+from kpod.records.errors import DataError
 
 TOLD = "6 + 2 = 8, so she has 8 pens."
 ROW = {"id": "q", "question": "Ann has 6 pens and buys 2. How many has she?", "answer": "8", "rationale": TOLD}

@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from kpod import artifacts, cli
-from kpod.cli import main
-from kpod.config import Recipe
-from kpod.errors import ConfigError, DataError
+from kpod.commands.command_line import main
+from kpod.commands.evaluate import name_of
+from kpod.commands.plan import schedule_if
+from kpod.commands.report import write_report
 from kpod.evaluation import generation
 from kpod.evaluation.accuracy import summarise
-from kpod.evaluation.given import judge_file
-from kpod.methods import METHODS, Given, Order, linear, progressive, whole
-from kpod.outcomes import Prediction
-from kpod.pipeline import Pipeline, run
-from kpod.planning import schedule_if
-from kpod.recipe import load_recipe
+from kpod.evaluation.given_texts import judge_file
+from kpod.experiment import artifacts
+from kpod.experiment.methods import METHODS, Given, Order, linear, progressive, whole
+from kpod.experiment.pipeline import Pipeline, run
+from kpod.recipe import Recipe
+from kpod.recipe.loading import load_recipe
 from kpod.records import Question
-from kpod.reporting import write_report
+from kpod.records.errors import ConfigError, DataError
+from kpod.records.outcomes import Prediction
 from tiny import tiny_rationales
 from tiny_runs import recipe, write_tiny_data
 
@@ -80,9 +81,9 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished phase was made again")
 
-    for name in ("encode_rationales", "weigh_rationales", "assess_difficulties", "train_student"):
-        monkeypatch.setattr(f"kpod.pipeline.{name}", refuse)
-    monkeypatch.setattr("kpod.evaluations.answer_questions", refuse)
+    for name in ("encode_all", "weigh_rationales", "assess", "train_student"):
+        monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", refuse)
+    monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
     run(finished)
     assert (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns == written
@@ -135,7 +136,7 @@ def test_the_row_of_normalised_weights_is_kpod_with_that_key(data: Path, tmp_pat
     key = Pipeline(recipe(data, tmp_path, "llama", "--training.weight_normalisation", "mean"))
     kpod = Pipeline(recipe(data, tmp_path, "llama"))
     assert row.keys == key.keys
-    assert row.keys | {"student": kpod.keys["student"]} == kpod.keys != row.keys
+    assert row.keys | {"student": kpod.experiment.keys["student"]} == kpod.experiment.keys != row.keys
 
 
 @pytest.mark.parametrize(("method", "order"), [("scotd", whole), ("kpod-linear", linear)])
@@ -144,7 +145,7 @@ def test_an_order_that_only_counts_steps_needs_no_difficulties(
 ) -> None:
     """And is what it would be with them; every other order asks for them."""
     expected = Pipeline(finished).by(order)
-    monkeypatch.setattr("kpod.pipeline.assess_difficulties", None)
+    monkeypatch.setattr("kpod.experiment.pipeline.assess", None)
     found = Pipeline(recipe(data, tmp_path, "llama", "--method", method)).schedule
     assert found.ids == expected.ids
     assert np.array_equal(found.input_steps, expected.input_steps)
@@ -202,7 +203,7 @@ def test_saved_texts_are_judged_by_the_rules_of_today(
     found = Pipeline(recipe(data, tmp_path, "llama", "--evaluation.samples", samples))
     monkeypatch.setattr("kpod.evaluation.generation.decode", lambda *_: "I say 24, not 25.")
     (before,) = found.evaluate("x", student).values()
-    monkeypatch.setattr("kpod.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked again"))
     words = Pipeline(replace(found.recipe, data=replace(found.recipe.data, answer_words=("I say",))))
     (test,) = found.recipe.data.tests
     assert [p.answer for p in words.evaluation("x", test)[0]] == ["24", "24"]
@@ -266,10 +267,10 @@ def test_checkpoints_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     """By their whole paths; a Hub name is the same from every folder."""
     for run_name in ("a", "b"):
         (tmp_path / run_name / "student").mkdir(parents=True)
-    names = {cli._name_of(str(tmp_path / run_name / "student")) for run_name in ("a", "b")}
+    names = {name_of(str(tmp_path / run_name / "student")) for run_name in ("a", "b")}
     assert len(names) == 2
     assert {name[:-7] for name in names} == {"of-student"}
-    assert cli._name_of("org/student") == cli._name_of("org/student") not in names
+    assert name_of("org/student") == name_of("org/student") not in names
 
 
 def test_a_csv_says_true_and_false_in_words(tmp_path: Path) -> None:

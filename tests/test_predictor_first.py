@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from kpod.config import Recipe
-from kpod.errors import KpodError, WeightingError
-from kpod.pipeline import Pipeline
-from kpod.rehearsal import rehearse
+from kpod.commands.rehearsal import rehearse
+from kpod.experiment.pipeline import Pipeline
+from kpod.recipe import Recipe
+from kpod.records.errors import KpodError, WeightingError
 from tiny import byte_tokenizer
 from tiny_runs import recipe, write_tiny_data
 from zoo import build_model
@@ -71,7 +71,7 @@ def test_a_teacher_is_asked_where_weights_can_be_learnt_or_are_not_wanted(
 def test_before_the_untrained_student_is_asked(
     student: str, predictor: str | None, words: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpod.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(WeightingError, match=words):
         Pipeline(student_and_predictor(data, tmp_path, student, predictor)).run()
 
@@ -79,7 +79,7 @@ def test_before_the_untrained_student_is_asked(
 def test_no_weights_are_loaded_for_it_where_no_teacher_is_paid(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpod.sources.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("kpod.experiment.sources.load_model", lambda *_: pytest.fail("loaded"))
     rehearse(recipe(data, tmp_path, "llama"), "recipe")
     replayed = recipe(data, tmp_path, "llama", *ASK, "--teacher.ask.backend", "replay", "--teacher.ask.replay", "none")
     rehearse(replayed, "recipe")

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import PromptConfig
 from kpod.data.prompts import chat_message, completion, plain_prompt, question_text
-from kpod.errors import DataError
+from kpod.recipe import PromptConfig
 from kpod.records import Question
+from kpod.records.errors import DataError
 
 QUESTION = Question("q", "2 + 2?", "4")
 CLOSINGS = ["Therefore, the answer is {answer}", "So ({answer}).", "{answer}", "\n#### {answer}", "It is {answer} ! "]

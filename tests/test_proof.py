@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
+from kpod.records.errors import WeightingError
 from kpod.weighting import learn_weights
 from kpod.weighting.layouts import MaskedRationale, passes_of
 from kpod.weighting.masks import balanced_masks

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kpod.run_folder import STAMP
+from kpod.experiment.run_folder import STAMP
 from tiny_runs import recipe, write_tiny_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]

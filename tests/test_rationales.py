@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kpod.cli import main
-from kpod.config import AskConfig, PricesConfig
-from kpod.errors import ConfigError, DataError, TeacherError
-from kpod.explaining import estimate_recipe, explain
-from kpod.pipeline import Pipeline
-from kpod.recipe import load_recipe
+from kpod.commands.command_line import main
+from kpod.commands.pages.asked_teacher import rationales_markdown
+from kpod.commands.rationales import estimate_recipe, explain
+from kpod.experiment.pipeline import Pipeline
+from kpod.recipe import AskConfig, PricesConfig
+from kpod.recipe.loading import load_recipe
 from kpod.records import Question
-from kpod.report.rationales import rationales_markdown
+from kpod.records.errors import ConfigError, DataError, TeacherError
 from kpod.teacher.asking import ask_teacher
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.requests import requests_for
@@ -264,7 +264,10 @@ def test_kpod_run_asks_by_itself_and_another_seed_shares_the_answers(here: Path)
         ("--teacher.ask.model m --teacher.ask.samples 2 --teacher.ask.temperature 0", "teacher.ask.temperature is 0.0"),
         ("--teacher.ask.model m --teacher.rationales x.jsonl", "teacher.rationales is 'x.jsonl'"),
         ("--teacher.ask.model m --teacher.ask.base_url http://me:pw@host/v1", "without user or password"),
-        ("--teacher.ask.model m --teacher.ask.logprobs 21", "teacher.ask.logprobs is 21; it must be 0 to 20"),
+        (
+            "--teacher.ask.model m --teacher.ask.logprobs 21",
+            "logprobs is 21; it must be a whole number from 0 to 20, or null",
+        ),
     ],
 )
 def test_a_wrong_teacher_is_refused_by_its_key(words: str, message: str):

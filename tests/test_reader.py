@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from kpod.config import ColumnsConfig
 from kpod.data.findings import Finding
 from kpod.data.reader import check_file, read_questions, read_rationales
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import DataError
 
 ROW = {"id": "a", "question": "2 + 2?", "answer": "4"}
 EXPLAINED = ROW | {"rationale": "2 + 2 = 4."}

@@ -1,5 +1,6 @@
 """A recipe says what it looks like, or is refused with the key and what to write instead."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpod.config import (
+from kpod.commands.command_line import main
+from kpod.recipe import (
     DataConfig,
     DiversityConfig,
     LoraConfig,
@@ -18,9 +20,11 @@ from kpod.config import (
     TrainingConfig,
     WeightingConfig,
 )
-from kpod.errors import ConfigError
-from kpod.recipe import dump_recipe, load_recipe
-from kpod.safe_yaml import MAX_BYTES
+from kpod.recipe.descriptions import explain, recipe_schema
+from kpod.recipe.loading import dump_recipe, load_recipe
+from kpod.recipe.safe_yaml import MAX_BYTES, dump_yaml, parse_yaml, read_yaml
+from kpod.recipe.sections import SECTIONS, keys_of
+from kpod.records.errors import ConfigError
 
 
 @pytest.fixture
@@ -245,3 +249,153 @@ def test_a_preset_stands_under_the_recipes_own_keys(tmp_path):
     assert load_recipe(None, ["--preset", "paper"]).schedule.pace == "literal"
     with pytest.raises(ConfigError, match="preset is 'papre'; it must be one of paper"):
         load_recipe(None, ["--preset", "papre"])
+
+
+# -- one decoder -------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent
+NEEDED = {
+    "teacher.ask": {"model": "m"},
+    "teacher.ask.prices": {"prompt": 1.0, "completion": 1.0},
+    "training.validation": {"questions": "q"},
+}
+VALUES = (None, True, 3, -1, 2.5, "4", ["x"], {"x": 1})
+KEYS = [f"{section}.{name}".lstrip(".") for section in SECTIONS for name in keys_of(section)]
+
+
+def outcome(make: Callable[..., object], *given: object) -> object:
+    try:
+        return make(*given)
+    except ConfigError as error:
+        return str(error)
+
+
+def instance(section: str, values: dict[str, object]) -> object:
+    return SECTIONS[section](**values)
+
+
+def around(section: str, inner: object, make: Callable[[str, dict[str, object]], object]) -> object:
+    """What holds a section, made from the inside outwards."""
+    while section:
+        section, _, part = section.rpartition(".")
+        inner = make(section, NEEDED.get(section, {}) | {part: inner})
+    return inner
+
+
+def made(section: str, values: dict[str, object]) -> object:
+    return around(section, instance(section, values), instance)
+
+
+def replaced(section: str, values: dict[str, object]) -> object:
+    return around(section, replace(instance(section, NEEDED.get(section, {})), **values), instance)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_python_a_file_and_replace_say_the_same_of_every_value_of_every_key(recipe_of, section: str):
+    """Only `training.arguments` is written differently: a file has these keys straight under `training`."""
+    for name in keys_of(section).keys() - {"arguments"}:
+        for value in VALUES:
+            values = NEEDED.get(section, {}) | {name: value}
+            from_file = outcome(recipe_of, dump_yaml(around(section, values, lambda _, outer: outer)))
+            assert outcome(made, section, values) == from_file, (name, value)
+            assert outcome(replaced, section, values) == from_file, (name, value)
+            if isinstance(from_file, str):
+                assert f"{section}.{name}".lstrip(".") in from_file
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: WeightingConfig(prefixes="4"), r"^weighting\.prefixes is '4'; it must be a whole number above 0$"),
+        (lambda: Recipe(student=3), "^student is 3; it must be a text; .*quotes$"),
+        (lambda: Recipe(1), "^name is 1; it must be a text"),
+        (lambda: WeightingConfig(prefix=4), r"^unknown key weighting\.prefix; did you mean weighting\.prefixes\?$"),
+        (lambda: Recipe(weighting=ScheduleConfig()), "^weighting is ScheduleConfig.*; it must be a section"),
+        (lambda: Recipe(weighting={"prefixes": 0}), r"^weighting\.prefixes is 0; it must be a positive number$"),
+        (lambda: LoraConfig(target_modules=3), "it must be a text or a list of texts"),
+        (lambda: ScheduleConfig(first_stage=True), "first_stage is True; it must be a whole number from 0 to 1$"),
+        (lambda: TrainingConfig(learning_rate=10**400), "it must be a number$"),
+    ],
+)
+def test_python_is_told_what_a_file_is_told(made: Callable[[], object], message: str):
+    with pytest.raises(ConfigError, match=message):
+        made()
+
+
+def test_a_python_recipe_may_hold_what_yaml_makes():
+    """Sections as mappings, lists for tuples, whole numbers for floats."""
+    recipe = Recipe(data={"tests": ["svamp"]}, weighting={"spread": "2e-1"}, schedule=None)
+    assert recipe == Recipe(data=DataConfig(tests=("svamp",)), weighting=WeightingConfig(spread=0.2))
+
+
+@pytest.mark.parametrize("text", ["preset: [paper]", "preset: {a: 1}", "preset: 3"])
+def test_a_preset_that_is_no_name_is_refused(recipe_of, text: str):
+    with pytest.raises(ConfigError, match=r"preset is .*; it must be one of paper"):
+        recipe_of(text)
+
+
+def test_digits_without_end_are_no_number_soon(recipe_of):
+    with pytest.raises(ConfigError, match="it must be a number"):
+        TrainingConfig(learning_rate="1" * 100_000 + "x")
+
+
+# -- kpod schema, kpod explain -----------------------------------------------------------------------------------------
+
+
+def test_the_schema_in_docs_is_what_kpod_schema_prints(capsys: pytest.CaptureFixture[str]):
+    """If it is not: kpod schema > docs/recipe.schema.json."""
+    assert main(["schema"]) == 0
+    assert capsys.readouterr().out == (ROOT / "docs" / "recipe.schema.json").read_text(encoding="utf-8")
+
+
+def test_the_schema_allows_every_recipe_and_no_misspelt_key():
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(recipe_schema())
+    validator.check_schema(validator.schema)
+    for path in (ROOT / "recipes").glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("# yaml-language-server: $schema=../docs/recipe.schema.json\n")
+        validator.validate(read_yaml(path))
+    validator.validate(parse_yaml("data:\ntraining: {warmup_steps: 3, lora: null}\npreset: paper", "r"))
+    values = ("seed: x", "weighting: {masks: 1}", "weighting: {spread: 0.5}", "precision: fp64", "training: {lora: 3}")
+    keys = ("schedule: {num_cluster: 8}", "x: 1", "training: {lora: {rnk: 8}}", "training: {arguments: {}}")
+    for wrong in (*values, *keys, "teacher: {ask: {samples: 2}}"):
+        assert not validator.is_valid(parse_yaml(wrong, "r")), wrong
+
+
+def test_every_section_but_training_is_closed_and_every_key_is_described_and_explained():
+    schema = recipe_schema()
+    sections = [schema, *schema["$defs"].values()]
+    assert [s["title"] for s in sections if s["additionalProperties"] is not False] == ["TrainingConfig"]
+    assert [key for s in sections for key, inner in s["properties"].items() if not inner.get("description")] == []
+    for key in {*KEYS, "preset"} - {"training.arguments"}:
+        assert explain(key).startswith(f"{key}: ")
+        assert key.rpartition(".")[2] in explain(key.rpartition(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            ["weighting.kept_rate"],
+            0,
+            "weighting.kept_rate: a number above 0 and below 1, or null; by default 0.6\nMean",
+        ),
+        (["data.prompt"], 0, 'data.prompt.opening: a text; by default ""'),
+        ([], 0, "schedule: a section"),
+        (["schedule.num_cluster"], 2, "did you mean schedule.num_clusters?"),
+        (["shedule.num_clusters"], 2, "did you mean schedule.num_clusters?"),
+        (["nothing.here"], 2, "keys there: name, method"),
+        (["seed.x"], 2, "unknown key seed.x"),
+        (["seed", "--seed", "1"], 2, "unexpected argument '--seed'"),
+    ],
+)
+def test_what_kpod_explain_says(words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["explain", *words]) == code
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+
+
+def test_every_command_that_takes_keys_says_where_they_are(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert "kpod explain" in capsys.readouterr().out

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import AskConfig
-from kpod.errors import TeacherError
+from kpod.recipe import AskConfig
+from kpod.records.errors import TeacherError
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.refusals import (
     FIRST_REFUSED,

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpod.errors import DataError
-from kpod.forecast import Forecast, SourceUse, Unused
-from kpod.outcomes import Accuracy, Prediction
-from kpod.records import Question, Rationale, Schedule, StageRecord, TokenizedRationale
-from kpod.report.page import HeatMap, Report, render_html, to_json
-from kpod.report.tables import (
+from kpod.commands.pages.page import HeatMap, Report, render_html, to_json
+from kpod.commands.pages.tables import (
     WordType,
     WordTypeTable,
     accuracy_markdown,
     schedule_markdown,
     stage_rows,
-    visible,
     weighed_tokens,
     word_type_table,
 )
+from kpod.experiment.forecast import Forecast, SourceUse, Unused
+from kpod.records import Question, Rationale, Schedule, StageRecord, TokenizedRationale
+from kpod.records.errors import DataError
+from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records.shown import visible
 
 VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
 
@@ -413,5 +413,5 @@ def test_every_visible_character_belongs_to_one_word(tokens):
 
 def test_importing_the_report_loads_neither_torch_nor_matplotlib():
     heavy = "{'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
-    code = f"import sys; import kpod.report.page, kpod.report.tables; assert not {heavy}, {heavy}"
+    code = f"import sys; import kpod.commands.pages.page, kpod.commands.pages.tables; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

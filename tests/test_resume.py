@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from kpod.errors import TrainingError
+from kpod.records.errors import TrainingError
 from kpod.training import last_valid_checkpoint
 from kpod.training.checkpoints import MANIFEST, fault_of, seal
 from test_training import CONFIG, Gradients, rationales, run

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kpod.config import WeightingConfig
-from kpod.errors import WeightingError
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import WeightingError
 from kpod.weighting import rounds as module
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.module import WeightGenerator, compute_weights

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from kpod.errors import DataError
+from kpod.records.errors import DataError
 from kpod.training import RowDataset
 from tiny import END, START, tiny_llama, tiny_t5
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from kpod import artifacts, files
-from kpod.config import Recipe
-from kpod.errors import ConfigError, DataError
-from kpod.phases import do_phase
-from kpod.pipeline import Pipeline, run
-from kpod.run_folder import STAMP, RunFolder, fault_of, seal
+from kpod.experiment import artifacts
+from kpod.experiment.phases import do_phase
+from kpod.experiment.pipeline import Pipeline, run
+from kpod.experiment.run_folder import STAMP, RunFolder, fault_of, seal
+from kpod.recipe import Recipe
+from kpod.records import files
+from kpod.records.errors import ConfigError, DataError
 from tiny_runs import recipe, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -77,8 +78,8 @@ def test_a_key_changed_and_changed_back_trains_once(
     before = Pipeline(finished).folder.key("student")
     run(slower)
     assert Pipeline(slower).folder.key("student") != before
-    monkeypatch.setattr("kpod.pipeline.train_student", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr("kpod.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr("kpod.experiment.pipeline.train_student", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", lambda *_, **__: pytest.fail("asked again"))
     run(finished)
     assert Pipeline(finished).folder.key("student") == before
     run(replace(slower, name="named-otherwise"))
@@ -102,9 +103,9 @@ def test_where_links_cannot_be_made_phases_are_copied(tmp_path: Path, monkeypatc
 def test_a_copied_run_brings_its_phases(finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its links become folders where it is copied; what they hold is taken in, not made again."""
     shutil.copytree(Path(finished.runs) / finished.name, tmp_path / finished.name)
-    monkeypatch.setattr("kpod.pipeline.train_student", lambda *_, **__: pytest.fail("trained again"))
-    for name in ("encode_rationales", "weigh_rationales", "assess_difficulties"):
-        monkeypatch.setattr(f"kpod.pipeline.{name}", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr("kpod.experiment.pipeline.train_student", lambda *_, **__: pytest.fail("trained again"))
+    for name in ("encode_all", "weigh_rationales", "assess"):
+        monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", lambda *_, **__: pytest.fail("made again"))
     Pipeline(replace(finished, runs=str(tmp_path))).distil()
     assert (tmp_path / finished.name / "student").is_symlink()
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpod.config import DiversityConfig, Recipe, ScheduleConfig
-from kpod.errors import ConfigError, DataError, ScheduleError
-from kpod.methods import Given, prefix_first, progressive, progressive_unordered
+from kpod.experiment.methods import Given, prefix_first, progressive, progressive_unordered
+from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig
+from kpod.records.errors import ConfigError, DataError, ScheduleError
 from kpod.schedule import clusters as clusters_module
-from kpod.schedule.clusters import by_first_appearance, cluster_embeddings, glove_embeddings
-from kpod.schedule.plan import budget, linear_schedule, make_schedule, whole_rationales
+from kpod.schedule.clusters import by_first_appearance, cluster_questions, glove_embeddings
+from kpod.schedule.progressive import budget, linear_schedule, make_schedule, whole_rationales
 from kpod.schedule.selectors import SELECTORS
 from kpod.schedule.ticks import count_ticks
 

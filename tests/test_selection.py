@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from kpod.errors import ScheduleError
+from kpod.records.errors import ScheduleError
 from kpod.schedule.counts import cheapest
 from kpod.schedule.fill import WHOLE, swap, swap_twice, top_up
 from kpod.schedule.knapsack import pack

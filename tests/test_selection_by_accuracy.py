@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainerState
 
-from kpod.config import TrainingConfig, ValidationConfig
-from kpod.errors import ConfigError
+from kpod.recipe import TrainingConfig, ValidationConfig
 from kpod.records import Schedule
+from kpod.records.errors import ConfigError
 from kpod.training import train_student
+from kpod.training.best_by_accuracy import BestByAccuracy
 from kpod.training.metrics import read_metrics
-from kpod.training.selection import BestByAccuracy
 from tiny import tiny_llama, tiny_tokens, tiny_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")

@@ -11,8 +11,8 @@ pytest.importorskip("fastapi", reason="needs transformers[serving]")
 
 from asked_runs import ask_of, questions
 from faulty_proxy import PASSING_FAULTS, ROW_FAULTS, once
-from kpod.errors import TeacherError
 from kpod.lm.models import smollm2_folder
+from kpod.records.errors import TeacherError
 from kpod.teacher.asking import ask_teacher, explanations
 from kpod.teacher.store import attempts_by_key
 from test_endpoint import check_killed_run, proxied

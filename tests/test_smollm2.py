@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from kpod import artifacts
-from kpod.pipeline import Pipeline, run
-from kpod.recipe import load_recipe
-from kpod.reporting import write_report
+from kpod.commands.report import write_report
+from kpod.experiment import artifacts
+from kpod.experiment.pipeline import Pipeline, run
+from kpod.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parent.parent
 SMALLER = (

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import kpod.lm.soundness
-from kpod.config import Recipe
-from kpod.errors import ConfigError
 from kpod.lm.models import load_model, model_identity
 from kpod.lm.precision import in_float32
 from kpod.lm.sequences import example_at
+from kpod.recipe import Recipe
+from kpod.records.errors import ConfigError
 from kpod.training.collation import check_packing, collator_of
 from kpod.weighting.given import uniform_weights
 from tiny import byte_tokenizer, tiny_llama, tiny_tokens

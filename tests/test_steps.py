@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.errors import DataError
-from kpod.merging import merge_shortest
-from kpod.spans import check_spans_tile
+from kpod.records.errors import DataError
+from kpod.records.spans import check_spans_tile
 from kpod.steps import split_steps, step_stops_of
+from kpod.steps.merging import merge_shortest
 
 RULES = ("sentence", "line", "period")
 PUNCTUATION = "ab A1 25.,:;!?…\"'()[]{}<>*_-=+/$%#\\`\n\r\t\u00a0\u2028\u200b\ufeff😀"

@@ -11,14 +11,13 @@ from statistics import fmean
 
 import pytest
 
-from kpod import comparison
-from kpod.cli import grid_of, main
-from kpod.command_line import command_parser
-from kpod.comparison import tabulate
+from kpod.commands import compare, sweep
+from kpod.commands.command_line import main, parsed
+from kpod.commands.grid import comparison
+from kpod.commands.grid.comparison import tabulate
+from kpod.commands.grid.variants import Grid
 from kpod.evaluation.pairing import paired_difference
-from kpod.grid import Grid
-from kpod.pipeline import Pipeline
-from kpod.recipe import load_recipe
+from kpod.experiment.pipeline import Pipeline
 from kpod.training.metrics import METRICS, read_updates
 
 ROOT = Path(__file__).parent.parent
@@ -51,8 +50,8 @@ def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def grid_said_by(command: str) -> Grid:
-    options, options.overrides = command_parser().parse_known_args(shlex.split(command))
-    grid = grid_of(load_recipe(options.recipe, options.overrides), options)
+    options = parsed(shlex.split(command))
+    grid = {"compare": compare, "sweep": sweep}[options.verb].grid_of(options)
     return grid.with_matched_tokens(options.match_tokens) if options.match_tokens else grid
 
 
@@ -88,7 +87,7 @@ def test_the_summary_is_of_the_same_runs() -> None:
     """Its p-values are not corrected for their number."""
     told = 0
     for command in BELOW:
-        options, _ = command_parser().parse_known_args(shlex.split(command))
+        options = parsed(shlex.split(command))
         if options.verb != "compare" or options.base or options.match_tokens or "3e-4" in command:
             continue
         grid = grid_said_by(command)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kpod.config import LoraConfig, PromptConfig
-from kpod.errors import ConfigError
 from kpod.lm.suitability import check_student
+from kpod.recipe import LoraConfig, PromptConfig
+from kpod.records.errors import ConfigError
 from tiny import byte_tokenizer
 from zoo import USUAL, build_model
 

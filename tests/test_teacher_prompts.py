@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import AskConfig, PricesConfig, TeacherPromptConfig
-from kpod.errors import ConfigError, DataError
-from kpod.recipe import dump_recipe, load_recipe
+from kpod.commands.pages.asked_teacher import estimate_markdown
+from kpod.recipe import AskConfig, PricesConfig, TeacherPromptConfig
+from kpod.recipe.loading import dump_recipe, load_recipe
 from kpod.records import Question
-from kpod.report.rationales import estimate_markdown
+from kpod.records.errors import ConfigError, DataError
 from kpod.teacher.estimate import TOKENS_PER_ANSWER, estimate
 from kpod.teacher.requests import Request, chat_arguments, requests_for
 

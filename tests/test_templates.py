@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 import kpod.lm.trial
-from kpod.config import PromptConfig
-from kpod.errors import ConfigError
 from kpod.lm.encoding import chat_ids, encode, prompt_text
 from kpod.lm.models import LanguageModel
 from kpod.lm.templates import open_thought, render_chat
+from kpod.recipe import PromptConfig
 from kpod.records import Question, Rationale, TokenizedRationale
-from kpod.training.rows import RowDataset
+from kpod.records.errors import ConfigError
+from kpod.training.row_dataset import RowDataset
 from tiny import tiny_llama, tiny_t5
 
 QUESTION = Question("q1", "How many?", "42")

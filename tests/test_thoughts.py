@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpod.config import AskConfig
 from kpod.data.characters import broken_character
 from kpod.data.thoughts import part_thoughts
+from kpod.recipe import AskConfig
 from kpod.records import Question
 from kpod.teacher.asking import Asked, explanations
 from kpod.teacher.attempts import PASSING, Attempt

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from kpod.config import PromptConfig, TrainingConfig
-from kpod.errors import ConfigError
+from kpod.experiment.pipeline import Pipeline
 from kpod.lm.alignment import tiling_offsets
 from kpod.lm.encoding import UNALIGNED, encode
 from kpod.lm.layout import layout_of
 from kpod.lm.models import LanguageModel, load_model
-from kpod.pipeline import Pipeline
+from kpod.recipe import PromptConfig, TrainingConfig
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
-from kpod.schedule.plan import whole_rationales
+from kpod.records.errors import ConfigError
+from kpod.schedule.progressive import whole_rationales
 from kpod.steps import split_steps
 from kpod.training import train_student
 from kpod.weighting.given import uniform_weights

@@ -24,11 +24,11 @@ from transformers import (
     masking_utils,
 )
 
-from kpod.config import LoraConfig, TrainingConfig
-from kpod.errors import ConfigError, DataError, TrainingError
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, example_at
+from kpod.recipe import LoraConfig, TrainingConfig
 from kpod.records import SEGMENTS, Schedule
+from kpod.records.errors import ConfigError, DataError, TrainingError
 from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, student, train_student
 from kpod.training.arguments import check_model_arguments, training_arguments
 from kpod.training.batches import Collator, TokenBatchSampler

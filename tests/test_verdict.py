@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from torch import nn
 
-from kpod.errors import WeightingError
-from kpod.pipeline import Pipeline
+from kpod.experiment.pipeline import Pipeline
+from kpod.records.errors import WeightingError
 from kpod.weighting.effects import Fit
 from kpod.weighting.prefixes import Predictor
 from kpod.weighting.rounds import Round
@@ -156,7 +156,7 @@ FALLING = Round(160, 1.5, fall=0.5, error=0.1, moved=0.021, agreement=0.9)
     ],
 )
 def test_the_verdict_on_a_fit_by_hand(surety: float, rounds: tuple[Round, ...], expected: tuple[str, ...]) -> None:
-    found = verdict_on_fit(Fit(penalty=1.0, epochs=0, explained=0.1, surety=surety), rounds)
+    found = verdict_on_fit(Fit(penalties={}, epochs=0, explained=0.1, surety=surety), rounds)
     assert len(found.warnings) == len(expected)
     assert all(words in warning for words, warning in zip(expected, found.warnings, strict=True))
     assert not found.refusal
@@ -184,7 +184,7 @@ def test_refused_weights_are_saved_and_not_learnt_again(
     folder = tmp_path / "tiny" / "weights"
     assert (folder / "weights.parquet").is_file()
     assert Weigher.load(folder / "weigher").weigh([]) == []
-    monkeypatch.setattr("kpod.pipeline.weigh_rationales", lambda *_: pytest.fail("learnt again"))
+    monkeypatch.setattr("kpod.experiment.pipeline.weigh_rationales", lambda *_: pytest.fail("learnt again"))
     with pytest.raises(WeightingError, match="the weights mask what matters"):
         _ = Pipeline(recipe(data, tmp_path)).weights
 

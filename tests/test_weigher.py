@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from kpod.annotation import annotate
-from kpod.cli import main
+from kpod.commands.command_line import main
+from kpod.commands.weigh import annotate
 from kpod.data.reader import read_rationales
-from kpod.errors import DataError
+from kpod.experiment.pipeline import Pipeline
 from kpod.lm.encoding import project_spans
-from kpod.pipeline import Pipeline
+from kpod.records.errors import DataError
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, spans_of
 from kpod.weighting.weigher import Weigher
 from tiny import tiny_llama, tiny_rationales, tiny_tokens

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kpod.config import WeightingConfig
-from kpod.errors import ConfigError, DataError, WeightingError
 from kpod.lm.encoding import project_spans
 from kpod.lm.models import LanguageModel, merged
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import ConfigError, DataError, WeightingError
 from kpod.weighting import learn_weights, uniform_weights
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import balanced_masks, draw_batches, draw_prefixes
@@ -260,20 +260,20 @@ def test_a_held_price_is_the_same_for_rationales_of_any_length() -> None:
 
 
 MASKS = "weighting.masks is {}; it must be at least 2"
-RATE = "weighting.kept_rate is {}; it must be between 0 and 1, or null"
+RATE = "weighting.kept_rate is {}; it must be {}above 0 and below 1, or null"
 SPREAD = "weighting.spread is {}; it must be above 0 and below {}, at which every weight is 0 or 1 (kept_rate is {})"
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"kept_rate": 1.0}, RATE.format(1.0)),
-        ({"kept_rate": 0.0}, RATE.format(0.0)),
-        ({"kept_rate": -0.2}, RATE.format(-0.2)),
-        ({"kept_rate": float("nan")}, RATE.format("nan")),
+        ({"kept_rate": 1.0}, RATE.format(1.0, "")),
+        ({"kept_rate": 0.0}, RATE.format(0.0, "")),
+        ({"kept_rate": -0.2}, RATE.format(-0.2, "")),
+        ({"kept_rate": float("nan")}, RATE.format("nan", "a number ")),
         ({"spread": 0.0}, SPREAD.format(0.0, 0.49, 0.6)),
         ({"spread": -0.1}, SPREAD.format(-0.1, 0.49, 0.6)),
-        ({"spread": float("nan")}, SPREAD.format("nan", 0.49, 0.6)),
+        ({"spread": float("nan")}, "weighting.spread is nan; it must be a number above 0 and below 0.5"),
         ({"spread": 0.5}, SPREAD.format(0.5, 0.49, 0.6)),
         ({"spread": 0.25, "kept_rate": 0.05}, SPREAD.format(0.25, 0.218, 0.05)),
         ({"spread": 0.5, "kept_rate": None}, SPREAD.format(0.5, 0.5, None)),

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import LanguageModel
+from kpod.recipe import WeightingConfig
 from kpod.records import Question, Rationale, TokenizedRationale
 from kpod.weighting.module import WeightGenerator
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from kpod import artifacts
-from kpod.config import Recipe
-from kpod.recipe import load_recipe
+from kpod.experiment import artifacts
+from kpod.recipe import Recipe
+from kpod.recipe.loading import load_recipe
 from tiny import tiny_llama, tiny_rationales, tiny_t5
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from kpod.cli import main
+from kpod.commands.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

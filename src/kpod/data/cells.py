@@ -14,8 +14,8 @@ from itertools import pairwise
 from types import NoneType
 from typing import Any
 
-from kpod.errors import DataError
 from kpod.records import WeightSpan
+from kpod.records.errors import DataError
 
 
 class UnusableError(DataError):

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from kpod.data.cells import UnusableError, whole_text
-from kpod.errors import DataError
+from kpod.records.errors import DataError
 
 ROLES: Mapping[str, str] = {
     **dict.fromkeys(("user", "human", "prompter", "question"), "user"),

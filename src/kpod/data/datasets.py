@@ -21,15 +21,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from kpod.config import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.data.entries import Entry
 from kpod.data.hub import DATASETS, named_rows, spec_rows, taken
 from kpod.data.reader import EMPTY, Reading, base_id, read_entries, read_file
 from kpod.data.rows import SUFFIX_NAMES, SUFFIXES, suffix_of
 from kpod.data.word_problems import SIZES, make_word_problems
 from kpod.data.word_problems import SOURCE as WORD_PROBLEMS
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

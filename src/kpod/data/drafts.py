@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kpod.config import ColumnsConfig
 from kpod.data.answers import same_answer
 from kpod.data.cells import UnusableError, choices_cell, text_cell
 from kpod.data.chats import first_exchange, set_aside, turns_of
 from kpod.data.formats import Layout
 from kpod.data.options import Choices
 from kpod.data.solutions import Solution, behind_hashes, holds_thoughts, read_solution
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig
+from kpod.records.errors import DataError
 
 SAID_BESIDE = ("source", "teacher_answer", "token_weights")
 """Columns that describe a rationale, if it has its own column."""

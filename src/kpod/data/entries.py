@@ -17,8 +17,8 @@ from kpod.data.cells import (
 )
 from kpod.data.drafts import Draft
 from kpod.data.findings import Finding
-from kpod.errors import DataError
 from kpod.records import Question, Rationale
+from kpod.records.errors import DataError
 
 MOST_NAMES = 12
 """Column names that a message lists."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from kpod.config import ColumnsConfig
 from kpod.data.solutions import behind_hashes
+from kpod.recipe import ColumnsConfig
 
 DEFAULTS = ColumnsConfig()
 

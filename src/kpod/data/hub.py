@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, TypeVar
 from kpod.data.findings import Row
 from kpod.data.solutions import behind_hashes, plain_number, without_marks
 from kpod.data.splits import divided, paper_splits, question_key
-from kpod.errors import DataError
-from kpod.hub_reach import check_hub_answers
+from kpod.records.errors import DataError
+from kpod.records.hub_reach import check_hub_answers
 
 HubRow: TypeAlias = Mapping[str, Any]
 _T = TypeVar("_T")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kpod.errors import DataError
+from kpod.records.errors import DataError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from kpod.config import ColumnsConfig
 from kpod.data.cells import UnusableError
 from kpod.data.drafts import SAID_BESIDE, STATEMENTS, THOUGHTS, UNSTATED, drafts_of
 from kpod.data.entries import DraftCells, Entry, Pending, left_out, listed, readable_id
 from kpod.data.findings import Finding, Row
 from kpod.data.formats import DEFAULTS, Layout, layout_of
 from kpod.data.lines import is_broken
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig
+from kpod.records.errors import DataError
 
 CASES = 50
 """How many rows are read to find out what a source's columns hold."""

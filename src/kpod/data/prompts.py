@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from kpod.config import PromptConfig
-from kpod.errors import DataError
+from kpod.recipe import PromptConfig
 from kpod.records import Question, Span
+from kpod.records.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

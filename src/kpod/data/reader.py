@@ -22,15 +22,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kpod.config import ColumnsConfig
 from kpod.data.answers import same_answer
 from kpod.data.entries import Entry
 from kpod.data.findings import Finding, Row
 from kpod.data.formats import DEFAULTS, layout_of
 from kpod.data.parsing import first_cases, parsed
 from kpod.data.rows import rows_of, suffix_of
-from kpod.errors import DataError
+from kpod.recipe import ColumnsConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import DataError
 
 EMPTY = "empty rationale"
 """The reason under which a rationale without text is dropped."""
@@ -68,7 +68,7 @@ class CheckedFile:
     notes: tuple[str, ...]
 
 
-def read_questions(path: Path, columns: ColumnsConfig = DEFAULTS) -> list[Question]:
+def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL, JSON, CSV or Parquet file, in its order.
 
     Args:
@@ -79,7 +79,7 @@ def read_questions(path: Path, columns: ColumnsConfig = DEFAULTS) -> list[Questi
         DataError: At the first row that is wrong, as `file:line: id ...: what is wrong and what to do`; or if no row is
             left.
     """
-    return [entry.question for entry in read_file(path, columns, explained=False).entries]
+    return [entry.question for entry in read_file(path, explained=False).entries]
 
 
 def read_rationales(path: Path, columns: ColumnsConfig = DEFAULTS) -> tuple[list[Rationale], list[Dropped]]:

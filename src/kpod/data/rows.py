@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kpod.data.csv_tables import csv_rows
 from kpod.data.findings import Finding, Row
 from kpod.data.lines import GZIP, UnreadableFileError, text_lines
-from kpod.data.tables import csv_rows
-from kpod.errors import DataError
+from kpod.records.errors import DataError
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch

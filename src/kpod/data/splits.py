@@ -11,7 +11,7 @@ from importlib.resources import files
 from itertools import chain
 from typing import TypeVar
 
-from kpod.errors import DataError
+from kpod.records.errors import DataError
 
 FILE = "paper_splits.json"
 _T = TypeVar("_T")

@@ -8,9 +8,9 @@ from statistics import NormalDist
 
 from kpod.data.answers import extract_answer, last_number, same_answer
 from kpod.data.numbers import whole_number
-from kpod.errors import DataError
-from kpod.outcomes import Accuracy, Prediction
 from kpod.records import Question
+from kpod.records.errors import DataError
+from kpod.records.outcomes import Accuracy, Prediction
 from kpod.steps import split_steps
 
 

@@ -7,15 +7,15 @@ from types import MappingProxyType
 
 from tqdm import tqdm
 
-from kpod.config import EvaluationConfig, PromptConfig
-from kpod.errors import DataError
 from kpod.evaluation.accuracy import judge, majority
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.encoding import prompt_ids
 from kpod.lm.engines import Engine, VllmModel
 from kpod.lm.layout import TextLayout
-from kpod.outcomes import Prediction
+from kpod.recipe import EvaluationConfig, PromptConfig
 from kpod.records import Question
+from kpod.records.errors import DataError
+from kpod.records.outcomes import Prediction
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kpod.files import write_text
 from kpod.records import Question
+from kpod.records.files import write_text
 
 TASK = """\
 # lm_eval --model hf --model_args pretrained=STUDENT --include_path {folder} --tasks {name}

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, permutation_test, sem
 from scipy.stats import t as student_t
 
-from kpod.errors import DataError
-from kpod.outcomes import PairedDifference
+from kpod.records.errors import DataError
+from kpod.records.outcomes import PairedDifference
 
 NUM_RESAMPLES = 9999
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from kpod.config import DataConfig
 from kpod.evaluation.accuracy import judge
+from kpod.recipe import DataConfig
 from kpod.records import Question
 
 _PROBE = Question("probe", "What is 6 * 7?", "42")

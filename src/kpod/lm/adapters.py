@@ -15,8 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from kpod.config import LoraConfig
-from kpod.errors import ConfigError
+from kpod.recipe import LoraConfig
+from kpod.records.errors import ConfigError
 
 KEY = "training.lora.target_modules"
 PLAIN_FORWARDS = (nn.Linear.forward, Conv1D.forward)

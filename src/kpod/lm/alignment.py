@@ -3,8 +3,8 @@
 import unicodedata
 from collections.abc import Sequence
 
-from kpod.errors import DataError
 from kpod.records import Span
+from kpod.records.errors import DataError
 
 
 def tiling_offsets(offsets: Sequence[Span], text: str, name: str, border: int = 0) -> list[Span]:

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from kpod.config import DataConfig, PromptConfig
 from kpod.data.mentions import first_statement
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
-from kpod.errors import ConfigError, DataError
 from kpod.lm.alignment import tiling_offsets
 from kpod.lm.layout import TextLayout
 from kpod.lm.templates import open_thought, render_chat
-from kpod.merging import merge_shortest
+from kpod.recipe import DataConfig, PromptConfig
 from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
+from kpod.records.errors import ConfigError, DataError
 from kpod.steps import split_steps, step_stops_of
+from kpod.steps.merging import merge_shortest
 
 log = logging.getLogger(__name__)
 

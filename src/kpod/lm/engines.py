@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
-from kpod.errors import ConfigError
 from kpod.lm.decoding import Continuation, end_ids, until_end
 from kpod.lm.layout import TextLayout, layout_of
 from kpod.lm.models import LanguageModel, load_model, model_config, model_folder
+from kpod.records.errors import ConfigError
 
 VLLM_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 PREFIX = "evaluation.engine is vllm"

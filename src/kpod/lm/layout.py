@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from kpod.errors import ConfigError
+from kpod.records.errors import ConfigError
 
 CONTEXT_KEYS = (
     "max_position_embeddings",

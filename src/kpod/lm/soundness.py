@@ -16,8 +16,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from kpod.errors import ConfigError, KpodError
 from kpod.lm.precision import in_float32
+from kpod.records.errors import ConfigError, KpodError
 
 LONGEST_TEMPLATE = 1 << 20
 """Bytes of a chat template; the longest ones of public checkpoints have a twentieth of this."""

@@ -5,12 +5,12 @@ from typing import Any, cast
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from kpod.config import LoraConfig, PromptConfig
 from kpod.lm.adapters import target_names
 from kpod.lm.encoding import prompt_text
 from kpod.lm.layout import layout_of
 from kpod.lm.models import load_tokenizer, model_config
 from kpod.lm.soundness import check_architecture, loading
+from kpod.recipe import LoraConfig, PromptConfig
 from kpod.records import Question
 
 PROBE = Question("probe", "What is 6 times 7?", "42")

@@ -13,8 +13,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from kpod.errors import ConfigError
 from kpod.lm.trial import check_template
+from kpod.records.errors import ConfigError
 
 FAULTS = (
     TemplateError,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from kpod.errors import DataError
+from kpod.records.errors import DataError
 
 LARGE = 100_000
 """Above so many questions K-means runs on mini-batches."""

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from kpod.errors import ScheduleError
+from kpod.records.errors import ScheduleError
 from kpod.schedule.counts import cheapest
 from kpod.schedule.fill import top_up
 from kpod.schedule.knapsack import pack

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from kpod.errors import ScheduleError
+from kpod.records.errors import ScheduleError
 
 TICK_BITS = 51
 """All difficulties add up to less than 2^51 ticks before rounding, hence to less than 2^52 after it."""

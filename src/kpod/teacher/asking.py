@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from kpod.config import AskConfig
 from kpod.data.answers import extract_answer, same_answer
 from kpod.data.characters import broken_character
 from kpod.data.endings import reached_answers
-from kpod.errors import TeacherError
+from kpod.recipe import AskConfig
 from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import TeacherError
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.closing import strip_closing
 from kpod.teacher.refusals import FIRST_THOUGHTS, ONLY_THOUGHTS, Refusals, advice, answered_forms, is_done

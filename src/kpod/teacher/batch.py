@@ -19,9 +19,9 @@ import openai
 from openai.pagination import SyncCursorPage
 from openai.types import Batch, FileObject
 
-from kpod.config import AskConfig
-from kpod.errors import TeacherError
-from kpod.files import whole_lines, write_text
+from kpod.recipe import AskConfig
+from kpod.records.errors import TeacherError
+from kpod.records.files import whole_lines, write_text
 from kpod.teacher.attempts import Attempt, Outcome
 from kpod.teacher.clients import LONGEST_REPLY, ReplyError, synchronous_client
 from kpod.teacher.connection import told, unreachable, url_of, why_unreachable

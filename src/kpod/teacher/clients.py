@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx2
 import openai
 
-from kpod.config import AskConfig
-from kpod.errors import ConfigError
+from kpod.recipe import AskConfig
+from kpod.records.errors import ConfigError
 from kpod.teacher.connection import proxy_of, proxy_shown, shown, url_of
 from kpod.teacher.credentials import NO_KEY, Credentials
 

@@ -9,8 +9,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from kpod.config import AskConfig
-from kpod.errors import ConfigError
+from kpod.recipe import AskConfig
+from kpod.records.errors import ConfigError
 
 
 def url_of(ask: AskConfig) -> str:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kpod.config import VARIABLE_REFERENCE, AskConfig
-from kpod.errors import ConfigError
+from kpod.recipe import VARIABLE_REFERENCE, AskConfig
+from kpod.records.errors import ConfigError
 from kpod.teacher.attempts import Attempt, TokenLogprob
 
 NO_KEY = "none"

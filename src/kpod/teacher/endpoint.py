@@ -16,9 +16,9 @@ from typing import Any
 import openai
 from tqdm import tqdm
 
-from kpod.config import AskConfig
-from kpod.errors import TeacherError
-from kpod.signals import heeded
+from kpod.recipe import AskConfig
+from kpod.records.errors import TeacherError
+from kpod.records.signals import heeded
 from kpod.teacher.attempts import Attempt, Outcome
 from kpod.teacher.clients import ReplyError, asynchronous_client
 from kpod.teacher.connection import (

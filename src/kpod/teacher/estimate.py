@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from kpod.config import AskConfig, PricesConfig
+from kpod.recipe import AskConfig, PricesConfig
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.requests import Request
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from kpod.config import TeacherConfig
 from kpod.data.answers import extract_answer, normalise_answer, same_answer
 from kpod.data.endings import reached_answers
+from kpod.recipe import TeacherConfig
 from kpod.records import Dropped, Rationale
 from kpod.teacher.closing import strip_closing
 from kpod.teacher.equations import wrong_equations

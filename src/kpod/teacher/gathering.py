@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kpod.config import AskConfig, DataConfig, TeacherConfig
 from kpod.data.datasets import load_rationales, training_questions
+from kpod.recipe import AskConfig, DataConfig, TeacherConfig
 from kpod.records import Dropped, Rationale
 from kpod.teacher.asking import (
     Asked,

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from kpod.config import AskConfig
-from kpod.errors import ConfigError
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.encoding import chat_ids
 from kpod.lm.models import LanguageModel, load_model
+from kpod.recipe import AskConfig
+from kpod.records.errors import ConfigError
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request

@@ -4,8 +4,8 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from kpod.config import AskConfig
-from kpod.errors import TeacherError
+from kpod.recipe import AskConfig
+from kpod.records.errors import TeacherError
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.requests import Request
 

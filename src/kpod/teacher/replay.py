@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kpod.config import AskConfig
-from kpod.errors import ConfigError
+from kpod.recipe import AskConfig
+from kpod.records.errors import ConfigError
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.requests import Request
 from kpod.teacher.store import read_store

@@ -10,12 +10,12 @@ from typing import Any
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from kpod.config import AskConfig, PromptConfig, TeacherPromptConfig
 from kpod.data.prompts import completion, question_text
 from kpod.data.reader import read_rationales
-from kpod.errors import ConfigError, DataError
-from kpod.files import model_files
+from kpod.recipe import AskConfig, PromptConfig, TeacherPromptConfig
 from kpod.records import Question
+from kpod.records.errors import ConfigError, DataError
+from kpod.records.files import model_files
 
 Message = Mapping[str, str]
 """`role` and `content`."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from kpod.errors import DataError, TeacherError
-from kpod.files import flush_to_disk, whole_lines
+from kpod.records.errors import DataError, TeacherError
+from kpod.records.files import flush_to_disk, whole_lines
 from kpod.teacher.attempts import Attempt
 
 

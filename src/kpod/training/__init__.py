@@ -3,7 +3,7 @@
 from kpod.training.arguments import check_arguments, training_arguments
 from kpod.training.batches import Collator, StageDataset, StageExample, StageSampler
 from kpod.training.checkpoints import last_valid_checkpoint
-from kpod.training.rows import RowDataset
+from kpod.training.row_dataset import RowDataset
 from kpod.training.student import TrainingSummary, finished, train_student
 from kpod.training.trainer import KeypointTrainer
 

@@ -12,8 +12,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from kpod.config import TrainingConfig
-from kpod.errors import ConfigError
+from kpod.recipe import TrainingConfig
+from kpod.records.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 
@@ -74,7 +74,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 """Arguments that would break the method or a promise of the package, and why."""
 
 
-def check_arguments(config: TrainingConfig, precision: Precision = "fp32") -> None:
+def check_arguments(config: TrainingConfig) -> None:
     """Refuse a recipe's training arguments before any work starts.
 
     Raises:
@@ -83,9 +83,9 @@ def check_arguments(config: TrainingConfig, precision: Precision = "fp32") -> No
     Example:
         >>> check_arguments(TrainingConfig(arguments={"learing_rate": 1e-5}))
         Traceback (most recent call last):
-        kpod.errors.ConfigError: unknown key training.learing_rate; did you mean training.learning_rate?
+        kpod.records.errors.ConfigError: unknown key training.learing_rate; did you mean training.learning_rate?
     """
-    training_arguments(config, Path("student"), seed=0, precision=precision)
+    training_arguments(config, Path("student"), seed=0, precision="fp32")
 
 
 def training_arguments(config: TrainingConfig, output_dir: Path, seed: int, precision: Precision) -> TrainingArguments:

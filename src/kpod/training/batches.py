@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from kpod.errors import DataError
 from kpod.lm.buckets import batches_by_tokens, bucketed_order
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, beginning_at, collate, example_at
 from kpod.records import SEGMENTS, Schedule, TokenizedRationale
+from kpod.records.errors import DataError
 
 StageKey: TypeAlias = tuple[int, int]
 """Index of a rationale, and the stage it is wanted at."""

@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from kpod.errors import TrainingError
-from kpod.files import Files, altered_file, flush_to_disk, flushed_files, write_text
+from kpod.records.errors import TrainingError
+from kpod.records.files import Files, altered_file, flush_to_disk, flushed_files, write_text
 
 MANIFEST = "kpod_manifest.json"
 STAGING = ".staging"

@@ -7,10 +7,10 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from kpod.errors import ConfigError
 from kpod.lm.models import LanguageModel, evaluating
 from kpod.lm.precision import in_float32
 from kpod.lm.sequences import Batch, Example, collate, logprobs
+from kpod.records.errors import ConfigError
 from kpod.training.batches import Collator
 
 EXACT, COARSE = 1e-3, 0.5

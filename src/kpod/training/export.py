@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from kpod.config import TrainingConfig
-from kpod.errors import TrainingError
-from kpod.files import flush_to_disk
 from kpod.lm.models import DTYPES, LanguageModel, merged
-from kpod.safe_yaml import dump_yaml
+from kpod.recipe import TrainingConfig
+from kpod.recipe.safe_yaml import dump_yaml
+from kpod.records.errors import TrainingError
+from kpod.records.files import flush_to_disk
 from kpod.training.arguments import PASSED, Precision
 from kpod.training.metrics import METRICS, read_updates
 from kpod.training.trainer import KeypointTrainer

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kpod.errors import TrainingError
-from kpod.signals import handled
+from kpod.records.errors import TrainingError
+from kpod.records.signals import handled
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kpod.files import flush_to_disk, whole_lines, write_text
+from kpod.records.files import flush_to_disk, whole_lines, write_text
 
 METRICS = "metrics.jsonl"
 VALIDATION = "validation_accuracy"

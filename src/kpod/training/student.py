@@ -24,17 +24,17 @@ from transformers.utils.import_utils import (
     is_flash_attn_4_available,
 )
 
-from kpod.config import TrainingConfig
-from kpod.errors import ConfigError, TrainingError, TrainingInterruptedError
 from kpod.lm.models import LanguageModel, evaluating, with_lora
+from kpod.recipe import TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
+from kpod.records.errors import ConfigError, TrainingError, TrainingInterruptedError
 from kpod.training.arguments import Precision, check_model_arguments, training_arguments
 from kpod.training.batches import StageDataset
+from kpod.training.best_by_accuracy import BestByAccuracy
 from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
 from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
 from kpod.training.metrics import METRICS, read_updates
-from kpod.training.selection import BestByAccuracy
 from kpod.training.trainer import KeypointTrainer
 
 log = logging.getLogger(__name__)

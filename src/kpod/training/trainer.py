@@ -18,10 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
-from kpod.errors import ConfigError, TrainingError
-from kpod.files import write_text
 from kpod.lm.head import has_linear_head, weighted_nll
-from kpod.lm.sequences import Example, inputs_of, logprobs, logprobs_in, trained_positions
+from kpod.lm.sequences import Example, logprobs, trained_positions
+from kpod.records.errors import ConfigError, TrainingError
+from kpod.records.files import write_text
 from kpod.training.batches import (
     StageBatch,
     StageDataset,

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from kpod.config import WeightingConfig
-from kpod.errors import WeightingError
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import WeightingError
 from kpod.weighting.effects import copy_of
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_batches, draw_prefixes

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kpod.config import WeightingConfig
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
-from kpod.weighting.equations import Equations, explained_fall, from_falls, observed_fall
+from kpod.weighting.linear_system import Equations, explained_fall, from_falls, observed_fall
 from kpod.weighting.module import WeightGenerator, effects_of, scores_of
 from kpod.weighting.predictor import Observation
 from kpod.weighting.ridge import choose_penalty, solve_ridge
@@ -19,6 +19,8 @@ from kpod.weighting.ridge import choose_penalty, solve_ridge
 BATCH = 16
 HELD_OUT = 0.25
 """Share of the rationales that decide when the fit of the network stops."""
+SURE = 2.0
+"""Standard errors by which effects must explain rationales that are left out, to be told apart from chance."""
 PATIENCE = 10
 """Epochs without a better held-out error before the fit stops."""
 MAX_EPOCHS = 100
@@ -29,7 +31,7 @@ class Fit:
     """How the generator was fitted.
 
     Attributes:
-        penalty: Of the ridge regression, chosen by cross-validation.
+        penalties: Of the ridge regressions, chosen by cross-validation, by the names that `fit_linear` gives them.
         epochs: Passes of the network over the observations that were kept; 0 where it explained nothing more.
         explained: Share of the NLL's variance over masks that the effects explain on held-out rationales; at most 1. A
             few rationales with large falls decide it, so that it may be below 0 for effects that rank tokens well.
@@ -37,10 +39,14 @@ class Fit:
             each divided by its size. NaN where fewer than two are held out, or nothing is in common.
     """
 
-    penalty: float
+    penalties: dict[str, float]
     epochs: int
     explained: float
     surety: float
+
+    def facts(self) -> dict[str, float]:
+        """All of it by name."""
+        return {**self.penalties, "epochs": self.epochs, "explained": self.explained, "surety": self.surety}
 
 
 def fit_generator(
@@ -55,30 +61,52 @@ def fit_generator(
     names = _held_out([seen.tokens for seen in observations], rng)
     training = [seen for seen in observations if seen.tokens.id not in names] or observations
     held_out = [seen for seen in observations if seen.tokens.id in names]
-    penalty = fit_linear(generator, training, rng)
+    penalties = fit_linear(generator, training)
     equations = [from_falls(seen) for seen in training]
     watched = [from_falls(seen) for seen in held_out]
     epochs = _fit_network(generator, equations, watched, config.generator_learning_rate, rng)
     to_nats(generator, training)
     explained, surety = explained_share(generator, held_out), surety_of(generator, watched)
     if not epochs:  # nothing is left to decide, so the held-out rationales may speak too
-        penalty = fit_linear(generator, observations, rng)
+        penalties = fit_linear(generator, observations)
     to_nats(generator, observations)
-    return Fit(penalty, epochs, explained, surety)
+    return Fit(penalties, epochs, explained, surety)
 
 
-def fit_linear(generator: WeightGenerator, observations: Sequence[Observation], rng: np.random.Generator) -> float:
-    """Set `intercept` and `direction` by ridge regression; returns the penalty that was chosen."""
+def fit_linear(generator: WeightGenerator, observations: Sequence[Observation]) -> dict[str, float]:
+    """Set `intercept` and `direction` by ridge regression; returns the penalties that were chosen, by name.
+
+    After a prefix that states the answer, numbers are copied; before it they are made, and the words that say how
+    count. Where the effects before it surely explain rationales that are left out, the predictor can calculate. Each
+    kind of equation then has a regression and a penalty of its own, since one for both would bury what the words are
+    worth, and the effect is their mean over all equations, which Eq. 5 sums over. A predictor that cannot calculate
+    answers by chance there, and too few observations tell nothing of it: then all equations are fitted together.
+    """
     by_rationale: dict[str, list[Equations]] = {}
     for seen in observations:
         by_rationale.setdefault(seen.tokens.id, []).append(from_falls(seen))
-    features = [torch.cat([linear_design(generator, says) for says in group]) for group in by_rationale.values()]
-    values = [torch.cat([says.values.double() for says in group]) for group in by_rationale.values()]
-    penalty = choose_penalty(features, values, rng)
-    solved = solve_ridge(features, values, penalty)
-    generator.intercept.copy_(solved[0])
-    generator.direction.copy_(solved[1:])
-    return penalty
+    groups = [
+        [
+            torch.cat(parts)
+            for parts in zip(*((linear_design(generator, s), s.values, s.copied) for s in of), strict=True)
+        ]
+        for of in by_rationale.values()
+    ]
+    copied, calculated = (
+        [(x[of == kind], y[of == kind].double()) for x, y, of in groups if (of == kind).any()] for kind in (True, False)
+    )
+    parts = {"penalty": [(x, y.double()) for x, y, _ in groups]}
+    if copied and calculated and choose_penalty(*zip(*calculated, strict=True))[1] > SURE:
+        parts = {"penalty_copied": copied, "penalty_calculated": calculated}
+    penalties, summed, num = {}, torch.zeros(1 + len(generator.direction), dtype=torch.float64), 0
+    for name, part in parts.items():
+        features, values = zip(*part, strict=True)
+        penalties[name], _ = choose_penalty(features, values)
+        rows = sum(map(len, values))
+        summed, num = summed + rows * solve_ridge(features, values, penalties[name]), num + rows
+    generator.intercept.copy_(summed[0] / num)
+    generator.direction.copy_(summed[1:] / num)
+    return penalties
 
 
 def linear_design(generator: WeightGenerator, equations: Equations) -> Float[Tensor, "rows features"]:
@@ -113,7 +141,7 @@ def _fit_network(
         if epoch - best_epoch >= PATIENCE:
             break
     gain = linear - best
-    if len(gain) < 2 or gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)):
+    if len(gain) < 2 or gain.mean() <= SURE * gain.std() / math.sqrt(len(gain)):
         best_epoch, best_state = 0, linear_state
     generator.load_state_dict(best_state)
     return best_epoch

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kpod.errors import DataError
 from kpod.lm.encoding import project_spans
 from kpod.records import Rationale, TokenizedRationale, WeightSpan
+from kpod.records.errors import DataError
 
 KEYPOINTS = frozenset("0123456789+-*/=$%×÷")
 """Characters of the tokens that the digit rule takes for keypoints."""

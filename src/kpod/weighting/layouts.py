@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kpod.errors import WeightingError
 from kpod.lm.buckets import cut_to_passes
 from kpod.lm.sequences import IGNORED
 from kpod.records import TokenizedRationale
+from kpod.records.errors import WeightingError
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import LanguageModel, merged
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.contrast import hold
 from kpod.weighting.descent import descend
@@ -96,7 +96,7 @@ def learn_weights(
         rounds = tuple(observe_in_rounds(generator, frozen, tokens, config, rng, observations))
         fit = fit_generator(generator, observations, config, rng)
         hold(generator, tokens, config.kept_rate, config.spread)
-        facts, verdict = asdict(fit), verdict_on_fit(fit, rounds)
+        facts, verdict = fit.facts(), verdict_on_fit(fit, rounds)
     else:
         *_, last = descend(generator, predictor, tokens, config, rng)
         facts = {name: float(value) for name, value in asdict(last).items()}

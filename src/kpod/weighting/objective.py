@@ -8,8 +8,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kpod.config import WeightingConfig
 from kpod.lm.models import evaluating
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes

@@ -12,10 +12,10 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from kpod.config import LoraConfig, WeightingConfig
-from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel, with_lora
+from kpod.recipe import LoraConfig, WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import WeightingError
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_batches, draw_prefixes, random_mask
 from kpod.weighting.prefixes import Predictor

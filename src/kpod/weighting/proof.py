@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from kpod.config import WeightingConfig
-from kpod.errors import WeightingError
 from kpod.lm.models import LanguageModel
 from kpod.lm.precision import in_float32
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.errors import WeightingError
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes, random_mask
 from kpod.weighting.predictor import with_adapters

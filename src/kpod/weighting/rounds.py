@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from kpod.config import WeightingConfig
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.contrast import hold
 from kpod.weighting.effects import fit_linear, to_nats
@@ -124,7 +124,7 @@ def observe_in_rounds(
             keep = balanced_masks(rationale, chances[rationale.id], config.masks, rng)
             observations.append(observe(predictor, rationale, keep, draw_prefixes(rationale, config.prefixes, rng)))
             bar.update()
-        fit_linear(generator, observations, rng)
+        fit_linear(generator, observations)
         to_nats(generator, observations)
         hold(generator, tokens, config.kept_rate, config.spread)
         before, objectives = objectives, held_out_objectives(generator, predictor, held_out or order, config)

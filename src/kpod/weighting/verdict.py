@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from kpod.config import WeightingConfig
-from kpod.errors import WeightingError
-from kpod.files import write_text
+from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
-from kpod.weighting.effects import Fit
+from kpod.records.errors import WeightingError
+from kpod.records.files import write_text
+from kpod.weighting.effects import SURE, Fit
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
 from kpod.weighting.objective import keypoint_objective
@@ -29,8 +29,6 @@ LEARNING = "learning.json"
 NEARLY_ALIKE = 0.02
 """Spread of the weights below which they hardly distinguish tokens."""
 WIDER = "weighting.spread and weighting.kept_rate hold both with weighting.estimator regression"
-SURE = 2.0
-"""Standard errors by which effects must explain unseen rationales better than chance."""
 NUM_JUDGED = 16
 """Rationales on which the learnt weights are judged by L_k at the end."""
 CONFIDENCE = 0.99

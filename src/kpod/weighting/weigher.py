@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from kpod.config import PromptConfig, WeightingConfig
-from kpod.errors import DataError
-from kpod.files import write_text
 from kpod.lm.encoding import encode, project_spans
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel
+from kpod.recipe import PromptConfig, WeightingConfig
 from kpod.records import Dropped, Rationale, TokenizedRationale, WeightSpan
+from kpod.records.errors import DataError
+from kpod.records.files import write_text
 from kpod.weighting.given import spans_of
 from kpod.weighting.learn import learn_weights
 from kpod.weighting.module import WeightGenerator, compute_weights

@@ -1,0 +1,97 @@
+"""The command line: arguments in, exit code out. Every verb has a module of its name, with its arguments and its work.
+
+0 done, 1 a failure of the work, 2 a wrong command, recipe or file, 128 + its number where a signal ended it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+import kpod
+from kpod.commands.terminal import READER_GONE, ReaderGoneError, flush, log_to_terminal, print_anything, say
+from kpod.records.errors import ConfigError, DataError, KpodError, TrainingInterruptedError
+
+VERBS = {
+    "run": "every phase in order, skipping what is done, and the report",
+    "rationales": "questions -> rationales from any teacher, filtered, and a report",
+    "weigh": "rationales -> the significance weight of every rationale token",
+    "plan": "weights -> step difficulties, clusters and the schedule",
+    "distill": "schedule -> the student",
+    "evaluate": "student and questions -> predictions and accuracy",
+    "export-task": "test sets -> tasks of lm-evaluation-harness, judged by kpod",
+    "compare": "methods and seeds of one recipe -> tables with intervals, from runs side by side",
+    "sweep": "values of one recipe key -> the same tables",
+    "report": "a run folder -> one HTML page",
+    "inspect": "one example as the student sees it at a stage, token by token",
+    "check": "which rows of a recipe's data or of a data file a run would use, and all errors",
+    "explain": "a recipe key -> what it does, what it may be, and its default",
+    "schema": "the JSON schema of recipes, by which editors complete and check them",
+}
+"""What each does. Its module is imported where the verb is named: `kpod --help` waits for none."""
+
+KEYS = (
+    "Any recipe key can be set after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8. "
+    "`kpod explain` lists the keys, and `kpod explain KEY` describes one."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    print_anything()
+    options = parsed(sys.argv[1:] if arguments is None else arguments)
+    log_to_terminal()
+    try:
+        code = _command(options)
+        flush()
+    except ReaderGoneError:
+        return READER_GONE
+    return code
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; words that its parser does not know are recipe keys, in `overrides`."""
+    parser = argparse.ArgumentParser(
+        "kpod",
+        description="Keypoint-based progressive chain-of-thought distillation.",
+        epilog=KEYS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kpod {kpod.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, does in VERBS.items():
+        verb = verbs.add_parser(name, help=does, description=does, epilog=KEYS, allow_abbrev=False)
+        verb.add_argument("--traceback", action="store_true", help="show where an error came from")
+        if name in words:
+            _module(name).add_arguments(verb)
+    options, overrides = parser.parse_known_args(words)
+    options.overrides = overrides
+    return options
+
+
+def _module(verb: str) -> ModuleType:
+    return import_module(f"kpod.commands.{verb.replace('-', '_')}")
+
+
+def _command(options: argparse.Namespace) -> int:
+    try:
+        code: int | None = _module(options.verb).work(options)
+    except KpodError as error:
+        if options.traceback:
+            raise
+        say(f"kpod: {error}", error=True)
+        if isinstance(error, TrainingInterruptedError):
+            return 128 + error.signal
+        return 2 if isinstance(error, ConfigError | DataError) else 1
+    except OSError as error:  # a full disk, a folder that may not be read
+        if options.traceback:
+            raise
+        say(f"kpod: {error} (--traceback shows where)", error=True)
+        return 1
+    except KeyboardInterrupt:
+        if options.traceback:
+            raise
+        say("kpod: interrupted; run the same command again to resume", error=True)
+        return 130
+    return code or 0

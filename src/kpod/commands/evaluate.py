@@ -1,0 +1,59 @@
+"""`kpod evaluate`: a student and questions to predictions and accuracy."""
+
+import argparse
+from pathlib import Path
+
+from kpod.commands.pages.tables import accuracy_markdown, steps_markdown
+from kpod.commands.recipe_argument import add_recipe, recipe_of
+from kpod.commands.terminal import say
+from kpod.data.datasets import load_questions
+from kpod.evaluation.accuracy import by_steps, summarise
+from kpod.evaluation.given_texts import judge_file
+from kpod.experiment.artifacts import key_of
+from kpod.experiment.preflight import announce_tests
+from kpod.recipe import Recipe
+from kpod.records.errors import require
+from kpod.records.outcomes import Prediction
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the verb."""
+    add_recipe(parser)
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
+    whose.add_argument("--predictions", type=Path, help="a file of texts from elsewhere, for the first test set")
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print the accuracy on every test set."""
+    recipe = recipe_of(options)
+    require(bool(recipe.data.tests), "data.tests", [], "at least one test set")
+    found = _judged(recipe, options.predictions) if options.predictions else _asked(recipe, options.checkpoint)
+    say(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
+    for test, predictions in found.items():
+        say(steps_markdown(test, by_steps(predictions)))
+
+
+def _judged(recipe: Recipe, texts: Path) -> dict[str, list[Prediction]]:
+    """Texts from elsewhere, for the first test set."""
+    test, *others = recipe.data.tests
+    announce_tests(recipe, [test])
+    if others:
+        say(f"the predictions are of {test}; not evaluated: {', '.join(others)}", error=True)
+    return {test: judge_file(texts, load_questions(test, recipe.data), recipe.data.answer_words)}
+
+
+def _asked(recipe: Recipe, checkpoint: str | None) -> dict[str, list[Prediction]]:
+    """What the run's student, or another model, answers to every test set."""
+    from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
+
+    pipeline = Pipeline(recipe)
+    announce_tests(recipe, recipe.data.tests)
+    when = name_of(checkpoint) if checkpoint else "after"
+    return {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, checkpoint)}
+
+
+def name_of(checkpoint: str) -> str:
+    """What the evaluation of a checkpoint is kept under: its folder's name, and a hash of the whole path."""
+    path = Path(checkpoint)
+    return f"of-{path.resolve().name}-{key_of(str(path.resolve()) if path.exists() else checkpoint)[:6]}"

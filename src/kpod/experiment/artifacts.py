@@ -1,0 +1,227 @@
+"""Every record to disk and back.
+
+runs/
+.phases/                  what is made, shared by the runs; see kpod.experiment.run_folder
+<name>/
+recipe.yaml             as resolved
+rationales.jsonl        what passed the filter
+dropped.jsonl           every rationale that is not trained on, with its reason
+tokens weights clusters difficulties plan student evaluation/<when>/<set>
+links to the phases that the method needs
+report.html, report.json
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from kpod.records import (
+    Dropped,
+    Question,
+    Rationale,
+    Schedule,
+    StageRecord,
+    TokenizedRationale,
+)
+from kpod.records.errors import DataError
+from kpod.records.files import flush_to_disk, whole_lines, write_text
+from kpod.records.outcomes import Accuracy, Prediction
+
+DROPPED = "dropped.jsonl"
+TOKENS, WEIGHTS, DIFFICULTIES = "tokens.parquet", "weights.parquet", "difficulties.parquet"
+CLUSTERS, SCHEDULE, STAGES = "clusters.npy", "schedule.npy", "stages.json"
+PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash of anything JSON can hold; equal parts, equal key."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line; a record ends at a newline only."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that `write_jsonl` wrote."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+def rationale_row(rationale: Rationale) -> dict[str, Any]:
+    """A rationale as a row of a rationale file, readable by `kpod.data.reader`."""
+    row = asdict(rationale.question) | {"id": rationale.id, "question_id": rationale.question.id}
+    row |= {"rationale": rationale.text, "source": rationale.source, "teacher_answer": rationale.teacher_answer}
+    if rationale.token_weights is not None:
+        row["token_weights"] = rationale.token_weights
+    return {name: value for name, value in row.items() if value is not None or name == "teacher_answer"}
+
+
+def question_row(question: Question) -> dict[str, Any]:
+    """A question as a row of a question file."""
+    return {name: value for name, value in asdict(question).items() if value is not None}
+
+
+def save_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
+    """What is not trained on, and why."""
+    write_jsonl(path, [asdict(item) for item in dropped])
+
+
+def save_tokens(folder: Path, tokens: Sequence[TokenizedRationale], dropped: Sequence[Dropped]) -> None:
+    """Tokenised rationales, and those that could not be tokenised."""
+    pq.write_table(pa.Table.from_pylist([asdict(t) for t in tokens]), folder / TOKENS)
+    save_dropped(folder / DROPPED, dropped)
+
+
+def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
+    """What `save_tokens` saved.
+
+    Raises:
+        DataError: If an older version of kpod saved them, which counted to the answer's last mention.
+    """
+    table = pq.read_table(folder / TOKENS)
+    if "before_answer" not in table.column_names:
+        raise DataError(
+            f"{folder / TOKENS} was made by an older version of kpod and does not say where answers are first stated; "
+            "repeat `kpod run` with the run's recipe to make it again"
+        )
+    rows = table.to_pylist()
+    tokens = [
+        TokenizedRationale(
+            id=row["id"],
+            token_ids=tuple(row["token_ids"]),
+            segment_stops=tuple(row["segment_stops"]),
+            step_stops=tuple(row["step_stops"]),
+            char_spans=tuple((start, stop) for start, stop in row["char_spans"]),
+            before_answer=row["before_answer"],
+        )
+        for row in rows
+    ]
+    return tokens, [Dropped(**row) for row in read_jsonl(folder / DROPPED)]
+
+
+def save_by_rationale(path: Path, name: str, values: Mapping[str, NDArray[np.float32]]) -> None:
+    """A row of numbers per rationale: weights of its tokens, or difficulties of its steps."""
+    schema = pa.schema([("id", pa.string()), (name, pa.list_(pa.float32()))])
+    columns = {"id": list(values), name: [numbers.tolist() for numbers in values.values()]}
+    pq.write_table(pa.Table.from_pydict(columns, schema), path)
+
+
+def load_by_rationale(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What `save_by_rationale` saved."""
+    ids, rows = (column.to_pylist() for column in pq.read_table(path).columns)
+    return {id_: np.array(row, dtype=np.float32) for id_, row in zip(ids, rows, strict=True)}
+
+
+def load_difficulties(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The difficulties that `save_by_rationale` saved in a folder."""
+    return load_by_rationale(folder / DIFFICULTIES)
+
+
+def save_clusters(folder: Path, clusters: NDArray[np.int64]) -> None:
+    """The questions' clusters, one number per tokenised rationale."""
+    np.save(folder / CLUSTERS, clusters, allow_pickle=False)
+
+
+def load_clusters(folder: Path) -> NDArray[np.int64]:
+    """What `save_clusters` saved."""
+    found: NDArray[np.int64] = np.load(folder / CLUSTERS, allow_pickle=False)
+    return found
+
+
+def save_plan(folder: Path, schedule: Schedule) -> None:
+    """The schedule."""
+    np.save(folder / SCHEDULE, schedule.input_steps, allow_pickle=False)
+    facts = {
+        "ids": schedule.ids,
+        "stages": [asdict(record) for record in schedule.stages],
+        "diversity_weight": schedule.diversity_weight,
+        "relative_diversity": schedule.relative_diversity,
+        "first_stage": schedule.first_stage,
+        "ramp_epochs": schedule.ramp_epochs,
+        "trains": schedule.trains,
+        "ordered": schedule.ordered,
+    }
+    write_text(folder / STAGES, json.dumps(facts, ensure_ascii=False))
+
+
+def load_schedule(folder: Path) -> Schedule:
+    """The schedule that `save_plan` saved."""
+    facts = json.loads((folder / STAGES).read_text(encoding="utf-8"))
+    return Schedule(
+        ids=tuple(facts["ids"]),
+        input_steps=np.load(folder / SCHEDULE, mmap_mode="r", allow_pickle=False),
+        stages=tuple(StageRecord(**record) for record in facts["stages"]),
+        diversity_weight=facts["diversity_weight"],
+        relative_diversity=facts["relative_diversity"],
+        first_stage=facts["first_stage"],
+        ramp_epochs=facts["ramp_epochs"],
+        trains=facts["trains"],
+        ordered=facts["ordered"],
+    )
+
+
+def evaluation_phase(when: str, test: str) -> str:
+    """The folder of a test set's evaluation; a name that is no folder's is made safe and kept apart by a hash."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", test).strip(".-")
+    name = safe if safe == test else f"{safe[-40:]}-{key_of(test)[:6]}"
+    return f"evaluation/{when}/{name}"
+
+
+def save_evaluation(folder: Path, predictions: Sequence[Prediction], accuracy: Accuracy) -> None:
+    """Predictions of one test set, and their accuracy."""
+    write_jsonl(folder / PREDICTIONS, [asdict(p) for p in predictions])
+    write_text(folder / SUMMARY, json.dumps(asdict(accuracy) | {"accuracy": accuracy.value}, indent=2))
+
+
+@dataclass(frozen=True)
+class PartialEvaluation:
+    """Predictions of an evaluation that is not finished yet, each batch written through to the disk.
+
+    Attributes:
+        path: Holds them.
+    """
+
+    path: Path
+
+    def read(self) -> dict[str, Prediction]:
+        """By question id; a torn last line, left by a kill, does not count and is cut off."""
+        if not self.path.exists():
+            return {}
+        rows = [json.loads(line) for line in whole_lines(self.path)]
+        write_jsonl(self.path, rows)
+        return {row["id"]: _prediction(row) for row in rows}
+
+    def append(self, predictions: Sequence[Prediction]) -> None:
+        """Add a batch."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions)
+        flush_to_disk(self.path)
+
+
+def load_evaluation(folder: Path) -> tuple[list[Prediction], Accuracy]:
+    """What `save_evaluation` saved."""
+    if not (folder / SUMMARY).is_file():
+        raise DataError(f"{folder} holds no evaluation; run kpod evaluate first")
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    del summary["accuracy"]
+    for pair in ("interval", "by_last_number"):
+        summary[pair] = tuple(summary[pair]) if summary.get(pair) else None
+    return [_prediction(row) for row in read_jsonl(folder / PREDICTIONS)], Accuracy(**summary)
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    drawn = row.get("drawn")
+    return Prediction(**{**row, "drawn": None if drawn is None else tuple(map(tuple, drawn))})

@@ -1,0 +1,99 @@
+"""A run's evaluations: a model's texts on every test set, made once, and judged whenever they are read."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kpod.evaluation.accuracy import judge_again, summarise
+from kpod.evaluation.generation import answer_questions
+from kpod.experiment import artifacts
+from kpod.experiment.keys import evaluation_key
+from kpod.experiment.phases import do_phase
+from kpod.experiment.run_folder import RunFolder, check_unaltered
+from kpod.experiment.sources import Sources
+from kpod.lm.engines import ENGINES, Engine
+from kpod.lm.models import LanguageModel
+from kpod.lm.processes import first_process_first
+from kpod.recipe import Recipe
+from kpod.records import Question
+from kpod.records.outcomes import Accuracy, Prediction
+
+log = logging.getLogger(__name__)
+
+
+class Evaluations:
+    """The evaluations of one recipe.
+
+    Args:
+        recipe: The whole experiment.
+        folder: The run's.
+        data: Holds the questions.
+    """
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, data: Sources) -> None:
+        self.recipe, self.folder, self.data = recipe, folder, data
+
+    def evaluate(self, when: str, identity: str, name: str) -> dict[str, Accuracy]:
+        """A model's accuracy on every test set.
+
+        Args:
+            when: What the evaluations are kept under.
+            identity: What tells the model from others.
+            name: Its name or folder; it is loaded where a text is missing.
+        """
+        loaded = cache(lambda: ENGINES[self.recipe.evaluation.engine](name, self.recipe.precision))
+        return {test: self._evaluate_on(test, when, identity, loaded) for test in self.recipe.data.tests}
+
+    def key(self, identity: str, test: str) -> str:
+        """What a model's texts on a test set are made from."""
+        return evaluation_key(self.recipe, identity, self.data.questions(test))
+
+    def accuracy_on_validation(self, lm: LanguageModel) -> float:
+        """The accuracy on the questions that choose the checkpoint, in [0, 1]."""
+        return summarise("validation", self._answer(lm, self.data.validation)).value
+
+    def saved(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
+        """Predictions that were saved, judged by the rules of today, and their accuracy.
+
+        Raises:
+            DataError: If there are none, or a file of them was altered.
+        """
+        folder = self.folder.path / artifacts.evaluation_phase(when, test)
+        check_unaltered(folder, "kpod evaluate")
+        _, predictions, accuracy = self._judged(folder)
+        return predictions, accuracy
+
+    def _evaluate_on(self, test: str, when: str, identity: str, loaded: Callable[[], Engine]) -> Accuracy:
+        questions, phase, key = (
+            self.data.questions(test),
+            artifacts.evaluation_phase(when, test),
+            self.key(identity, test),
+        )
+        place = self.folder.place(phase, key)
+        partial = artifacts.PartialEvaluation(place.with_name(f".{place.name}.jsonl"))
+
+        def make(folder: Path) -> None:
+            predictions = self._answer(loaded(), questions, partial.read(), partial.append)
+            artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
+
+        do_phase(self.folder, phase, key, make)
+        partial.path.unlink(missing_ok=True)
+        with first_process_first():
+            saved, predictions, accuracy = self._judged(place)
+            if predictions != saved:
+                log.warning("%s: the rules that read answers changed; the saved texts are judged again", phase)
+                with self.folder.alone(phase, key), self.folder.making(phase, key) as folder:
+                    artifacts.save_evaluation(folder, predictions, accuracy)
+        return accuracy
+
+    def _judged(self, folder: Path) -> tuple[list[Prediction], list[Prediction], Accuracy]:
+        """Predictions as they were saved and under the rules of today, and their accuracy."""
+        saved, accuracy = artifacts.load_evaluation(folder)
+        predictions = [judge_again(prediction, self.recipe.data.answer_words) for prediction in saved]
+        return saved, predictions, accuracy if predictions == saved else summarise(accuracy.dataset, predictions)
+
+    def _answer(self, lm: Engine, questions: Sequence[Question], *kept: Any) -> list[Prediction]:
+        data = self.recipe.data
+        return answer_questions(lm, questions, data.prompt, self.recipe.evaluation, *kept, words=data.answer_words)

@@ -1,0 +1,164 @@
+"""What each phase of a run is made from: a key that changes with any of it, so that nothing is done twice.
+
+Keys follow from what phases and the parts of a method declare. Phases that do not depend on the method have the same
+key under every method, so that runs can share them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import kpod
+from kpod.experiment.artifacts import key_of, question_row, rationale_row
+from kpod.experiment.methods import METHODS, Method, Part
+from kpod.lm.models import model_identity
+from kpod.recipe import EvaluationConfig, Recipe
+from kpod.records import Question, Rationale
+from kpod.records.errors import require
+from kpod.records.files import content_of
+
+SAVING = frozenset({"save_steps", "save_total_limit", "report_to", "run_name", "disable_tqdm"})
+"""TrainingArguments that say what is saved and shown while a student is trained, whatever it becomes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A row of Algorithm 1: what makes a phase, and from what.
+
+    Attributes:
+        name: Its folder's name too.
+        make: Writes the run's files of it into a folder; None where that is not this row's work.
+        load: From the run and the folder to what `make` wrote there.
+        needs: Phases before it that it is made from.
+        parts: Fields of the method that it is made by; what they need and read counts as its own.
+        reads: Recipe keys, or sections of keys, that change it.
+        after: Phases before it whose files it reads, though they change with keys that leave it as it is.
+    """
+
+    name: str
+    make: Callable[[Any, Path], None] | None = None
+    load: Callable[[Any, Path], Any] = lambda *_: None
+    needs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    def parts_of(self, method: Method) -> list[Part[Any]]:
+        """The method's parts that make the phase."""
+        return [getattr(method, field) for field in self.parts]
+
+
+def needed(phases: Sequence[Phase], method: Method, last: str = "student") -> list[Phase]:
+    """The phases that one of them is made from under a method, and itself, in their order."""
+    wanted = {last}
+    for phase in reversed(phases):
+        if phase.name in wanted:
+            wanted.update(phase.needs, phase.after, *(part.needs for part in phase.parts_of(method)))
+    return [phase for phase in phases if phase.name in wanted]
+
+
+def phase_keys(phases: Sequence[Phase], recipe: Recipe, sources: Mapping[str, str]) -> dict[str, str]:
+    """Of each phase the hash of all that it is made from.
+
+    Args:
+        phases: Those that the recipe's method needs, in their order.
+        recipe: The whole experiment.
+        sources: The keys of the phases that are read anew each time: hashes of what was read.
+    """
+    keys: dict[str, str] = {}
+    for phase in phases:
+        made_from = [_declared(phase, keys, recipe), [_declared(p, keys, recipe) for p in phase.parts_of(_of(recipe))]]
+        keys[phase.name] = sources.get(phase.name) or key_of(kpod.__version__, made_from)
+    return keys
+
+
+def _of(recipe: Recipe) -> Method:
+    return METHODS[recipe.method]
+
+
+def _declared(item: Phase | Part[Any], keys: Mapping[str, str], recipe: Recipe) -> list[object]:
+    """The name of a phase or part, the keys of its needs and the values of what it reads."""
+    return [item.name, {name: keys[name] for name in item.needs}, {key: value_of(recipe, key) for key in item.reads}]
+
+
+def value_of(recipe: Recipe, key: str) -> object:
+    """What a recipe says under a key or a section of keys; models and files by their content, and defaults resolved."""
+    if key in RESOLVED:
+        return RESOLVED[key](recipe)
+    found = reduce(getattr, key.split("."), recipe)
+    return asdict(found) if is_dataclass(found) and not isinstance(found, type) else found
+
+
+def _weighting(recipe: Recipe) -> object:
+    config = recipe.weighting
+    predictor = model_identity(config.predictor) if config.predictor else None
+    return asdict(config) | {"predictor": predictor, "precision": config.precision or recipe.precision}
+
+
+def _training(recipe: Recipe) -> object:
+    """What changes the student: not what is saved and shown on the way, nor what chooses its checkpoint."""
+    settings = asdict(_of(recipe).training(recipe.training))
+    for name in ("save_strategy", "validation", *(() if recipe.training.lora else ("merge_lora",))):
+        del settings[name]
+    settings["arguments"] = {name: value for name, value in settings["arguments"].items() if name not in SAVING}
+    return settings
+
+
+def _embeddings(recipe: Recipe) -> object:
+    name = recipe.schedule.embeddings
+    if name == "student":
+        return [name, recipe.precision]
+    require(Path(name).is_file(), "schedule.embeddings", name, "student, or a GloVe text file that exists")
+    return content_of(Path(name))
+
+
+def _selector(recipe: Recipe) -> object:
+    name = recipe.schedule.selector
+    return [name, recipe.seed] if name == "random" else name
+
+
+RESOLVED: Mapping[str, Callable[[Recipe], object]] = {
+    "student": lambda recipe: model_identity(recipe.student),
+    "weighting": _weighting,
+    "training": _training,
+    "schedule.embeddings": _embeddings,
+    "schedule.selector": _selector,
+}
+"""Keys whose value in the recipe is not all that they stand for."""
+
+
+def rationales_key(rationales: Iterable[Rationale]) -> str:
+    """A hash of the rationales to train on."""
+    return key_of([rationale_row(rationale) for rationale in rationales])
+
+
+def validation_key(recipe: Recipe, questions: Sequence[Question]) -> str:
+    """A hash of what chooses the checkpoint: the questions, and how they are asked."""
+    config = recipe.training.validation
+    if config is None:
+        return key_of(None)
+    choice = {name: getattr(config, name) for name in ("every_epochs", "patience", "student")}
+    asking = _asking(recipe.evaluation)
+    return key_of([question_row(q) for q in questions], choice, asking, list(recipe.data.answer_words))
+
+
+def evaluation_key(recipe: Recipe, model: str, questions: Sequence[Question]) -> str:
+    """What the texts of a model on a set of questions are made from; they are judged whenever they are read.
+
+    Args:
+        recipe: The whole experiment.
+        model: What tells the model from another: its identity, or the key that it was trained under.
+        questions: What it is asked.
+    """
+    config, rows = recipe.evaluation, [question_row(question) for question in questions]
+    how = _asking(config) | {"engine": config.engine, "self_check": config.self_check}
+    return key_of(model, rows, asdict(recipe.data.prompt), how, recipe.precision)
+
+
+def _asking(config: EvaluationConfig) -> dict[str, object]:
+    """The keys of `evaluation` that change what a student writes."""
+    temperature = config.temperature if config.samples > 1 else None
+    names = ("batch_size", "max_new_tokens", "samples")
+    return {name: getattr(config, name) for name in names} | {"temperature": temperature}

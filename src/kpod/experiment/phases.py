@@ -1,0 +1,70 @@
+"""One phase of a run: made once from the same inputs, whichever run or command comes first."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from kpod.experiment.run_folder import RunFolder
+from kpod.lm.processes import first_process_first, is_first_process
+
+log = logging.getLogger(__name__)
+
+
+def do_phase(folder: RunFolder, phase: str, key: str, make: Callable[[Path], None]) -> Path:
+    """Make a phase unless it is there, and link it into the run; on several processes, once.
+
+    Args:
+        folder: The run's.
+        phase: Where the run's folder has its link.
+        key: Stands for all that the phase is made from.
+        make: Writes the phase's files into the folder it is given.
+
+    Returns:
+        The phase's folder.
+    """
+    with first_process_first():
+        folder.make_way(phase)
+        if folder.has(phase, key):
+            log.info("%s: already done", phase)
+        else:
+            with folder.alone(phase, key):
+                _make(folder, phase, key, make)
+        folder.show(phase, key)
+    return folder.place(phase, key)
+
+
+def _make(folder: RunFolder, phase: str, key: str, make: Callable[[Path], None]) -> None:
+    if folder.has(phase, key):
+        log.info("%s: done by another process", phase)
+        return
+    _make_ready(folder, phase, key)
+    with folder.making(phase, key) as staging:
+        make(staging)
+
+
+def _make_ready(folder: RunFolder, phase: str, key: str) -> None:
+    """Say what becomes of what was made before."""
+    folder.keep_apart_if_altered(phase, key)
+    if folder.key(phase) not in (None, key):
+        log.warning("%s: the recipe or its data changed; what was made before stays in %s", phase, folder.phases)
+
+
+@contextmanager
+def in_place(folder: RunFolder, phase: str, key: str) -> Iterator[Path]:
+    """Work in a phase's own folder, which may hold what an earlier start has left; the first process has its lock.
+
+    The folder is linked into the run as soon as the work begins.
+    """
+    with ExitStack() as held:
+        with first_process_first():
+            place = folder.place(phase, key)
+            if is_first_process():
+                folder.make_way(phase)
+                held.enter_context(folder.alone(phase, key))
+                _make_ready(folder, phase, key)
+                place.mkdir(parents=True, exist_ok=True)
+                folder.show(phase, key)
+        yield place
+        if is_first_process():
+            folder.show(phase, key)

@@ -1,0 +1,354 @@
+"""Algorithm 1 from top to bottom: rationales, weights, difficulties, schedule, student, accuracy, report.
+
+The file to read first. PHASES says what is made from what, and the functions below it make it. A phase is skipped if
+it was made from the same inputs before; a changed recipe key makes the phases again that it touches, and those after.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kpod.experiment import artifacts
+from kpod.experiment.artifacts import DROPPED
+from kpod.experiment.evaluations import Evaluations
+from kpod.experiment.forecast import Forecast, Role, unused
+from kpod.experiment.keys import Phase, needed, phase_keys
+from kpod.experiment.methods import METHODS, ByRationale, Given, Part, Result, cluster
+from kpod.experiment.phases import do_phase, in_place
+from kpod.experiment.preflight import announce, question_uses, training_use
+from kpod.experiment.run_folder import RunFolder, seal
+from kpod.experiment.sources import Sources, check_recipes_predictor
+from kpod.lm.encoding import encode_all, unused_template
+from kpod.lm.engines import require_engine
+from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
+from kpod.lm.processes import is_first_process
+from kpod.recipe import Recipe, ScheduleConfig
+from kpod.recipe.loading import dump_recipe
+from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
+from kpod.records.errors import ConfigError, require
+from kpod.records.files import write_text
+from kpod.records.outcomes import Accuracy, Prediction
+from kpod.schedule.difficulty import assess
+from kpod.training import TrainingSummary, check_arguments, finished, train_student
+from kpod.weighting import accepted, weigh_rationales, weights_in_data
+
+log = logging.getLogger(__name__)
+
+
+# -- Algorithm 1 ---------------------------------------------------------------------------------------
+
+
+def _tokenise(run: "Pipeline", folder: Path) -> None:
+    log.info("tokenising %d rationales", len(run.sources[0]))
+    layout = load_layout(run.recipe.student)
+    if note := unused_template(layout, run.recipe.data.prompt):
+        log.warning("WARNING: %s", note)
+    tokens, unfit = encode_rationales(layout, run.sources[0], run.recipe.data)
+    run.data.check_some_are_kept(unfit)
+    artifacts.save_tokens(folder, tokens, unfit)
+
+
+def _learn(run: "Pipeline", folder: Path) -> None:
+    artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", run.learn(folder))
+
+
+def _cluster(run: "Pipeline", folder: Path) -> None:
+    artifacts.save_clusters(folder, run.cluster(run.recipe.schedule))
+
+
+def _assess(run: "Pipeline", folder: Path) -> None:
+    found = assess_difficulties(run.student, run.tokens, run.by(run.method.weigh_steps))
+    artifacts.save_by_rationale(folder / artifacts.DIFFICULTIES, "difficulties", found)
+
+
+def _order(run: "Pipeline", folder: Path) -> None:
+    artifacts.save_plan(folder, run.by(run.method.order))
+
+
+def _weights(run: "Pipeline", folder: Path) -> ByRationale:
+    accepted(run.folder.path / "weights")
+    return artifacts.load_by_rationale(folder / artifacts.WEIGHTS)
+
+
+def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
+    return lambda _, folder: load(folder)
+
+
+_tokens, _difficulties = _from(artifacts.load_tokens), _from(artifacts.load_difficulties)
+_clusters, _plan = _from(artifacts.load_clusters), _from(artifacts.load_schedule)
+
+
+TEXTS = ("student", "data.prompt", "data.max_length")
+STEPS = ("data.step_rule", "data.max_steps")
+CLUSTERS = ("schedule.num_clusters", "schedule.embeddings", "seed")
+TRAINING = ("training", "seed", "precision")
+
+PHASES = (
+    # line 1: recorded rationales, or a teacher's; what of them the student can read; and that in tokens and steps
+    Phase("rationales"),
+    Phase("texts", needs=("rationales",), reads=TEXTS),
+    Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
+    # line 2: significance weights (Eq. 2-7), which see no steps
+    Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
+    # line 3: step difficulties (Eq. 8)
+    Phase("difficulties", _assess, _difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
+    # line 4: similar questions, and the schedule (Eq. 9-13)
+    Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
+    Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
+    # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
+    Phase("validation"),
+    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
+)
+"""What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
+BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
+"""Instead of the row above where the data brings the weights: then no key of `weighting` is read."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        folder: The run folder.
+        accuracies: Per test set the accuracy before training (None where not measured) and after.
+        training: What the training did.
+    """
+
+    folder: Path
+    accuracies: tuple[tuple[Accuracy | None, Accuracy], ...]
+    training: TrainingSummary
+
+
+def run(recipe: Recipe) -> RunResult:
+    """Distil as a recipe says: every phase in order, skipping what is already done.
+
+    Args:
+        recipe: The whole experiment, from `load_recipe`; `runs/<name>` gets all that is made.
+
+    Raises:
+        KpodError: On a wrong recipe or input file, or where a phase fails; what was finished before stays.
+    """
+    return Pipeline(recipe).run()
+
+
+class Pipeline:
+    """The phases of one recipe; each is made or loaded when it is first asked for.
+
+    Args:
+        recipe: The whole experiment.
+
+    Raises:
+        ConfigError: If the method or a training argument does not exist; nothing has been written then.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        require(recipe.method in METHODS, "method", recipe.method, f"one of {', '.join(METHODS)}")
+        check_arguments(recipe.training)
+        self.recipe, self.method = recipe, METHODS[recipe.method]
+        self.folder = RunFolder(Path(recipe.runs) / recipe.name)
+        self.data = Sources(recipe, self.folder)
+        self.evaluations = Evaluations(recipe, self.folder, self.data)
+        self._loaded: dict[str, Any] = {}
+
+    def made(self, name: str) -> Any:
+        """What a phase came to. It and the phases before it that it needs are made in their order, where missing."""
+        for phase in needed(self.phases, self.method, name):
+            if phase.make is not None and phase.name not in self._loaded:
+                place = do_phase(self.folder, phase.name, self.keys[phase.name], partial(phase.make, self))
+                self._loaded[phase.name] = phase.load(self, place)
+        return self._loaded[name]
+
+    def given(self, part: Part[Any]) -> Given:
+        """What a part of the method works with: the phases that it declares and no others."""
+        texts = {rationale.id: rationale.text for rationale in self.sources[0]}
+        return Given(self.tokens, texts, self.recipe, {name: partial(self.made, name) for name in part.needs})
+
+    def by(self, part: Part[Result]) -> Result:
+        """What a part of the method comes to."""
+        return part.run(self.given(part))
+
+    @cached_property
+    def phases(self) -> Sequence[Phase]:
+        """The rows of PHASES that the method needs."""
+        rows = [BROUGHT if phase.name == "weights" and self.data.bring_weights else phase for phase in PHASES]
+        return needed(rows, self.method)
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """Of each phase that the method needs the hash of all that it is made from."""
+        return phase_keys(self.phases, self.recipe, self.data.keys)
+
+    def run(self) -> RunResult:
+        """Every phase in order; see `run`."""
+        require_engine(self.recipe.evaluation.engine)
+        self.announce("train", "test", "validation")
+        before = self._evaluate_before() if self.recipe.evaluation.before else {}
+        summary = self.distil()
+        accuracies = tuple((before.get(name), after) for name, after in self.evaluate("after").items())
+        return RunResult(self.folder.path, accuracies, summary)
+
+    def _evaluate_before(self) -> dict[str, Accuracy]:
+        """Ask the untrained student, but first see that nothing later will refuse it."""
+        learnt = not self.method.learns or self.folder.has("weights", self.keys["weights"])
+        if not learnt and weights_in_data(self.sources[0], self.tokens) is None:
+            check_recipes_predictor(self.recipe)
+        return self.evaluate("before")
+
+    # -- line 1: rationales from the teacher, and their tokens ---------------------------------------
+
+    def announce(self, *roles: Role) -> None:
+        """Say what is used of the data, and stop where a source in these roles cannot be used, before work starts."""
+        forecast = self._before_tokens if self._before_tokens.errors(*roles) else self.forecast
+        announce(forecast, roles, self.folder.path / DROPPED, aloud=is_first_process())
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """What is used of every source, after all that drops rationales."""
+        training, *others = self._before_tokens.sources
+        return Forecast((training.also_without(unused(self.encoded[1], self.recipe)), *others))
+
+    @cached_property
+    def _before_tokens(self) -> Forecast:
+        use = training_use(self.recipe, self.data.gathered, learns=self.method.learns)
+        return Forecast((use, *question_uses(self.recipe)))
+
+    @property
+    def sources(self) -> tuple[list[Rationale], list[Dropped]]:
+        """The rationales to train on, and those that the filter dropped."""
+        return self.data.gathered.kept, self.data.gathered.dropped
+
+    @cached_property
+    def encoded(self) -> tuple[list[TokenizedRationale], list[Dropped]]:
+        """Tokenised rationales, and those that do not fit."""
+        tokens, unfit = self.made("tokens")
+        if is_first_process():
+            artifacts.save_dropped(self.folder.path / DROPPED, [*self.sources[1], *unfit])
+        return tokens, unfit
+
+    @property
+    def tokens(self) -> list[TokenizedRationale]:
+        """Tokenised rationales."""
+        return self.encoded[0]
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """Every rationale that is not trained on, with its reason."""
+        return [*self.sources[1], *self.encoded[1]]
+
+    # -- line 2: significance weights (Eq. 2-7) --------------------------------------------------------
+
+    @cached_property
+    def weights(self) -> Weights:
+        """What each rationale token weighs in the loss, and in the difficulties if the method has any."""
+        assesses = "difficulties" in self.method.order.needs
+        difficulty = self.by(self.method.weigh_steps) if assesses else {}
+        return Weights(loss=self.by(self.method.weigh), difficulty=difficulty)
+
+    def learn(self, folder: Path) -> ByRationale:
+        """Weights from the data where it brings them for every rationale, else by mask learning, which sees no steps.
+
+        Args:
+            folder: Gets what was learnt.
+        """
+        recipe, rationales = self.recipe, self.sources[0]
+        tokens = [replace(rationale, step_stops=(rationale.num_tokens,)) for rationale in self.tokens]
+        if (given := weights_in_data(rationales, tokens)) is not None:
+            return given
+        name, precision = recipe.weighting.predictor, recipe.weighting.precision or recipe.precision
+        alike = name is None and precision == recipe.precision
+        predictor = self._take_student() if alike else load_model(name or recipe.student, precision)
+        return weigh_rationales(
+            predictor, rationales, tokens, recipe.weighting, recipe.data.prompt, recipe.seed, folder
+        )
+
+    # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
+
+    @property
+    def difficulties(self) -> ByRationale:
+        """d_k of every step, in nats, where the method needs them."""
+        found: ByRationale = self.made("difficulties")
+        return found
+
+    @property
+    def schedule(self) -> Schedule:
+        """How many steps each rationale is given at each stage."""
+        found: Schedule = self.made("plan")
+        return found
+
+    def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
+        """Groups of similar questions: one number per tokenised rationale."""
+        questions = {r.id: r.question.question for r in self.sources[0]}
+        return cluster_questions(self.student, [questions[t.id] for t in self.tokens], config, self.recipe.seed)
+
+    # -- lines 5-11: the student (Eq. 14-15) -----------------------------------------------------------
+
+    def distil(self) -> TrainingSummary:
+        """Train the student on its schedule, or go on where training stopped."""
+        tokens, weights, schedule, key = self.tokens, self.by(self.method.weigh), self.schedule, self.keys["student"]
+        with in_place(self.folder, "student", key) as place:
+            if self.folder.has("student", key) and (found := finished(place, key)) is not None:
+                return found
+            if is_first_process():
+                write_text(place / "recipe.yaml", dump_recipe(self.recipe))
+            summary = train_student(
+                self._take_student(),
+                tokens,
+                weights,
+                schedule,
+                self.method.training(self.recipe.training),
+                seed=self.recipe.seed,
+                output_dir=place,
+                precision=self.recipe.precision,
+                fingerprint=key,
+                base_model=self.recipe.student,
+                validate=self.evaluations.accuracy_on_validation,
+            )
+            if is_first_process():
+                seal(place, key)
+        return summary
+
+    # -- accuracy --------------------------------------------------------------------------------------
+
+    def evaluate(self, when: str, checkpoint: str | None = None) -> dict[str, Accuracy]:
+        """Accuracy on every test set.
+
+        Args:
+            when: `before` (the student as it was), `after`, or a name for another checkpoint.
+            checkpoint: A model folder or name; by default the student that `when` stands for.
+
+        Raises:
+            ConfigError: If the model cannot be loaded, or no student was trained from this recipe.
+        """
+        if checkpoint is not None or when == "before":
+            name = checkpoint or self.recipe.student
+            return self.evaluations.evaluate(when, model_identity(name), name)
+        key = self.keys["student"]
+        if not self.folder.has("student", key):
+            raise ConfigError(
+                f"{self.folder.path / 'student'} cannot be loaded: no student was trained from this recipe as it is. "
+                "Train one with kpod run or kpod distill, or name a model's folder with --checkpoint"
+            )
+        return self.evaluations.evaluate(when, key, str(self.folder.place("student", key)))
+
+    def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
+        """What `evaluate` saved; see `Evaluations.saved`."""
+        return self.evaluations.saved(when, test)
+
+    # -- what was made from what -----------------------------------------------------------------------
+
+    @cached_property
+    def student(self) -> LanguageModel:
+        """The student before distillation."""
+        return load_model(self.recipe.student, self.recipe.precision)
+
+    def _take_student(self) -> LanguageModel:
+        """The student before distillation, for a phase that changes it; the next to ask for it loads it anew."""
+        student = self.student
+        del self.student
+        return student
