@@ -42,7 +42,7 @@ from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.recipe import WeightingConfig
 from kpod.records import Schedule, TokenizedRationale
 from kpod.records.errors import KpodError
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.training import KeypointTrainer, StageDataset
 from kpod.weighting.given import uniform_weights
 from kpod.weighting.layouts import MaskedRationale

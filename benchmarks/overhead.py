@@ -21,12 +21,12 @@ import trainers
 import training
 from transformers import TrainingArguments
 
-from kpod.experiment.methods import cluster
+from kpod.experiment.methods import cluster_questions
 from kpod.lm.models import load_model, with_lora
 from kpod.recipe import ScheduleConfig
 from kpod.recipe.loading import load_recipe
 from kpod.records import Schedule
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.schedule.progressive import make_schedule
 from kpod.training import KeypointTrainer, StageDataset
 from kpod.weighting.given import uniform_weights

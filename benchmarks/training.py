@@ -39,7 +39,7 @@ from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel, load_model
 from kpod.recipe import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
 from kpod.records import Schedule, TokenizedRationale
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.schedule.progressive import make_schedule
 from kpod.steps import split_steps
 from kpod.teacher.filters import filter_rationales

@@ -12,7 +12,7 @@ from torch import tensor
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
 from kpod.records.errors import DataError, KpodError
-from kpod.schedule.difficulty import assess, step_difficulties
+from kpod.schedule.difficulty import assess_difficulties, step_difficulties
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 BOTH = pytest.mark.parametrize("lm", [tiny_llama(), tiny_t5()], ids=["causal", "t5"])

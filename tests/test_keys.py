@@ -15,6 +15,7 @@ from kpod.experiment.keys import evaluation_key, needed
 from kpod.experiment.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
 from kpod.experiment.pipeline import PHASES, Pipeline
 from kpod.recipe import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError
 from kpod.records.files import model_files
 from kpod.teacher.requests import requests_for
@@ -39,7 +40,7 @@ def tokens(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Tokeniz
 @pytest.fixture(autouse=True)
 def _any_student(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of a hundred recipes would load the student's tokenizer once more, only to find that it suits."""
-    monkeypatch.setattr("kpod.sources.check_student", lambda *_: None)
+    monkeypatch.setattr("kpod.experiment.sources.check_student", lambda *_: None)
 
 
 def changed(found: Recipe, key: str, value: object) -> Recipe:

@@ -13,7 +13,7 @@ from kpod.experiment.methods import Given, prefix_first, progressive, progressiv
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig
 from kpod.records.errors import ConfigError, DataError, ScheduleError
 from kpod.schedule import clusters as clusters_module
-from kpod.schedule.clusters import by_first_appearance, cluster_questions, glove_embeddings
+from kpod.schedule.clusters import by_first_appearance, cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import budget, linear_schedule, make_schedule, whole_rationales
 from kpod.schedule.selectors import SELECTORS
 from kpod.schedule.ticks import count_ticks

@@ -11,8 +11,8 @@ from torch.nn import functional
 from transformers import ProcessorMixin, TrainingArguments
 
 import kpod
-from kpod.errors import ConfigError, DataError
-from kpod.training.rows import RowDataset
+from kpod.records.errors import ConfigError, DataError
+from kpod.training.row_dataset import RowDataset
 from tiny import tiny_llama, tiny_t5
 
 MAKERS = {"causal": tiny_llama, "encoder-decoder": tiny_t5}

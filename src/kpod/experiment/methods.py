@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
-from kpod.schedule.clusters import cluster_questions, glove_embeddings
+from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
 

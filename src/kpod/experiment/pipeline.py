@@ -19,12 +19,12 @@ from kpod.experiment.artifacts import DROPPED
 from kpod.experiment.evaluations import Evaluations
 from kpod.experiment.forecast import Forecast, Role, unused
 from kpod.experiment.keys import Phase, needed, phase_keys
-from kpod.experiment.methods import METHODS, ByRationale, Given, Part, Result, cluster
+from kpod.experiment.methods import METHODS, ByRationale, Given, Part, Result, cluster_questions
 from kpod.experiment.phases import do_phase, in_place
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
-from kpod.lm.encoding import encode_all, unused_template
+from kpod.lm.encoding import encode_rationales, unused_template
 from kpod.lm.engines import require_engine
 from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
 from kpod.lm.processes import is_first_process
@@ -34,7 +34,7 @@ from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weigh
 from kpod.records.errors import ConfigError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.training import TrainingSummary, check_arguments, finished, train_student
 from kpod.weighting import accepted, weigh_rationales, weights_in_data
 

@@ -19,7 +19,7 @@ from kpod.recipe import Recipe
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Question
 from kpod.records.files import write_text
-from kpod.teacher.gathering import Gathered, gather
+from kpod.teacher.gathering import Gathered, gather_rationales
 from kpod.weighting import check_predictor
 
 

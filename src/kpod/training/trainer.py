@@ -19,7 +19,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from kpod.lm.head import has_linear_head, weighted_nll
-from kpod.lm.sequences import Example, logprobs, trained_positions
+from kpod.lm.sequences import Example, inputs_of, logprobs, logprobs_in, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
 from kpod.records.files import write_text
 from kpod.training.batches import (
@@ -34,7 +34,7 @@ from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.collation import check_packing, collator_of, language_model_of
 from kpod.training.loss import Normaliser, keypoint_loss, measures, segments_of, size
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
-from kpod.training.rows import RowDataset, holds_rows
+from kpod.training.row_dataset import RowDataset, holds_rows
 
 log = logging.getLogger(__name__)
 
