@@ -7,7 +7,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help venv demo test test-all check bench clean
+# Two processes of one thread each; the tests of a file stay together, since they share what is made for them once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+.PHONY: help venv demo test test-ci test-all check bench clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,16 +31,19 @@ demo: venv ## distil the small student with the whole of KPOD and show the repor
 	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo
 
 test: venv ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	$(PYTEST)
 
-test-all: venv ## the fast tests and those on the real student
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m ""
+test-ci: venv ## also those that start and kill processes, and more whole runs
+	$(PYTEST) -m "not long"
+
+test-all: venv ## also those on the real student, before servers, and of pairs of commands
+	$(PYTEST) -m ""
 
 check: venv ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	$(PYTEST)
 
 bench: venv ## figures for benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo

@@ -42,7 +42,7 @@ from kpod.lm.sequences import collate, example_at, logprobs
 from kpod.recipe import WeightingConfig
 from kpod.records import Schedule, TokenizedRationale
 from kpod.records.errors import KpodError
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.training import KeypointTrainer, StageDataset
 from kpod.weighting.given import uniform_weights
 from kpod.weighting.layouts import MaskedRationale
@@ -145,7 +145,9 @@ def packed_difference(lm: LanguageModel) -> float:
             disable_tqdm=True,
             logging_strategy="no",
         )
-        trainer = KeypointTrainer(lm.model, arguments, dataset, processing_class=lm.tokenizer, packing=True)  # type: ignore[arg-type]
+        trainer = KeypointTrainer(
+            lm.model, arguments, train_dataset=dataset, processing_class=lm.tokenizer, packing=True
+        )  # type: ignore[arg-type]
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     examples = [example_at(r, np.ones(r.num_tokens, np.float32), 0, encoder_decoder=False) for r in tokens]
@@ -237,9 +239,9 @@ def measure_assess() -> float:
     lm = wide_model(50_000)
     tokens = [tiny_tokens(lm, f"q{number}", (500, 500), question=40) for number in range(8)]
     small = [tiny_tokens(lm, "small", (2,))]
-    assess(lm, small, uniform_weights(small))
+    assess_difficulties(lm, small, uniform_weights(small))
     before = peak_gb()
-    assess(lm, tokens, uniform_weights(tokens))
+    assess_difficulties(lm, tokens, uniform_weights(tokens))
     return peak_gb() - before
 
 
@@ -264,7 +266,7 @@ def largest_pass_tokens() -> int:
     tokens = [tiny_tokens(lm, f"q{number}", (1500 - 10 * number,), question=40) for number in range(4)]
     config = WeightingConfig(warmup_updates=1, observations=4, lora_rank=2)
     kpod.weighting.learn.learn_weights(lm, tokens, config, 0)
-    assess(lm, tokens, uniform_weights(tokens))
+    assess_difficulties(lm, tokens, uniform_weights(tokens))
     return max(sizes)
 
 

@@ -21,12 +21,12 @@ import trainers
 import training
 from transformers import TrainingArguments
 
-from kpod.experiment.methods import cluster
+from kpod.experiment.methods import cluster_questions
 from kpod.lm.models import load_model, with_lora
 from kpod.recipe import ScheduleConfig
 from kpod.recipe.loading import load_recipe
 from kpod.records import Schedule
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.schedule.progressive import make_schedule
 from kpod.training import KeypointTrainer, StageDataset
 from kpod.weighting.given import uniform_weights
@@ -60,9 +60,9 @@ def main() -> None:
     lm = load_model(recipe.student, recipe.weighting.precision or recipe.precision)
     found = {"weighting_s": seconds(lambda: learnt.append(learn_weights(lm, tokens, recipe.weighting, 0)))}
     found["applying_s"] = scale * seconds(lambda: compute_weights(learnt[0].generator, some))
-    found["difficulties_s"] = scale * seconds(lambda: assess(student, some, uniform_weights(some)))
+    found["difficulties_s"] = scale * seconds(lambda: assess_difficulties(student, some, uniform_weights(some)))
     questions = [str(student.tokenizer.decode(list(t.ids("question")))) for t in tokens]
-    found["clusters_s"] = seconds(lambda: cluster(student, questions, ScheduleConfig(), 0))
+    found["clusters_s"] = seconds(lambda: cluster_questions(student, questions, ScheduleConfig(), 0))
     steps = [np.ones(t.num_steps) for t in tokens]
     ids = [t.id for t in tokens]
     config = ScheduleConfig(ramp_stages=10)
@@ -75,7 +75,7 @@ def main() -> None:
         model = with_lora(fresh.model, adapters) if adapters else fresh.model  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(**trainers.arguments(folder, "fp32"), remove_unused_columns=False)
-            trainer = KeypointTrainer(model, arguments, dataset, processing_class=fresh.tokenizer)  # type: ignore[arg-type]
+            trainer = KeypointTrainer(model, arguments, train_dataset=dataset, processing_class=fresh.tokenizer)  # type: ignore[arg-type]
             found[name] = scale * seconds(trainer.train)
     overhead = sum(found[f"{part}_s"] for part in ("weighting", "applying", "difficulties", "clusters", "schedule"))
     found |= {

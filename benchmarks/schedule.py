@@ -200,10 +200,10 @@ def clustering(size: int = 1_000_000, features: int = 576) -> dict[str, float]:
     seconds, gigabytes = alone(f"""
 import resource, time
 import numpy as np
-from kpod.schedule.clusters import cluster_questions
+from kpod.schedule.clusters import cluster_embeddings
 embeddings = np.random.default_rng(0).standard_normal(({size}, {features}), dtype=np.float32)
 start = time.perf_counter()
-cluster_questions(embeddings, 5, 0)
+cluster_embeddings(embeddings, 5, 0)
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """)
     return {"kmeans_1e6_s": seconds, "kmeans_1e6_gb": gigabytes, "embeddings_1e6_gb": size * features * 4 / 2**30}

@@ -87,7 +87,7 @@ def ours(
     schedule = Schedule(tuple(t.id for t in tokens), steps, first_stage=0)
     dataset = StageDataset(tokens, uniform_weights(tokens), schedule, encoder_decoder=False)
     config = TrainingArguments(**common, remove_unused_columns=False)
-    return KeypointTrainer(lm.model, config, dataset, processing_class=lm.tokenizer, packing=packed)  # type: ignore[arg-type]
+    return KeypointTrainer(lm.model, config, train_dataset=dataset, processing_class=lm.tokenizer, packing=packed)  # type: ignore[arg-type]
 
 
 def variants(given: dict[str, Given]) -> dict[str, Callable[..., Trainer]]:

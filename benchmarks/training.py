@@ -39,7 +39,7 @@ from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel, load_model
 from kpod.recipe import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
 from kpod.records import Schedule, TokenizedRationale
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.schedule.progressive import make_schedule
 from kpod.steps import split_steps
 from kpod.teacher.filters import filter_rationales
@@ -62,7 +62,7 @@ def rationales(lm: LanguageModel, number: int) -> list[TokenizedRationale]:
 
 def scheduled(tokens: list[TokenizedRationale]) -> Schedule:
     """A schedule of ten stages by the student's own difficulties."""
-    difficulties = assess(load_model(STUDENT), tokens, uniform_weights(tokens))
+    difficulties = assess_difficulties(load_model(STUDENT), tokens, uniform_weights(tokens))
     config = ScheduleConfig(ramp_stages=10)
     return make_schedule(list(difficulties), list(difficulties.values()), np.arange(len(tokens)) % 5, config, 20)
 

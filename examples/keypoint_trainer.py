@@ -11,8 +11,7 @@ import argparse
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
-from kpod.lm.models import LanguageModel
-from kpod.training import KeypointTrainer, RowDataset
+from kpod import KeypointTrainer
 
 ROWS = [
     {
@@ -42,11 +41,9 @@ def main() -> None:
         num_train_epochs=2,
         per_device_train_batch_size=2,
         learning_rate=1e-5,
-        remove_unused_columns=False,
         save_strategy="no",
     )
-    dataset = RowDataset(ROWS, LanguageModel.of(model, tokenizer))
-    trainer = KeypointTrainer(model, arguments, dataset, processing_class=tokenizer)
+    trainer = KeypointTrainer(model=model, args=arguments, processing_class=tokenizer, train_dataset=ROWS)
     trainer.train()
     trainer.save_model()
 

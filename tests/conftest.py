@@ -1,5 +1,6 @@
 """What every test shares: one torch thread, and no network."""
 
+import gc
 import os
 import signal
 
@@ -12,6 +13,11 @@ from hypothesis import settings
 
 settings.register_profile("kpod", deadline=None, max_examples=50)  # a busy machine is not a broken law
 settings.load_profile("kpod")
+
+
+def pytest_collection_finish() -> None:
+    """Put all libraries aside, or every training would search them for garbage."""
+    gc.freeze()
 
 
 @pytest.fixture

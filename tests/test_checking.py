@@ -408,7 +408,7 @@ def test_no_teacher_is_paid_for_gold_answers_that_nobody_can_read(
 
 # -- terminals -----------------------------------------------------------------------------------------
 
-ENCODINGS = ("ascii", "cp1252", "cp437", "gbk", "latin-1")
+STRICTEST, OTHERS = "ascii", ("cp1252", "cp437", "gbk", "latin-1")
 
 
 @pytest.fixture(scope="module")
@@ -460,7 +460,7 @@ def test_no_encoding_of_the_terminal_ends_a_command(
     assert not set(out + err) & {"\x1b", "\u202e", "\x7f"}
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", [STRICTEST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_a_whole_process_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", [row | {"id": f"小明⟨–␣{row['id']}"} for row in explained("right", "wrong")])
     done = subprocess.run(
@@ -473,6 +473,7 @@ def test_a_whole_process_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     assert b"0 errors" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path) -> None:
     """As `kpod check f | head -1`; the output is more than a pipe holds."""
     rows = [row | {"teacher_answer": str(n + 10**6)} for n, row in enumerate(explained(*["open"] * 3000))]

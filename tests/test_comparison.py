@@ -234,6 +234,7 @@ def test_tables_of_a_changed_recipe_name_the_runs(grid: Grid, caplog: pytest.Log
     assert load_recipe(grid.folder / "kpod-seed0" / "recipe.yaml") == grid.runs["kpod"][0]
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) -> None:
     """In processes of their own; the failing run's prompts and texts do not fit the model."""
     good = replace(recipe(data, tmp_path), method="scotd")
@@ -247,6 +248,7 @@ def test_a_failed_run_leaves_the_others_and_is_told(data: Path, tmp_path: Path) 
     assert "plan: already done" in (grid.folder / "good-seed0" / "compare.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     tasks = {name: [Recipe(name=name, runs=str(tmp_path))] for name in ("bad", "last")}
     with pytest.raises(
@@ -256,6 +258,7 @@ def test_a_killed_run_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_runs_at_work_too(tmp_path: Path) -> None:
     """And none is begun."""
 

@@ -12,7 +12,7 @@ from torch import tensor
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
 from kpod.records.errors import DataError, KpodError
-from kpod.schedule.difficulty import assess, step_difficulties
+from kpod.schedule.difficulty import assess_difficulties, step_difficulties
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 BOTH = pytest.mark.parametrize("lm", [tiny_llama(), tiny_t5()], ids=["causal", "t5"])
@@ -86,7 +86,7 @@ def test_steps_must_end_at_the_last_token(stops):
 def test_assessment_is_eq_8_for_every_rationale_in_the_given_order(lm, batch_size):
     tokens = several(lm)
     weights = {rationale.id: tiny_weights(rationale) for rationale in tokens}
-    found = assess(lm, tokens, weights, batch_size)
+    found = assess_difficulties(lm, tokens, weights, batch_size)
     assert list(found) == ["short", "long", "middle"]
     for rationale in tokens:
         assert found[rationale.id].dtype == np.float32
@@ -98,12 +98,12 @@ def test_a_step_is_judged_after_what_comes_before_it_and_nothing_else(lm):
     tokens = tiny_tokens(lm, steps=(4, 3))
     question, stop = tokens.segment_stops[:2]
     weights = {tokens.id: tiny_weights(tokens)}
-    before = assess(lm, [tokens], weights)[tokens.id]
+    before = assess_difficulties(lm, [tokens], weights)[tokens.id]
 
     def changed_at(position: int) -> np.ndarray:
         ids = list(tokens.token_ids)
         ids[position] = (ids[position] + 1) % 256
-        return assess(lm, [replace(tokens, token_ids=tuple(ids))], weights)[tokens.id]
+        return assess_difficulties(lm, [replace(tokens, token_ids=tuple(ids))], weights)[tokens.id]
 
     assert changed_at(stop) == pytest.approx(before)
     assert changed_at(stop - 1)[0] == pytest.approx(before[0])
@@ -117,22 +117,22 @@ def test_a_student_in_training_is_assessed_without_dropout_and_trains_on(make):
     lm = make(dropout=0.5)
     tokens = several(lm)
     weights = {rationale.id: tiny_weights(rationale) for rationale in tokens}
-    calm = assess(lm, tokens, weights)
+    calm = assess_difficulties(lm, tokens, weights)
     lm.model.train()
-    again = assess(lm, tokens, weights)
+    again = assess_difficulties(lm, tokens, weights)
     assert lm.model.training
     assert all(np.array_equal(calm[key], again[key]) for key in calm)
 
 
 def test_no_rationale_has_no_difficulty():
-    assert assess(tiny_llama(), [], {}) == {}
+    assert assess_difficulties(tiny_llama(), [], {}) == {}
 
 
 @pytest.mark.parametrize("weights", [{}, {"q0": np.ones(3, dtype=np.float32)}])
 def test_missing_weights_are_told_with_the_id(weights):
     lm = tiny_llama()
     with pytest.raises(DataError, match="'q0' has 7 tokens and"):
-        assess(lm, [tiny_tokens(lm)], weights)
+        assess_difficulties(lm, [tiny_tokens(lm)], weights)
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
@@ -142,4 +142,4 @@ def test_a_broken_student_is_told_with_the_id(make):
     with torch.no_grad():
         lm.model.get_input_embeddings().weight[tokens.token_ids[0]] = torch.nan
     with pytest.raises(KpodError, match=r"'q0'.*not finite"):
-        assess(lm, [tokens], {"q0": tiny_weights(tokens)})
+        assess_difficulties(lm, [tokens], {"q0": tiny_weights(tokens)})

@@ -112,7 +112,7 @@ def test_observing_is_answering_under_each_mask() -> None:
 
 
 @given(st.floats(-2, 2), st.integers(0, 99))
-@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_effects_that_are_linear_in_the_embedding_are_found_exactly(effect: float, seed: int) -> None:
     """Falls that are what effects say once they are divided by their size."""
     generator = generator_of(LLAMA)
@@ -293,7 +293,7 @@ def scored(scale: float, offset: float) -> tuple[list[Observation], Tensor]:
 
 
 @given(st.floats(0.001, 300), st.floats(-1, 1))
-@settings(max_examples=30)
+@settings(max_examples=10)
 def test_true_effects_are_found_in_nats(scale: float, offset: float) -> None:
     observations, direction = scored(scale, offset)
     generator = generator_of(LLAMA)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kpod.data.prompts import completion
 from kpod.lm.alignment import tiling_offsets
-from kpod.lm.encoding import encode, encode_all, prompt_ids, prompt_text, unused_template
+from kpod.lm.encoding import encode, encode_rationales, prompt_ids, prompt_text, unused_template
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at
 from kpod.recipe import DataConfig, PromptConfig
@@ -287,7 +287,7 @@ def test_a_template_that_the_student_does_not_read_is_told(has_template, wanted,
 
 
 def test_all_rationales_are_split_and_encoded_or_dropped():
-    tokens, dropped = encode_all(CAUSAL, tiny_rationales(), DataConfig(max_length=200, max_steps=2))
+    tokens, dropped = encode_rationales(CAUSAL, tiny_rationales(), DataConfig(max_length=200, max_steps=2))
     assert [t.id for t in tokens] + [item.id for item in dropped] == [
         "tiny-0",
         "tiny-1",

@@ -342,6 +342,7 @@ def check_killed_run(
     assert sum(proxy.deliveries.values()) - len(proxy.deliveries) <= lost
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_five_times_asks_nothing_again_that_it_kept(tmp_path, upstream):
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")

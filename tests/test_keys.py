@@ -15,6 +15,7 @@ from kpod.experiment.keys import evaluation_key, needed
 from kpod.experiment.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
 from kpod.experiment.pipeline import PHASES, Pipeline
 from kpod.recipe import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError
 from kpod.records.files import model_files
 from kpod.teacher.requests import requests_for
@@ -29,6 +30,17 @@ ORDERS = {method.order.name: method.order for method in METHODS.values()}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def tokens(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[TokenizedRationale]:
+    return Pipeline(recipe(data, tmp_path_factory.mktemp("tokens"), "llama", "--method", "scotd")).tokens
+
+
+@pytest.fixture(autouse=True)
+def _any_student(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a hundred recipes would load the student's tokenizer once more, only to find that it suits."""
+    monkeypatch.setattr("kpod.experiment.sources.check_student", lambda *_: None)
 
 
 def changed(found: Recipe, key: str, value: object) -> Recipe:
@@ -78,9 +90,8 @@ def test_what_a_part_does_not_declare_it_does_not_get(data: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_an_order_reads_the_keys_that_it_declares(order: Order, data: Path, tmp_path: Path) -> None:
+def test_an_order_reads_the_keys_that_it_declares(order: Order, tokens: list[TokenizedRationale]) -> None:
     """Each of them can change its schedule, and no other key of the schedule can."""
-    tokens = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd")).tokens
     rng = np.random.default_rng(3)
     many = [replace(t, id=f"{n}-{t.id}") for n in range(5) for t in tokens]
     difficulties = {t.id: rng.lognormal(size=t.num_steps).astype(np.float32) for t in many}
@@ -353,9 +364,8 @@ def test_a_method_remakes_what_its_parts_touch(base: Recipe) -> None:
 
 
 @pytest.mark.parametrize("method", ["kpod-random", "kpod-unordered"])
-def test_what_is_drawn_by_chance_follows_the_seed(method: str, base: Recipe, data: Path, tmp_path: Path) -> None:
+def test_what_is_drawn_by_chance_follows_the_seed(method: str, tokens: list[TokenizedRationale]) -> None:
     """And only there does the seed reach a plan whose difficulties and clusters are the same."""
-    tokens = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd")).tokens
     many = [replace(t, id=f"{n}-{t.id}") for n in range(9) for t in tokens]
     difficulties = {t.id: np.ones(t.num_steps, dtype=np.float32) for t in many}
     made = {"difficulties": lambda: difficulties, "clusters": lambda: np.arange(len(many)) % 3}

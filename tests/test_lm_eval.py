@@ -60,6 +60,7 @@ def test_an_export_reads_the_tokenizer_and_no_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm-eval")
 def test_lm_eval_comes_to_the_same_accuracy(tmp_path: Path) -> None:
     """SmolLM2 as it is, on sums after an example of how to answer; it knows some."""

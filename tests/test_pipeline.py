@@ -81,7 +81,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished phase was made again")
 
-    for name in ("encode_all", "weigh_rationales", "assess", "train_student"):
+    for name in ("encode_rationales", "weigh_rationales", "assess_difficulties", "train_student"):
         monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", refuse)
     monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
@@ -100,6 +100,7 @@ def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Pa
     assert len(list((tmp_path / ".phases").glob("student-????????????????"))) == 2
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_recipe_end_in_the_same_student(data: Path, finished: Recipe, tmp_path: Path) -> None:
     again = recipe(data, tmp_path)
     run(again)
@@ -144,7 +145,7 @@ def test_an_order_that_only_counts_steps_needs_no_difficulties(
 ) -> None:
     """And is what it would be with them; every other order asks for them."""
     expected = Pipeline(finished).by(order)
-    monkeypatch.setattr("kpod.experiment.pipeline.assess", None)
+    monkeypatch.setattr("kpod.experiment.pipeline.assess_difficulties", None)
     found = Pipeline(recipe(data, tmp_path, "llama", "--method", method)).schedule
     assert found.ids == expected.ids
     assert np.array_equal(found.input_steps, expected.input_steps)

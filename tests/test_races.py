@@ -12,7 +12,7 @@ import yaml
 from kpod.experiment.run_folder import STAMP
 from tiny_runs import recipe, write_tiny_data
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ def report_of(runs, name):
     return json.loads((runs / "report.json").read_text())[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["causal", "t5", "lora"])
 def test_a_run_that_was_killed_and_started_again_ends_in_the_same_bytes(runs, name):
     *killed, last = report_of(runs, f"{name}-killed")
@@ -54,6 +55,7 @@ def test_a_run_that_was_killed_and_started_again_ends_in_the_same_bytes(runs, na
     assert last["names"] == report_of(runs, name)[0]["names"]
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_moments_leave_no_trace(runs):
     """A start that finds the work done is not killed; with these seeds some die in an update, some in a save."""
     *starts, last = report_of(runs, "long-killed")
@@ -64,6 +66,7 @@ def test_ten_kills_at_random_moments_leave_no_trace(runs):
         assert (runs / "long" / file).read_bytes() == (runs / "long-killed" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_whole_checkpoints_only(runs):
     in_training, in_save, in_export, _ = report_of(runs, "causal-killed")
     assert in_training["valid"] == in_save["valid"] == "checkpoint-4"
@@ -75,6 +78,7 @@ def test_a_kill_leaves_whole_checkpoints_only(runs):
     assert "config.json" not in in_export["names"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_accumulated_batches(runs):
     one, two = (load_file(runs / name / "model.safetensors") for name in ("plain", "plain-two"))
     for name in one:
@@ -86,6 +90,7 @@ def test_two_processes_train_as_one_with_accumulated_batches(runs):
             assert second[key] == pytest.approx(first[key], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_that_were_killed_end_in_the_same_bytes(runs):
     *killed, last = report_of(runs, "two-killed")
     assert all(start["codes"] == [-9, -9] for start in killed)

@@ -104,7 +104,7 @@ def test_a_copied_run_brings_its_phases(finished: Recipe, tmp_path: Path, monkey
     """Its links become folders where it is copied; what they hold is taken in, not made again."""
     shutil.copytree(Path(finished.runs) / finished.name, tmp_path / finished.name)
     monkeypatch.setattr("kpod.experiment.pipeline.train_student", lambda *_, **__: pytest.fail("trained again"))
-    for name in ("encode_all", "weigh_rationales", "assess"):
+    for name in ("encode_rationales", "weigh_rationales", "assess_difficulties"):
         monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", lambda *_, **__: pytest.fail("made again"))
     Pipeline(replace(finished, runs=str(tmp_path))).distil()
     assert (tmp_path / finished.name / "student").is_symlink()
@@ -181,6 +181,7 @@ def test_every_file_is_on_the_disk_before_the_stamp(tmp_path: Path, monkeypatch:
     assert ".tokens-a.making" in flushed[stamp:]
 
 
+@pytest.mark.slow
 def test_two_runs_make_the_same_files(data: Path, finished: Recipe, tmp_path: Path) -> None:
     """No time of day and no duration is in what is hashed; the recipe beside a student names its own folder of runs."""
     again = replace(finished, runs=str(tmp_path))
@@ -225,6 +226,7 @@ def test_every_altered_file_of_a_finished_run_is_named(damage, finished: Recipe,
     assert tried > 20
 
 
+@pytest.mark.slow
 def test_what_was_altered_is_named_kept_apart_and_made_again(
     finished: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,7 @@ from kpod.experiment.methods import Given, prefix_first, progressive, progressiv
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig
 from kpod.records.errors import ConfigError, DataError, ScheduleError
 from kpod.schedule import clusters as clusters_module
-from kpod.schedule.clusters import by_first_appearance, cluster_questions, glove_embeddings
+from kpod.schedule.clusters import by_first_appearance, cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import budget, linear_schedule, make_schedule, whole_rationales
 from kpod.schedule.selectors import SELECTORS
 from kpod.schedule.ticks import count_ticks
@@ -365,40 +365,40 @@ def blobs(sizes=(5, 9, 3), seed=0):
 def test_clusters_find_groups_and_are_numbered_by_first_appearance(monkeypatch, large):
     monkeypatch.setattr(clusters_module, "LARGE", large)
     embeddings, centres = blobs()
-    clusters = cluster_questions(embeddings, 3, seed=0)
+    clusters = cluster_embeddings(embeddings, 3, seed=0)
     assert clusters.tolist() == by_first_appearance(centres).tolist()
     assert clusters[0] == 0
-    assert clusters.tolist() == cluster_questions(embeddings, 3, seed=0).tolist()
+    assert clusters.tolist() == cluster_embeddings(embeddings, 3, seed=0).tolist()
 
 
 def test_clusters_do_not_depend_on_a_common_offset():
     embeddings, _ = blobs()
-    far = cluster_questions(embeddings + 1e6, 3, seed=0)
-    assert far.tolist() == cluster_questions(embeddings, 3, seed=0).tolist()
+    far = cluster_embeddings(embeddings + 1e6, 3, seed=0)
+    assert far.tolist() == cluster_embeddings(embeddings, 3, seed=0).tolist()
 
 
 def test_more_clusters_than_questions_make_one_each():
-    assert cluster_questions(np.array([[0.0], [5.0], [9.0]]), 8, seed=0).tolist() == [0, 1, 2]
+    assert cluster_embeddings(np.array([[0.0], [5.0], [9.0]]), 8, seed=0).tolist() == [0, 1, 2]
 
 
 def test_equal_embeddings_make_one_cluster():
-    assert cluster_questions(np.full((6, 4), 0.3, dtype=np.float32), 3, seed=0).tolist() == [0] * 6
+    assert cluster_embeddings(np.full((6, 4), 0.3, dtype=np.float32), 3, seed=0).tolist() == [0] * 6
 
 
 def test_no_questions_make_no_clusters():
-    assert cluster_questions(np.zeros((0, 4)), 5, seed=0).tolist() == []
+    assert cluster_embeddings(np.zeros((0, 4)), 5, seed=0).tolist() == []
 
 
 def test_embeddings_that_are_not_finite_are_refused():
     embeddings = np.ones((4, 2))
     embeddings[2, 1] = np.nan
     with pytest.raises(DataError, match="1 questions are not finite, first at row 2"):
-        cluster_questions(embeddings, 2, seed=0)
+        cluster_embeddings(embeddings, 2, seed=0)
 
 
 def test_no_clusters_at_all_are_refused():
     with pytest.raises(DataError, match=r"schedule\.num_clusters"):
-        cluster_questions(np.ones((2, 2)), 0, seed=0)
+        cluster_embeddings(np.ones((2, 2)), 0, seed=0)
 
 
 # --- GloVe ---

@@ -23,7 +23,7 @@ SERVER = BENCHMARK["transformers_server"]
 QUICK_FAULTS = tuple(fault for fault in (*PASSING_FAULTS, *ROW_FAULTS) if fault not in ("hang", "trickle"))
 """Those that need no waiting for a timeout, which must be long where one server answers all in turn."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ SMALLER = (
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("default")
 def test_the_demo_scaled_down_finds_digits_and_learns(tmp_path: Path) -> None:

@@ -248,6 +248,7 @@ def test_a_tokenizer_whose_offsets_are_all_empty_is_refused(monkeypatch):
         layout_of(tokenizer, CAUSAL.model.config)
 
 
+@pytest.mark.slow
 def test_odd_characters_in_every_rationale_do_not_end_a_whole_run(tmp_path):
     data = write_tiny_data(tmp_path)
     lm = tiny_llama()

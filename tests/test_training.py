@@ -1,6 +1,5 @@
 # ruff: noqa: ARG002 (a callback is given more than it needs)
 import dataclasses
-import gc
 import json
 import math
 from fractions import Fraction
@@ -35,8 +34,6 @@ from kpod.training.arguments import check_model_arguments, training_arguments
 from kpod.training.batches import Collator, TokenBatchSampler
 from kpod.training.loss import keypoint_loss
 from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
-
-gc.freeze()  # or every training would search the libraries for garbage
 
 MAKERS = {"causal": tiny_llama, "encoder-decoder": tiny_t5}
 

@@ -25,7 +25,7 @@ from kpod.steps import split_steps
 from kpod.teacher.asking import open_requests
 from kpod.teacher.estimate import Estimate, cost, estimate, tokens
 from kpod.teacher.filters import TRUSTED_SOURCES, reaches_gold
-from kpod.teacher.gathering import Gathered, gather, store_of
+from kpod.teacher.gathering import Gathered, gather_rationales, store_of
 from kpod.teacher.requests import requests_for
 from kpod.teacher.store import attempts_by_key, read_store
 
@@ -79,7 +79,7 @@ def explain(recipe: Recipe, output: Path, retry_failed: bool = False) -> Rationa
         TeacherError: If the teacher cannot be asked, or leaves requests open; run again to go on.
     """
     check_before_asking(recipe)
-    gathered = gather(recipe.data, recipe.teacher, Path(recipe.runs), retry_failed=retry_failed)
+    gathered = gather_rationales(recipe.data, recipe.teacher, Path(recipe.runs), retry_failed=retry_failed)
     report = _report(gathered, recipe)
     texts = {rationale.id: rationale.text for rationale in gathered.found}
     write_jsonl(output, [_row(rationale, gathered) for rationale in gathered.kept])

@@ -141,6 +141,11 @@ def same_answer(one: str | None, other: str | None, choices: Choices | None = No
     everything else when the normalised texts or, for formulas of bounded size, the mathematical objects are equal. No
     answer equals no answer: None and "" are never the same as anything.
 
+    Args:
+        one: An answer as a text states it, or None.
+        other: Another.
+        choices: The question's options; None unless multiple choice.
+
     Example:
         >>> same_answer("$18.00", "18 dollars"), same_answer("0.5", r"\frac{1}{2}"), same_answer(None, None)
         (True, True, False)

@@ -59,8 +59,16 @@ class LoadedQuestions:
 def load_questions(name: str, config: DataConfig) -> list[Question]:
     """The questions of a test set, the first `data.test_limit` of them.
 
+    Args:
+        name: As in a recipe's `data.tests`: a built-in set, a file, or `hub:NAME`, with `:split` or without.
+        config: How it is read.
+
     Raises:
         DataError: If there is no such data set, or a row of it is wrong.
+
+    Example:
+        >>> [question.answer for question in load_questions("word_problems:test", DataConfig(test_limit=2))]
+        ['13', '9']
     """
     return questions_and_notes(name, config).questions
 
@@ -97,9 +105,18 @@ def load_rationales(config: DataConfig, teacher: TeacherConfig) -> Loaded:
     them; one without any row in the teacher's file is dropped as `no rationale`. A teacher's row that has no id of its
     own belongs to the question that it repeats.
 
+    Args:
+        config: The recipe's `data`: where the training questions are, and how files are read.
+        teacher: The recipe's `teacher`; `rationales` names the file, None means that of the questions.
+
     Raises:
         DataError: If a source is missing or wrong, if a rationale's question is not worded as in `data.train`, or
             if no rationale is left.
+
+    Example:
+        >>> loaded = load_rationales(DataConfig(train="word_problems", train_limit=2), TeacherConfig())
+        >>> [rationale.id for rationale in loaded.rationales]
+        ['word-problems-train-0', 'word-problems-train-1']
     """
     if teacher.rationales is None:
         where = f"data.train {config.train}"

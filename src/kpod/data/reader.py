@@ -71,6 +71,10 @@ class CheckedFile:
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL, JSON, CSV or Parquet file, in its order.
 
+    Args:
+        path: The file, perhaps gzipped.
+        columns: Names of its columns; those of published formats are recognised without them.
+
     Raises:
         DataError: At the first row that is wrong, as `file:line: id ...: what is wrong and what to do`; or if no row is
             left.
@@ -80,6 +84,10 @@ def read_questions(path: Path) -> list[Question]:
 
 def read_rationales(path: Path, columns: ColumnsConfig = DEFAULTS) -> tuple[list[Rationale], list[Dropped]]:
     """The rationales of a JSONL, JSON, CSV or Parquet file in its order, and the rows that are dropped.
+
+    Args:
+        path: The file, perhaps gzipped.
+        columns: Names of its columns; those of published formats are recognised without them.
 
     Raises:
         DataError: As `read_questions`; a file without a rationale column is an error, an empty rationale is not.

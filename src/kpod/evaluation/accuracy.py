@@ -66,6 +66,11 @@ def judge(question: Question, text: str, finished: bool, words: Sequence[str] = 
 
     Returns:
         The judged prediction; a text without an answer is wrong.
+
+    Example:
+        >>> found = judge(Question("q", "Two and three?", "5"), "2 + 3 = 5. The answer is 5.", finished=True)
+        >>> found.answer, found.correct
+        ('5', True)
     """
     answer = extract_answer(text, question.choices, words)
     correct = answer is not None and same_answer(answer, question.answer, question.choices)
@@ -153,6 +158,12 @@ def summarise(dataset: str, predictions: Sequence[Prediction]) -> Accuracy:
 
     Raises:
         DataError: If there is no prediction, or a question was predicted twice.
+
+    Example:
+        >>> said = [judge(Question(str(k), "Two and three?", "5"), f"The answer is {k}.", True) for k in range(4, 8)]
+        >>> found = summarise("test", said)
+        >>> found.num_correct, found.value
+        (1, 0.25)
     """
     if not predictions:
         raise DataError(f"test set {dataset!r} has no predictions; it needs at least one question")

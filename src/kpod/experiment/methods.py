@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
-from kpod.schedule.clusters import cluster_questions, glove_embeddings
+from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
 
@@ -181,14 +181,29 @@ whole: Order = Part("whole", lambda given: whole_rationales([rationale.id for ra
 """Whole rationales from the first epoch."""
 
 
-def cluster(lm: LanguageModel, questions: Sequence[str], config: ScheduleConfig, seed: int) -> NDArray[np.int64]:
-    """Groups of similar questions (C_k of Eq. 12), by the student's input embeddings or by GloVe vectors."""
+def cluster_questions(
+    lm: LanguageModel, questions: Sequence[str], config: ScheduleConfig, seed: int
+) -> NDArray[np.int64]:
+    """Groups of similar questions (C_k of Eq. 12), by the student's input embeddings or by GloVe vectors.
+
+    Args:
+        lm: The student before distillation.
+        questions: Their texts.
+        config: The recipe's `schedule`, which says how many groups and what is compared.
+        seed: Of K-means.
+
+    Returns:
+        The group of each question, from 0, numbered by first appearance, [questions].
+
+    Raises:
+        DataError: If an embedding is not finite, or the GloVe file is wrong.
+    """
     if config.embeddings != "student":
         embeddings = glove_embeddings(Path(config.embeddings), questions)
     else:
         ids = [lm.tokenizer(question, add_special_tokens=False).input_ids for question in questions]
         embeddings = mean_input_embeddings(lm, ids).numpy()
-    return cluster_questions(embeddings, config.num_clusters, seed)
+    return cluster_embeddings(embeddings, config.num_clusters, seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from kpod.experiment.artifacts import DROPPED
 from kpod.experiment.evaluations import Evaluations
 from kpod.experiment.forecast import Forecast, Role, unused
 from kpod.experiment.keys import Phase, needed, phase_keys
-from kpod.experiment.methods import METHODS, ByRationale, Given, Part, Result, cluster
+from kpod.experiment.methods import METHODS, ByRationale, Given, Part, Result, cluster_questions
 from kpod.experiment.phases import do_phase, in_place
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
-from kpod.lm.encoding import encode_all, unused_template
+from kpod.lm.encoding import encode_rationales, unused_template
 from kpod.lm.engines import require_engine
 from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
 from kpod.lm.processes import is_first_process
@@ -34,7 +34,7 @@ from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weigh
 from kpod.records.errors import ConfigError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
-from kpod.schedule.difficulty import assess
+from kpod.schedule.difficulty import assess_difficulties
 from kpod.training import TrainingSummary, check_arguments, finished, train_student
 from kpod.weighting import accepted, weigh_rationales, weights_in_data
 
@@ -49,7 +49,7 @@ def _tokenise(run: "Pipeline", folder: Path) -> None:
     layout = load_layout(run.recipe.student)
     if note := unused_template(layout, run.recipe.data.prompt):
         log.warning("WARNING: %s", note)
-    tokens, unfit = encode_all(layout, run.sources[0], run.recipe.data)
+    tokens, unfit = encode_rationales(layout, run.sources[0], run.recipe.data)
     run.data.check_some_are_kept(unfit)
     artifacts.save_tokens(folder, tokens, unfit)
 
@@ -63,7 +63,7 @@ def _cluster(run: "Pipeline", folder: Path) -> None:
 
 
 def _assess(run: "Pipeline", folder: Path) -> None:
-    found = assess(run.student, run.tokens, run.by(run.method.weigh_steps))
+    found = assess_difficulties(run.student, run.tokens, run.by(run.method.weigh_steps))
     artifacts.save_by_rationale(folder / artifacts.DIFFICULTIES, "difficulties", found)
 
 
@@ -127,6 +127,9 @@ class RunResult:
 
 def run(recipe: Recipe) -> RunResult:
     """Distil as a recipe says: every phase in order, skipping what is already done.
+
+    Args:
+        recipe: The whole experiment, from `load_recipe`; `runs/<name>` gets all that is made.
 
     Raises:
         KpodError: On a wrong recipe or input file, or where a phase fails; what was finished before stays.
@@ -281,7 +284,7 @@ class Pipeline:
     def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
         """Groups of similar questions: one number per tokenised rationale."""
         questions = {r.id: r.question.question for r in self.sources[0]}
-        return cluster(self.student, [questions[t.id] for t in self.tokens], config, self.recipe.seed)
+        return cluster_questions(self.student, [questions[t.id] for t in self.tokens], config, self.recipe.seed)
 
     # -- lines 5-11: the student (Eq. 14-15) -----------------------------------------------------------
 

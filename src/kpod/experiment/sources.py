@@ -19,7 +19,7 @@ from kpod.recipe import Recipe
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Question
 from kpod.records.files import write_text
-from kpod.teacher.gathering import Gathered, gather
+from kpod.teacher.gathering import Gathered, gather_rationales
 from kpod.weighting import check_predictor
 
 
@@ -56,7 +56,7 @@ class Sources:
             check_before_asking(recipe)
             if METHODS[recipe.method].learns and pays_a_teacher(recipe):
                 check_recipes_predictor(recipe)
-            gathered = gather(recipe.data, recipe.teacher, Path(recipe.runs))
+            gathered = gather_rationales(recipe.data, recipe.teacher, Path(recipe.runs))
         check_some_are_kept(recipe, gathered, (), self.folder.path / DROPPED)
         if is_first_process():
             write_text(self.folder.path / "recipe.yaml", dump_recipe(recipe))

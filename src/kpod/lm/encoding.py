@@ -147,10 +147,22 @@ def encode(
     )
 
 
-def encode_all(
+def encode_rationales(
     layout: TextLayout, rationales: Iterable[Rationale], data: DataConfig
 ) -> tuple[list[TokenizedRationale], list[Dropped]]:
-    """Split rationales into steps and `encode` them; also those that could not be, with reasons."""
+    """Rationales in the tokens and steps of a student; also those that cannot be, with reasons.
+
+    Args:
+        layout: The student's tokenizer and special ids; a LanguageModel is one.
+        rationales: As `filter_rationales` keeps them.
+        data: The recipe's `data`: step rule, most steps, longest sequence in tokens, and the words around.
+
+    Returns:
+        The tokenised rationales in their order, then the dropped ones; see `encode`. Nothing is ever cut.
+
+    Raises:
+        ConfigError: If the chat template fails; see `prompt_text`.
+    """
     results = [
         encode(
             layout, r, merge_shortest(split_steps(r.text, data.step_rule), data.max_steps), data.prompt, data.max_length

@@ -156,10 +156,14 @@ def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
     The vocabulary projection runs on trained positions only, inside the model's own forward pass, so that wrappers
     (peft, DDP, FSDP) see one call and models that scale or cap their logits do so themselves.
     """
-    trained = trained_positions(batch)
-    with _head_only_at(model, trained):
+    with _head_only_at(model, trained_positions(batch)):
         logits = model(**inputs_of(batch), use_cache=False).logits
-    return -functional.cross_entropy(logits.float(), batch["labels"][trained], reduction="none")
+    return logprobs_in(logits, batch)
+
+
+def logprobs_in(logits: Float[Tensor, "trained vocabulary"], batch: Batch) -> Float[Tensor, " trained"]:
+    """The log P of every trained label under the logits of its position, in nats (<= 0) and float32."""
+    return -functional.cross_entropy(logits.float(), batch["labels"][trained_positions(batch)], reduction="none")
 
 
 def inputs_of(batch: Batch) -> Batch:

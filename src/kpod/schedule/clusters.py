@@ -20,7 +20,7 @@ WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
 """A word or a number, as GloVe's vocabulary spells them once in lower case."""
 
 
-def cluster_questions(
+def cluster_embeddings(
     embeddings: Float[np.ndarray, "questions features"], num_clusters: int, seed: int
 ) -> Int[np.ndarray, " questions"]:
     """Group questions by K-means on their mean-centred embeddings.
@@ -38,7 +38,7 @@ def cluster_questions(
         DataError: If an embedding is not finite, or K is below 1.
 
     Example:
-        >>> cluster_questions(np.array([[9.0], [1.0], [9.1]]), num_clusters=2, seed=0)
+        >>> cluster_embeddings(np.array([[9.0], [1.0], [9.1]]), num_clusters=2, seed=0)
         array([0, 1, 0])
     """
     if num_clusters < 1:

@@ -51,7 +51,7 @@ def step_difficulties(
     return torch.stack([weights[s].softmax(dim=0) @ -logprobs[s] for s in spans])
 
 
-def assess(
+def assess_difficulties(
     lm: LanguageModel,
     tokens: Sequence[TokenizedRationale],
     weights: Mapping[str, NDArray[np.float32]],

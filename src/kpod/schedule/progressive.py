@@ -78,7 +78,16 @@ def make_schedule(
 
 
 def whole_rationales(ids: Sequence[str]) -> Schedule:
-    """A schedule without progression: every rationale is trained whole from the first epoch."""
+    """A schedule without progression: every rationale is trained whole from the first epoch.
+
+    Args:
+        ids: Rationale ids, unique.
+
+    Example:
+        >>> whole_rationales(["a", "b", "c"]).input_steps
+        array([[0, 0, 0],
+               [0, 0, 0]], dtype=int8)
+    """
     return Schedule(tuple(ids), np.zeros((2, len(ids)), dtype=np.int8))
 
 

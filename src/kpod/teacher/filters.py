@@ -36,6 +36,14 @@ def filter_rationales(
         The kept ones, under `vote` with the voted answer as their question's, and the others as `wrong answer`,
         `unknown answer`, `outvoted`, `no majority`, `wrong equation`, `near-duplicate`, `not among the most diverse`
         or `nothing but an answer`. A right answer does not make the steps right.
+
+    Example:
+        >>> from kpod.records import Question
+        >>> question = Question("q", "Two and three?", "5")
+        >>> told = [Rationale(f"q/{k}", question, text) for k, text in enumerate(["2 + 3 = 5.", "2 + 3 = 6."])]
+        >>> kept, dropped = filter_rationales(told, TeacherConfig())
+        >>> [rationale.id for rationale in kept], dropped
+        (['q/0'], [Dropped(id='q/1', reason='wrong answer')])
     """
     kept, dropped = list(rationales), []
     for rule in _rules(config, tuple(words)):

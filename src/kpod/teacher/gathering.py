@@ -45,7 +45,7 @@ class Gathered:
     num_unasked: int = 0
 
 
-def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed: bool = False) -> Gathered:
+def gather_rationales(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed: bool = False) -> Gathered:
     """Load the recorded rationales, or ask the teacher, and filter.
 
     Args:
@@ -67,7 +67,7 @@ def gather(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed
 
 
 def recorded(data: DataConfig, teacher: TeacherConfig, runs: Path) -> Gathered:
-    """As `gather`, but nobody is asked: only the answers that the store holds already are used.
+    """As `gather_rationales`, but nobody is asked: only the answers that the store holds already are used.
 
     Raises:
         DataError: If a source is wrong.
@@ -90,7 +90,7 @@ def recorded(data: DataConfig, teacher: TeacherConfig, runs: Path) -> Gathered:
 
 
 def num_recorded(data: DataConfig, teacher: TeacherConfig) -> int:
-    """How many rationales `gather` would read where nobody is asked, before any filter.
+    """How many rationales `gather_rationales` would read where nobody is asked, before any filter.
 
     Raises:
         DataError: If a source is wrong.

@@ -217,16 +217,22 @@ class Collator:
     """Pads examples into a batch for a model, or packs them into one row, and keeps the examples beside it.
 
     Raises when called:
-        DataError: If an example trains nothing; its loss would be 0 / 0.
+        DataError: If an example trains nothing; its loss would be 0 / 0. Or if it is no `Example`, as of a stream of
+            rows.
     """
 
     def __init__(self, lm: LanguageModel, *, packed: bool = False) -> None:
         self.packed = packed
         self.lm = replace(lm, model=nn.Identity())  # worker processes get a copy of this object, not of the model
 
-    def __call__(self, examples: Sequence[Example]) -> StageBatch:
+    def __call__(self, examples: Sequence[Any]) -> StageBatch:
         """The batch of these examples."""
         for number, example in enumerate(examples):
+            if not isinstance(example, Example):
+                raise DataError(
+                    f"example {number} of the batch is a {type(example).__name__}; train on a list or datasets.Dataset "
+                    "of rows, not on a stream, or on a dataset of kpod.lm.sequences.Example"
+                )
             if not len(example.weights):
                 raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
         return {**collate(examples, self.lm, packed=self.packed), "examples": tuple(examples)}

@@ -1,12 +1,11 @@
 """What makes batches of examples: the collator of a model, and the proof that a packed batch mixes nothing up."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kpod.lm.models import LanguageModel, evaluating
 from kpod.lm.precision import in_float32
@@ -18,18 +17,24 @@ EXACT, COARSE = 1e-3, 0.5
 """How far log P of any token may differ, in nats: in float32, and in the precision that a model trains in."""
 
 
-def collator_of(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None, packing: bool
-) -> Collator:
-    """The collator of a model, perhaps wrapped by peft.
+def language_model_of(model: Any, processing_class: Any) -> LanguageModel:
+    """A transformers model, perhaps wrapped by peft, with its tokenizer, perhaps inside a processor.
 
     Raises:
-        ConfigError: Without a tokenizer, or where an encoder-decoder model's examples are to be packed.
+        ConfigError: Without a tokenizer, or if it does not fit the model (see `layout_of`).
     """
-    if tokenizer is None:
+    if processing_class is None:
         raise ConfigError("KeypointTrainer needs processing_class=tokenizer: it pads batches and is saved along")
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    lm = LanguageModel.of(cast("PreTrainedModel", base), tokenizer)
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return LanguageModel.of(base, getattr(processing_class, "tokenizer", processing_class))
+
+
+def collator_of(lm: LanguageModel, packing: bool) -> Collator:
+    """The collator of a model.
+
+    Raises:
+        ConfigError: If an encoder-decoder model's examples are to be packed.
+    """
     if packing and lm.encoder_decoder:
         raise ConfigError("training.packing: an encoder-decoder student's rationales cannot share a row; leave it out")
     return Collator(lm, packed=packing)

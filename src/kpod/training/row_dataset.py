@@ -1,6 +1,6 @@
 """Rows as TRL has them, with two more columns, as examples: for a user's own script around `KeypointTrainer`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kpod.lm.alignment import tiling_offsets
 from kpod.lm.encoding import project_spans, start_ids
-from kpod.lm.models import LanguageModel
+from kpod.lm.layout import TextLayout
 from kpod.lm.sequences import Example, example_of
 from kpod.lm.templates import render_chat
 from kpod.recipe import PromptConfig
@@ -31,8 +31,8 @@ class RowDataset(Dataset[Example]):
     - `input_steps`: how many of the completion's first reasoning steps are given and not trained.
 
     Args:
-        rows: A list of dicts, or a `datasets.Dataset`.
-        lm: The student: `LanguageModel.of(model, tokenizer)`.
+        rows: A list of dicts, or a `datasets.Dataset`. `KeypointTrainer` makes this dataset of them by itself.
+        lm: The student, or its layout alone.
         rule: How a completion is split into steps.
 
     Raises:
@@ -40,7 +40,7 @@ class RowDataset(Dataset[Example]):
             merge into one token. It names the row by its number, from 0.
     """
 
-    def __init__(self, rows: Sequence[Row], lm: LanguageModel, rule: StepRule = "sentence") -> None:
+    def __init__(self, rows: Iterable[Row], lm: TextLayout, rule: StepRule = "sentence") -> None:
         self.examples = [_example(row, f"row {number}", lm, rule) for number, row in enumerate(rows)]
 
     def __len__(self) -> int:
@@ -50,7 +50,12 @@ class RowDataset(Dataset[Example]):
         return self.examples[index]
 
 
-def _example(row: Row, name: str, lm: LanguageModel, rule: StepRule) -> Example:
+def holds_rows(data: Any) -> bool:
+    """Whether something can be looked up by index and its first item is a row, as in a list or `datasets.Dataset`."""
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and len(data) > 0 and isinstance(data[0], Mapping)
+
+
+def _example(row: Row, name: str, lm: TextLayout, rule: StepRule) -> Example:
     before, text, part = _texts(row, name, lm.tokenizer)
     completion = text[slice(*part)]
     if not completion.strip():

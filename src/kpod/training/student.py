@@ -1,5 +1,6 @@
 """Train the student stage by stage (Algorithm 1, lines 5-11): start, go on after a kill, finish, export."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,8 +78,8 @@ def train_student(
     *,
     seed: int,
     output_dir: Path,
-    precision: Precision,
-    fingerprint: str,
+    precision: Precision = "fp32",
+    fingerprint: str | None = None,
     base_model: str | None = None,
     validate: Callable[[LanguageModel], float] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -97,7 +98,8 @@ def train_student(
         seed: Of adapters, order and dropout.
         output_dir: Holds checkpoints and metrics.jsonl while training, then the student in Hugging Face layout.
         precision: fp32, or bf16 arithmetic; parameters that are trained are kept in float32 while they are.
-        fingerprint: Says from which data, weights, schedule and recipe; a checkpoint with another one is refused.
+        fingerprint: Says from which data, weights, schedule and recipe; a checkpoint with another one is refused. None
+            for a hash of all arguments, the student's parameters among them.
         base_model: Hub name for the model card.
         validate: The accuracy of a student as it is, in [0, 1]; needed where `config.validation` is set.
         callbacks: Further callbacks of transformers.
@@ -108,6 +110,8 @@ def train_student(
         TrainingError: If the loss is not finite, a checkpoint belongs to another run, memory or disk do not suffice,
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
+    if fingerprint is None:
+        fingerprint = _fingerprint(lm.model, weights, schedule, (tuple(tokens), config, seed, precision))
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
     dataset = StageDataset(
@@ -136,6 +140,18 @@ def train_student(
             _check_finished(trainer, stop.received)
         export(trainer, lm, config, precision, base_model, {"updates_per_epoch": per_epoch})
     return _summary(output_dir, per_epoch)
+
+
+def _fingerprint(
+    model: nn.Module, weights: Mapping[str, NDArray[np.float32]], schedule: Schedule, others: object
+) -> str:
+    """A hash of all that a student is made from."""
+    found = hashlib.sha256(repr((schedule, others, sorted(weights))).encode())
+    for array in (schedule.input_steps, *(weights[name] for name in sorted(weights))):
+        found.update(np.ascontiguousarray(array).tobytes())
+    for parameter in model.parameters():
+        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def finished(folder: Path, fingerprint: str) -> TrainingSummary | None:
@@ -182,7 +198,7 @@ def _trainer(
     trainer = KeypointTrainer(
         _trainable(model, config, arguments.seed),
         arguments,
-        dataset,
+        train_dataset=dataset,
         processing_class=lm.tokenizer,
         normaliser=config.normaliser,
         fingerprint=fingerprint,

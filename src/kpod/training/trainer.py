@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,12 @@ from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from kpod.lm.head import has_linear_head, weighted_nll
-from kpod.lm.sequences import Example, logprobs, trained_positions
+from kpod.lm.sequences import Example, inputs_of, logprobs, logprobs_in, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
 from kpod.records.files import write_text
 from kpod.training.batches import (
@@ -31,60 +31,75 @@ from kpod.training.batches import (
     name_of,
 )
 from kpod.training.checkpoints import STAGING, publish, seal
-from kpod.training.collation import check_packing, collator_of
+from kpod.training.collation import check_packing, collator_of, language_model_of
 from kpod.training.loss import Normaliser, keypoint_loss, measures, segments_of, size
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
+from kpod.training.row_dataset import RowDataset, holds_rows
 
 log = logging.getLogger(__name__)
 
 
 class KeypointTrainer(Trainer):
-    """Trains a student on `Example`s with the token-weighted loss of Eq. 15; otherwise a transformers.Trainer.
+    """A transformers.Trainer whose loss is that of KPOD (Eq. 15), on a user's own rows or on a schedule.
 
     The loss of an optimiser step is divided once, by the trained tokens (or weights) of all its accumulated batches
     on all processes. With a `StageDataset` each epoch trains its stage. Every update adds a line to
     `metrics.jsonl` in the output folder: losses in nats, `rationale_loss` and `answer_loss` per token, unweighted.
 
+    Arguments are those of transformers.Trainer, in its order, and four more. `compute_metrics` gets logits and labels
+    that stand side by side: the logits at position i predict `labels[i]`, for causal models too, so do not shift them.
+
     Args:
         model: Causal or encoder-decoder, perhaps wrapped by peft.
-        args: Any; label smoothing is refused.
-        train_dataset: Yields `kpod.lm.sequences.Example`s.
-        processing_class: The model's fast tokenizer; needed unless `kwargs` has a `data_collator` (`Collator`).
+        args: Any but label smoothing. `remove_unused_columns` has no effect.
+        data_collator: Makes a batch of examples; by default a `Collator`.
+        train_dataset: Rows as `RowDataset` reads them (a list of dicts or a `datasets.Dataset`), a `StageDataset`, or
+            any dataset of `kpod.lm.sequences.Example`s.
+        eval_dataset: The same, or a dict of them by name.
+        processing_class: The model's fast tokenizer, or a processor that has one.
         normaliser: What the loss is divided by: the number of trained tokens, or their summed weights.
         fingerprint: Written into every checkpoint; says what it was made from.
         tokens_per_batch: Cut the batches of a `StageDataset` by tokens.
         packing: Put a batch's examples into one row; refused at the first batch where the model mixes them up.
-        kwargs: As for transformers.Trainer.
+        kwargs: As for transformers.Trainer, without `compute_loss_func`.
 
     Raises:
-        ConfigError: On label smoothing, without tokenizer and collator, or on `tokens_per_batch` on several processes.
+        ConfigError: On label smoothing, another loss, `tokens_per_batch` on several processes, or without tokenizer.
+        DataError: If a row is wrong; see `RowDataset`.
         TrainingError: While training, if loss or gradient is not finite; the batch is saved and named.
+
+    Example:
+        trainer = KeypointTrainer(model=model, args=args, processing_class=tokenizer, train_dataset=rows)
+        trainer.train()
     """
 
     loss_is_scaled_for_ga = True
 
     def __init__(
         self,
-        model: PreTrainedModel | PeftModel,
-        args: TrainingArguments,
-        train_dataset: Dataset[Any] | None = None,
+        model: PreTrainedModel | PeftModel | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[Sequence[Any]], StageBatch] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         *,
-        processing_class: PreTrainedTokenizerBase | None = None,
         normaliser: Normaliser = "tokens",
         fingerprint: str = "",
         tokens_per_batch: int | None = None,
         packing: bool = False,
         **kwargs: Any,
     ) -> None:
+        args = args or TrainingArguments("tmp_trainer")  # as transformers' Trainer does
         if args.label_smoothing_factor:
             raise ConfigError("training.label_smoothing_factor: the loss of Eq. 15 has no smoothing; leave it out")
+        if kwargs.get("compute_loss_func") is not None:
+            raise ConfigError("compute_loss_func: KeypointTrainer has a loss of its own (Eq. 15); leave it out")
         if args.n_gpu > 1:
             log.warning("training on 1 of %d GPUs; use `accelerate launch` or torchrun for all", args.n_gpu)
             args._n_gpu = 1
         if tokens_per_batch and args.world_size > 1:
             raise ConfigError("training.tokens_per_batch works on one process; leave it out on several")
-        if kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = collator_of(model, processing_class, packing)
         self.normaliser: Normaliser = normaliser
         self.fingerprint = fingerprint
         self.tokens_per_batch = tokens_per_batch
@@ -93,7 +108,11 @@ class KeypointTrainer(Trainer):
         self._batches: list[tuple[Tensor, tuple[Example, ...]]] = []
         self._linear_head: bool | None = None
         self._packing_is_unproven = packing
-        super().__init__(model, args, train_dataset=train_dataset, processing_class=processing_class, **kwargs)
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
+        if data_collator is None:
+            self.data_collator = collator_of(language_model_of(self.model, processing_class), packing)
+        self.train_dataset, self.eval_dataset = self._examples(train_dataset), self._examples(eval_dataset)
+        self.label_names = ["labels"]
         self._measured = torch.zeros(6, device=args.device)
         self._evaluated = torch.zeros(2, device=args.device)
         self.add_callback(MetricsFile(self._folder / METRICS, self._take_metrics))
@@ -113,42 +132,58 @@ class KeypointTrainer(Trainer):
         self,
         model: nn.Module,
         inputs: StageBatch,
-        return_outputs: bool = False,  # noqa: ARG002
+        return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """The batch's share of Eq. 15, times the number of processes, over which gradients are averaged.
 
         Args:
             model: As wrapped for training.
             inputs: A batch of `Collator`.
-            return_outputs: Ignored: logits of trained tokens alone are no use to a caller.
+            return_outputs: Also return what the model returns, with the logits of every position, [batch, length,
+                vocabulary], and this loss under `loss`. That takes their memory, which the loss alone does not.
             num_items_in_batch: The normaliser of the optimiser step; None for that of this batch alone.
+
+        Returns:
+            The loss in nats per token (or unit of weight), or loss and outputs.
         """
         weights = inputs["weights"][trained_positions(inputs)]
         normaliser = size(weights, self.normaliser) if num_items_in_batch is None else num_items_in_batch
-        segments = segments_of(inputs["examples"]).to(weights.device)
-        loss, logps = self._loss(model, inputs, normaliser)
-        self._measured += measures(loss, logps, segments)
-        self._batches.append((loss.detach(), inputs["examples"]))  # a GPU is asked for their values once an update
-        return loss if num_items_in_batch is None else loss * self.accelerator.num_processes
+        loss, logps, outputs = self._loss(model, inputs, normaliser, with_outputs=return_outputs)
+        if self.is_in_train and model.training:
+            self._measured += measures(loss, logps, segments_of(inputs["examples"]).to(weights.device))
+            self._batches.append((loss.detach(), inputs["examples"]))  # a GPU is asked for values once an update
+        else:
+            self._evaluated += torch.stack([loss.detach() * normaliser, size(weights, self.normaliser)])
+        loss = loss if num_items_in_batch is None else loss * self.accelerator.num_processes
+        if not return_outputs:
+            return loss
+        outputs["loss"] = loss
+        outputs.move_to_end("loss", last=False)  # where transformers' own models have it
+        return loss, outputs
 
     def _loss(
-        self, model: nn.Module, inputs: StageBatch, normaliser: Tensor | float | int
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " trained"]]:
-        """The batch's share of Eq. 15, and log P of every trained token."""
+        self, model: nn.Module, inputs: StageBatch, normaliser: Tensor | float | int, *, with_outputs: bool
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " trained"], Any]:
+        """The batch's share of Eq. 15, log P of every trained token, and if wanted what the model returned."""
         batch = {name: value for name, value in inputs.items() if name != "examples"}
-        weights = batch["weights"][trained_positions(batch)]
+        trained = trained_positions(batch)
+        weights = batch["weights"][trained]
         if self._packing_is_unproven:
             check_packing(model, self.data_collator, inputs["examples"], self.args.device, sharded=self.is_sharded)
             self._packing_is_unproven = False
+        if with_outputs:
+            outputs = model(**inputs_of(batch), use_cache=False)
+            found = logprobs_in(outputs.logits[trained], batch)
+            return keypoint_loss(found, weights, normaliser), found.detach(), outputs
         if self._linear_head is None:
             # fp16's scaling of the loss comes too late for gradients made in the forward pass.
             general = self.is_sharded or self.args.fp16
             self._linear_head = not general and has_linear_head(model, batch)
         if self._linear_head:
-            return weighted_nll(model, batch, weights / normaliser)
+            return (*weighted_nll(model, batch, weights / normaliser), None)
         found = logprobs(model, batch)
-        return keypoint_loss(found, weights, normaliser), found.detach()
+        return keypoint_loss(found, weights, normaliser), found.detach(), None
 
     def _get_num_items_in_batch(self, batch_samples: list[StageBatch], device: torch.device) -> Tensor:
         """The normaliser of an optimiser step: over its accumulated batches, and over all processes."""
@@ -206,15 +241,15 @@ class KeypointTrainer(Trainer):
         self,
         model: nn.Module,
         inputs: StageBatch,
-        prediction_loss_only: bool,  # noqa: ARG002
-        ignore_keys: list[str] | None = None,  # noqa: ARG002
-    ) -> tuple[Tensor, None, None]:
-        """The loss of an evaluation batch; logits are never gathered."""
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """As transformers', but where the loss alone is wanted no logits are made."""
+        if not prediction_loss_only:
+            found: tuple[Any, Any, Any] = super().prediction_step(model, inputs, False, ignore_keys)
+            return found
         with torch.no_grad():
-            loss, _ = self._loss(model, inputs := self._prepare_inputs(inputs), 1.0)
-        number = size(inputs["weights"][trained_positions(inputs)], self.normaliser)
-        self._evaluated += torch.stack([loss, number])
-        return loss / number, None, None
+            return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers', with the loss of the set in place of its batches' mean."""
@@ -224,6 +259,20 @@ class KeypointTrainer(Trainer):
         if output.metrics is not None:
             output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = float(sums[0] / sums[1])
         return output
+
+    # -- data ----------------------------------------------------------------------------------------
+
+    def _examples(self, data: Any) -> Any:
+        """Rows as examples for the model; a dataset of examples as it is, and each one of a dict of datasets."""
+        if isinstance(data, dict):
+            return {name: self._examples(one) for name, one in data.items()}
+        if not holds_rows(data):
+            return data
+        return RowDataset(data, language_model_of(self.model, self.processing_class))
+
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """As transformers', also of rows, which `evaluate` and `predict` may be given."""
+        return super()._get_dataloader(self._examples(dataset), *args, **kwargs)
 
     # -- stages ------------------------------------------------------------------------------------
 

@@ -16,7 +16,14 @@ REST = 0.3
 
 
 def uniform_weights(tokens: Sequence[TokenizedRationale]) -> dict[str, NDArray[np.float32]]:
-    """w_j = 1 for every token of every rationale."""
+    """w_j = 1 for every token of every rationale.
+
+    Args:
+        tokens: The rationales.
+
+    Returns:
+        Rationale id -> its weights, [tokens].
+    """
     return {rationale.id: np.ones(rationale.num_tokens, dtype=np.float32) for rationale in tokens}
 
 
@@ -24,6 +31,13 @@ def weights_in_data(
     rationales: Sequence[Rationale], tokens: Sequence[TokenizedRationale]
 ) -> dict[str, NDArray[np.float32]] | None:
     """The weights that the data brings for every rationale; None where it brings none.
+
+    Args:
+        rationales: With `token_weights` as spans of characters.
+        tokens: The same rationales in tokens.
+
+    Returns:
+        Rationale id -> its weights in [0, 1], [tokens]: of each token the mean over its characters.
 
     Raises:
         DataError: If only some rationales have weights.
@@ -45,6 +59,14 @@ def digit_rule_weights(
     Args:
         tokens: The rationales.
         texts: Rationale id -> its text.
+
+    Returns:
+        Rationale id -> its weights, [tokens].
+
+    Example:
+        >>> tokens = TokenizedRationale("q", (7, 8, 9, 5, 2), (1, 3, 3, 4, 5), (2,), ((0, 3), (3, 5)))
+        >>> digit_rule_weights([tokens], {"q": "So 12"})
+        {'q': array([0.3, 1. ], dtype=float32)}
     """
     return {
         rationale.id: np.array(
@@ -60,7 +82,16 @@ def _is_keypoint(text: str) -> bool:
 
 
 def shuffled_weights(weights: Mapping[str, NDArray[np.float32]], seed: int) -> dict[str, NDArray[np.float32]]:
-    """The same weights on other tokens of their rationale: what remains of them is their histogram."""
+    """The same weights on other tokens of their rationale: what remains of them is their histogram.
+
+    Args:
+        weights: Rationale id -> its weights, [tokens].
+        seed: Of the permutations.
+
+    Example:
+        >>> shuffled_weights({"q": np.array([0.1, 0.9, 0.5], dtype=np.float32)}, seed=0)
+        {'q': array([0.5, 0.1, 0.9], dtype=float32)}
+    """
     rng = np.random.default_rng(seed)
     return {name: rng.permutation(values) for name, values in weights.items()}
 
