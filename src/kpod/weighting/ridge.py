@@ -71,9 +71,9 @@ def left_out_errors(
     moments = _moments(features, falls)
     solved, factor = _solve(moments, penalty), torch.linalg.cholesky(_penalised(moments[0], penalty))
     x, y, sizes = torch.cat(list(features)), torch.cat(list(falls)), [len(rows) for rows in falls]
-    halves = torch.linalg.solve_triangular(factor, x.T, upper=False).split(sizes, dim=1)
+    halves = torch.split(torch.linalg.solve_triangular(factor, x.T, upper=False), sizes, dim=1)
     errors = []
-    for half, left in zip(halves, (y - x @ solved).split(sizes), strict=True):
+    for half, left in zip(halves, torch.split(y - x @ solved, sizes), strict=True):
         without = torch.eye(len(left), dtype=left.dtype) - half.T @ half
         errors.append(torch.linalg.solve(without, left).square().mean())
     return torch.stack(errors)
