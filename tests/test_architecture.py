@@ -24,6 +24,7 @@ LADDER = [
     {"lm", "forecast"},
     {"data", "steps", "merging", "recipe"},
     {"sentences"},
+    {"columns"},
     {"records", "outcomes", "config", "errors", "files", "hub_reach", "safe_yaml", "signals", "spans"},
 ]
 """From the top down. A unit is a module, or a folder with all its modules."""

@@ -33,11 +33,11 @@ def by_hand(lm: LanguageModel, tokens: TokenizedRationale, weights: np.ndarray) 
     """Eq. 8 written out: one unbatched forward pass over everything, then sums over tokens."""
     question, stop = tokens.segment_stops[:2]
     if lm.encoder_decoder:
-        target = [lm.decoder_start_id, *tokens.token_ids[question:]]
+        target = [lm.decoder_start_id, *tokens.token_ids[question:].tolist()]
         read = {"input_ids": tensor([tokens.ids("question")]), "decoder_input_ids": tensor([target])}
         first = 0
     else:
-        read = {"input_ids": tensor([tokens.token_ids])}
+        read = {"input_ids": tensor([tokens.token_ids.tolist()])}
         first = question - 1
     with torch.no_grad():
         table = lm.model(**read).logits[0].log_softmax(-1)

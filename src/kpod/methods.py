@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kpod.columns import ById
 from kpod.config import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
 from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.records import Schedule, TokenizedRationale
@@ -93,7 +94,7 @@ def _shuffled(given: Given) -> ByRationale:
 
 
 def _mean_one(given: Given) -> ByRationale:
-    return {name: np.full_like(weights, weights.mean()) for name, weights in given.weights.items()}
+    return ById.of((name, np.full_like(weights, weights.mean())) for name, weights in given.weights.items())
 
 
 learned: Weigh = Part("learned", lambda given: given.weights, LEARNT)
@@ -183,12 +184,26 @@ whole: Order = Part("whole", lambda given: whole_rationales([rationale.id for ra
 
 def cluster(lm: LanguageModel, questions: Sequence[str], config: ScheduleConfig, seed: int) -> NDArray[np.int64]:
     """Groups of similar questions (C_k of Eq. 12), by the student's input embeddings or by GloVe vectors."""
-    if config.embeddings != "student":
-        embeddings = glove_embeddings(Path(config.embeddings), questions)
-    else:
-        ids = [lm.tokenizer(question, add_special_tokens=False).input_ids for question in questions]
-        embeddings = mean_input_embeddings(lm, ids).numpy()
+    by_student = config.embeddings == "student"
+    embeddings = _Embedded(lm, questions) if by_student else glove_embeddings(Path(config.embeddings), questions)
     return cluster_questions(embeddings, config.num_clusters, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """The embeddings of questions by a student, made when they are asked for: of a million they fill gigabytes."""
+
+    lm: LanguageModel
+    questions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        some = self.questions[rows] if isinstance(rows, slice) else [self.questions[row] for row in rows]
+        ids = self.lm.tokenizer(list(some), add_special_tokens=False, return_attention_mask=False).input_ids
+        found: NDArray[np.float32] = mean_input_embeddings(self.lm, ids).numpy()
+        return found
 
 
 @dataclass(frozen=True, slots=True)

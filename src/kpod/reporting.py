@@ -3,6 +3,7 @@
 import json
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def _accuracy_before(pipeline: Pipeline, test: str) -> Accuracy | None:
         return None
 
 
-def _telling(tokens: list[TokenizedRationale], rationales: dict[str, Rationale]) -> list[TokenizedRationale]:
+def _telling(tokens: Sequence[TokenizedRationale], rationales: dict[str, Rationale]) -> list[TokenizedRationale]:
     """A dozen rationales to draw: the first of each kind of length, so that short and long ones are seen."""
     by_length = sorted(tokens, key=lambda t: (len(rationales[t.id].text), t.id))
     num = min(NUM_HEATMAPS, len(by_length))

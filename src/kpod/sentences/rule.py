@@ -7,8 +7,8 @@ pieces that cannot stand alone are joined to a neighbour.
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from kpod.records import Span
 from kpod.sentences.languages import held_dots, language_of, likely_ends, with_closing_quotes
@@ -144,8 +144,7 @@ def _head_cuts(text: str) -> Iterator[int]:
     yield from ends_of(GLUED_RESULT, text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """A punctuation mark in a line, what stands around it, and whether sentencex ends a sentence here."""
 
     word: str
