@@ -10,8 +10,6 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from kpod import artifacts

@@ -7,8 +7,8 @@ of about 8000 tokens, made of such copies. Each size has a process of its own:
 
 - `check_s`: `kpod check FILE`;
 - `read_s`: what the pipeline reads anew at each start, with the hash of it;
-- `tokens_s`: the phase `tokens`; `tokens_vs_tokenizer` is that time over the time of the bare fast tokenizer on the same
-  texts, in the same batches. Both have one thread;
+- `tokens_s`: the phase `tokens`; `tokens_vs_tokenizer` is that time over the time of the bare fast tokenizer on the
+  same texts, in the same batches. Both have one thread;
 - `plan_s`: weights by the digit rule, step difficulties, clusters, and the progressive schedule. Log-probabilities
   are drawn, since a student would take hours;
 - `peak_gb`: the most memory that the process held at a time, files that are mapped into it included.
@@ -138,7 +138,7 @@ def main() -> None:
             write(path, rows, size)
             command = [sys.executable, __file__, "--measure", str(path)]
             settings = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
-            done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+            done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         figures |= {f"{name}_{size}": value for name, value in found.items()}
     print(

@@ -61,7 +61,7 @@ def test_a_row_that_is_not_there(tokens: Tokens, number: int) -> None:
 def test_a_worker_process_maps_the_file_itself(tokens: Tokens) -> None:
     sent = pickle.dumps(tokens)
     assert len(sent) < 400
-    assert list(pickle.loads(sent)) == MADE  # noqa: S301 (our own)
+    assert list(pickle.loads(sent)) == MADE
 
 
 def test_a_file_without_rows(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_numbers_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: in
     assert all(row.dtype == np.float32 for row in found.values())
     assert "é4" in found
     assert found.get("other") is None
-    again = pickle.loads(pickle.dumps(found))  # noqa: S301 (our own)
+    again = pickle.loads(pickle.dumps(found))
     assert again["é2"].tolist() == [0, 0.5, 1]
 
 

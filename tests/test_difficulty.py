@@ -13,7 +13,7 @@ from kpod.difficulty import assess, step_difficulties
 from kpod.errors import DataError, KpodError
 from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
-from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
+from tiny import int32, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 BOTH = pytest.mark.parametrize("lm", [tiny_llama(), tiny_t5()], ids=["causal", "t5"])
 WEIGHTS = st.floats(0, 1, width=32)
@@ -103,7 +103,7 @@ def test_a_step_is_judged_after_what_comes_before_it_and_nothing_else(lm):
     def changed_at(position: int) -> np.ndarray:
         ids = list(tokens.token_ids)
         ids[position] = (ids[position] + 1) % 256
-        return assess(lm, [replace(tokens, token_ids=tuple(ids))], weights)[tokens.id]
+        return assess(lm, [replace(tokens, token_ids=int32(ids))], weights)[tokens.id]
 
     assert changed_at(stop) == pytest.approx(before)
     assert changed_at(stop - 1)[0] == pytest.approx(before[0])

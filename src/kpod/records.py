@@ -82,7 +82,7 @@ class TokenizedRationale:
 
     Made by `kpod.lm.encoding.encode_batch` alone, and mostly a view on a row of `kpod.columns.Tokens`. For an
     encoder-decoder model `question` is what the encoder reads and the rest is the decoder's target; a causal model
-    reads all of it in one piece. Any sequences of whole numbers may be given for the arrays.
+    reads all of it in one piece.
 
     Attributes:
         id: The rationale's id.
@@ -105,8 +105,6 @@ class TokenizedRationale:
     before_answer: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("token_ids", "char_spans"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.int32))
         question, rationale, closing, answer, end = self.segment_stops
         if not (0 < question < rationale <= closing < answer <= end == len(self.token_ids)):
             raise DataError(f"rationale {self.id!r}: segments stop at {self.segment_stops}, ids {len(self.token_ids)}")

@@ -123,10 +123,10 @@ def step_stops_of(step_spans: Sequence[Span], token_spans: Sequence[Span] | NDAr
     """
     length = step_spans[-1][1] if step_spans else 0
     check_spans_tile(step_spans, length, "steps")
-    spans = np.asarray(token_spans, dtype=np.int64).reshape(-1, 2)
+    spans = np.asarray(token_spans).reshape(-1, 2)
     starts, stops = spans.T
-    inside = np.all(starts <= stops) and np.all(stops <= length)
-    if not (step_spans and len(spans) and inside) or np.any(np.diff(starts, prepend=0) < 0):
+    inside = len(spans) and starts[0] >= 0 and (starts <= stops).all() and (stops <= length).all()
+    if not (step_spans and inside and (starts[:-1] <= starts[1:]).all()):
         raise DataError(f"tokens must be given and rise from 0 to {length}; got spans {spans.tolist()}")
     firsts = np.searchsorted(starts, [start for start, _ in step_spans])  # of each step the first token in or behind it
     return tuple(sorted({*firsts.tolist(), len(spans)} - {0}))

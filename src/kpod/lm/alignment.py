@@ -25,15 +25,18 @@ def token_spans(offsets: Sequence[Span], text: str, name: str, border: int = 0) 
     """
     found = np.fromiter(chain.from_iterable(offsets), dtype=np.int32, count=2 * len(offsets)).reshape(-1, 2)
     starts, stops = found[:, 0], found[:, 1]
-    before = np.concatenate([[0], stops[:-1]])
-    rising = np.all(starts < stops) and np.all(starts[:-1] <= starts[1:]) and np.all(before <= stops)
+    before = np.zeros_like(stops)
+    before[1:] = stops[:-1]
+    rising = (starts < stops).all() and (starts[:-1] <= starts[1:]).all() and (before <= stops).all()
     gaps = np.flatnonzero(starts > before)
     between = zip(before[gaps].tolist(), starts[gaps].tolist(), strict=True)
     end = text[stops[-1] :] if len(stops) else "?"
     if not (rising and all(text[a:b].isspace() for a, b in between) and (not end or end.isspace())):
         return np.array(tiling_offsets(offsets, text, name, border), dtype=np.int32)
-    grows = np.maximum.accumulate(np.where(stops > before, np.arange(len(stops)), 0))
-    return np.column_stack([before[grows], stops]).astype(np.int32, copy=False)  # tokens of one character share it
+    if (before == stops).any():  # tokens of one character share its span
+        before = before[np.maximum.accumulate(np.where(stops > before, np.arange(len(stops)), 0))]
+    found[:, 0] = before
+    return found
 
 
 def tiling_offsets(offsets: Sequence[Span], text: str, name: str, border: int = 0) -> list[Span]:

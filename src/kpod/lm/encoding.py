@@ -313,8 +313,8 @@ def _part_stops(spans: NDArray[np.int32], target: Completion) -> tuple[int, int,
 
 def _rationale_chars(spans: NDArray[np.int32], offset: int, length: int) -> NDArray[np.int32]:
     """The spans in characters of the rationale's text; leading space counts to its first character."""
-    chars = spans - offset
-    return np.column_stack([np.maximum(chars[:, 0], 0), np.clip(chars[:, 1], 1, length)])
+    chars: NDArray[np.int32] = np.minimum(np.maximum(spans - offset, np.array((0, 1), dtype=np.int32)), length)
+    return chars
 
 
 def unused_template(layout: TextLayout, prompt: PromptConfig) -> str:

@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
 """A word or a number, as GloVe's vocabulary spells them once in lower case."""
 
 
+@runtime_checkable
 class Embeddings(Protocol):
     """An array [questions, features], or what makes the rows of one when they are asked for."""
 

@@ -78,7 +78,8 @@ def spans_of(tokens: TokenizedRationale, weights: NDArray[np.float32]) -> tuple[
     """Weights of tokens as weights of rising character spans; tokens that share a character share their mean.
 
     Example:
-        >>> tokens = TokenizedRationale("q", [7, 8, 9, 5, 2], (1, 3, 3, 4, 5), (2,), [(0, 2), (2, 4)])
+        >>> ids, spans = np.array([7, 8, 9, 5, 2], dtype=np.int32), np.array([(0, 2), (2, 4)], dtype=np.int32)
+        >>> tokens = TokenizedRationale("q", ids, (1, 3, 3, 4, 5), (2,), spans)
         >>> spans_of(tokens, np.array([0.5, 0.25], dtype=np.float32))
         ((0, 2, 0.5), (2, 4, 0.25))
     """

@@ -109,7 +109,6 @@ class Predictor(nn.Module):
 
     def embed(self, row: MaskedRationale, length: int) -> Float[Tensor, "tokens features"]:
         """Question and first `length` rationale tokens as embeddings, masked tokens replaced."""
-        question, *_ = row.tokens.segment_stops
         asked = self._embeddings(row.tokens.ids("question"))
         told = self._embeddings(row.tokens.ids("rationale")[:length])
         keep = row.keep[:length, None].to(told)
