@@ -19,7 +19,7 @@ from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
 from kpod.errors import ConfigError, DataError
 from kpod.lm.alignment import token_spans
 from kpod.lm.layout import TextLayout
-from kpod.lm.templates import open_thought, render_chat
+from kpod.lm.templates import open_thought, render_chat, render_chats
 from kpod.merging import merge_shortest
 from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
 from kpod.steps import split_steps, step_stops_of
@@ -37,12 +37,22 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: 
     Raises:
         ConfigError: If the chat template fails, or opens a thought that `prompt.opening` opens again.
     """
+    return prompt_texts(tokenizer, [question], prompt)[0]
+
+
+def prompt_texts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], prompt: PromptConfig) -> list[str]:
+    """Of each question what `prompt_text` says."""
     if not _is_chat(tokenizer, prompt):
-        text = plain_prompt(question, prompt)
+        texts = [plain_prompt(question, prompt) for question in questions]
     else:
-        message = [{"role": "user", "content": chat_message(question, prompt)}]
+        messages = [[{"role": "user", "content": chat_message(question, prompt)}] for question in questions]
         advice = "set data.prompt.chat: false for the plain prompt"
-        text = render_chat(tokenizer, message, prompt.date, name="data.prompt", advice=advice)
+        texts = render_chats(tokenizer, messages, prompt.date, name="data.prompt", advice=advice)
+    return [_opened(tokenizer, text, prompt) for text in texts]
+
+
+def _opened(tokenizer: PreTrainedTokenizerBase, text: str, prompt: PromptConfig) -> str:
+    """A prompt with the words that the answer is to begin with."""
     if not prompt.opening:
         return text
     if open_thought(text) and open_thought(prompt.opening):
@@ -134,7 +144,8 @@ def encode_batch(
     Raises:
         ConfigError: As `prompt_text`.
     """
-    texts = [_Text.of(layout, rationale, prompt) for rationale in rationales]
+    prompts = prompt_texts(layout.tokenizer, [rationale.question for rationale in rationales], prompt)
+    texts = [_Text.of(layout, one, read, prompt) for one, read in zip(rationales, prompts, strict=True)]
     sound = [text for text in texts if text.is_unicode]
     read = iter(zip(_asked(layout, [text.read for text in sound], prompt), _tokenised(layout, sound), strict=True))
     start = len(_start_ids(layout.tokenizer, prompt))
@@ -174,13 +185,11 @@ class _Text:
     target: Completion
 
     @classmethod
-    def of(cls, layout: TextLayout, rationale: Rationale, prompt: PromptConfig) -> "_Text":
-        question = rationale.question
-        read = prompt_text(layout.tokenizer, question, prompt)
+    def of(cls, layout: TextLayout, rationale: Rationale, read: str, prompt: PromptConfig) -> "_Text":
         before = "" if layout.encoder_decoder else read
         closing = _closing_its_thought(read, rationale.text, prompt)
         leading = _leading(layout.tokenizer, before)
-        return cls(rationale, read, before, completion(rationale.text, question.answer, closing, leading))
+        return cls(rationale, read, before, completion(rationale.text, rationale.question.answer, closing, leading))
 
     @property
     def whole(self) -> str:
