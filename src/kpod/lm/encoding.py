@@ -4,8 +4,11 @@ Segments and steps are found by character offsets of one tokenisation, never by 
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import compress
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +28,8 @@ from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale,
 from kpod.steps import split_steps, step_stops_of
 
 log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 UNALIGNED = "cannot be aligned with its tokens"
 BATCH, CHARACTERS = 512, 2**20
@@ -144,65 +149,95 @@ def encode_batch(
     Raises:
         ConfigError: As `prompt_text`.
     """
-    prompts = prompt_texts(layout.tokenizer, [rationale.question for rationale in rationales], prompt)
-    texts = [_Text.of(layout, one, read, prompt) for one, read in zip(rationales, prompts, strict=True)]
-    sound = [text for text in texts if text.is_unicode]
-    read = iter(zip(_asked(layout, [text.read for text in sound], prompt), _tokenised(layout, sound), strict=True))
-    start = len(_start_ids(layout.tokenizer, prompt))
-    return [
-        _encoded(layout, text, spans, *next(read), start, max_length)
-        if text.is_unicode
-        else Dropped(text.rationale.id, UNALIGNED)
-        for text, spans in zip(texts, step_spans, strict=True)
-    ]
+    texts = _tokenised(layout, rationales, prompt)
+    return [_encoded(layout, text, spans, max_length) for text, spans in zip(texts, step_spans, strict=True)]
 
 
 def encode_all(
     layout: TextLayout, rationales: Sequence[Rationale], data: DataConfig
 ) -> Iterator[TokenizedRationale | Dropped]:
-    """Split rationales into steps and encode them, batch by batch, one result for each; a bar shows how far it is."""
+    """Split rationales into steps and encode them, batch by batch, one result for each; a bar shows how far it is.
+
+    The next batch is tokenised in a thread, outside of Python's lock, while the steps of this one are found.
+    """
+    batches = parts(rationales, lambda rationale: len(rationale.text), BATCH, CHARACTERS)
     with tqdm(total=len(rationales), desc="tokens", unit=" rationales") as progress:
-        for batch in parts(rationales, lambda rationale: len(rationale.text), BATCH, CHARACTERS):
-            steps = [merge_shortest(split_steps(one.text, data.step_rule), data.max_steps) for one in batch]
-            yield from encode_batch(layout, batch, steps, data.prompt, data.max_length)
-            progress.update(len(batch))
+        for texts in _ahead(lambda batch: _tokenised(layout, batch, data.prompt), batches):
+            for text in texts:
+                steps = merge_shortest(split_steps(text.rationale.text, data.step_rule), data.max_steps)
+                yield _encoded(layout, text, steps, data.max_length)
+            progress.update(len(texts))
+
+
+def _ahead(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
+    """What work makes of each item; the next one is made while one is used."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting: Future[_Made] | None = None
+        for item in items:
+            following = worker.submit(work, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """What is tokenised of a rationale.
+    """A rationale with what the tokenizer makes of it.
 
     Attributes:
         rationale: The rationale.
-        read: The prompt.
-        before: The part of it that stands in one text with the target; empty for an encoder-decoder model.
+        before: The prompt, where it stands in one text with the target; empty for an encoder-decoder model.
         target: What is written.
+        asked: The ids of the prompt alone, as `prompt_ids` says.
+        num_start: How many of these the tokenizer starts any text with.
+        ids: Those of both; None where no tokenizer takes the text, since it has half of a surrogate pair.
+        offsets: The characters of `ids`.
     """
 
     rationale: Rationale
-    read: str
     before: str
     target: Completion
+    asked: list[int]
+    num_start: int
+    ids: list[int] | None
+    offsets: list[Span]
 
-    @classmethod
-    def of(cls, layout: TextLayout, rationale: Rationale, read: str, prompt: PromptConfig) -> "_Text":
-        before = "" if layout.encoder_decoder else read
-        closing = _closing_its_thought(read, rationale.text, prompt)
-        leading = _leading(layout.tokenizer, before)
-        return cls(rationale, read, before, completion(rationale.text, rationale.question.answer, closing, leading))
 
-    @property
-    def whole(self) -> str:
-        return self.before + self.target.text
+def _tokenised(layout: TextLayout, rationales: Sequence[Rationale], prompt: PromptConfig) -> list[_Text]:
+    """Rationales, their questions and answers through the tokenizer, all together."""
+    tokenizer, num_start = layout.tokenizer, len(_start_ids(layout.tokenizer, prompt))
+    prompts = prompt_texts(tokenizer, [rationale.question for rationale in rationales], prompt)
+    befores = ["" if layout.encoder_decoder else read for read in prompts]
+    targets = [
+        completion(
+            one.text,
+            one.question.answer,
+            _closing_its_thought(read, one.text, prompt),
+            _leading(tokenizer, before),
+        )
+        for one, read, before in zip(rationales, prompts, befores, strict=True)
+    ]
+    wholes = [before + target.text for before, target in zip(befores, targets, strict=True)]
+    sound = [_is_unicode(read + whole) for read, whole in zip(prompts, wholes, strict=True)]
+    asked = iter(_asked(layout, list(compress(prompts, sound)), prompt))
+    read = _with_offsets(tokenizer, list(compress(wholes, sound)))
+    return [
+        _Text(one, before, target, next(asked), num_start, *next(read))
+        if is_sound
+        else _Text(one, before, target, [], num_start, None, [])
+        for one, before, target, is_sound in zip(rationales, befores, targets, sound, strict=True)
+    ]
 
-    @property
-    def is_unicode(self) -> bool:
-        """Whether the text has no half of a surrogate pair, which no tokenizer takes."""
-        try:
-            (self.read + self.target.text).encode()
-        except UnicodeEncodeError:
-            return False
-        return True
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text has no half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _asked(layout: TextLayout, prompts: Sequence[str], prompt: PromptConfig) -> list[list[int]]:
@@ -215,41 +250,31 @@ def _asked(layout: TextLayout, prompts: Sequence[str], prompt: PromptConfig) -> 
     return [[*start, *ids, *end] for ids in found.input_ids]
 
 
-def _tokenised(layout: TextLayout, texts: Sequence[_Text]) -> Iterator[tuple[list[int], list[Span]]]:
+def _with_offsets(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterator[tuple[list[int], list[Span]]]:
     """Of each text its ids and their offsets."""
     if not texts:
         return iter(())
-    found = layout.tokenizer(
-        [text.whole for text in texts],
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        verbose=False,
+    found = tokenizer(
+        texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
     )
     return zip(found["input_ids"], found["offset_mapping"], strict=True)
 
 
 def _encoded(
-    layout: TextLayout,
-    text: _Text,
-    step_spans: Sequence[Span],
-    asked: list[int],
-    tokenised: tuple[list[int], list[Span]],
-    num_start: int,
-    max_length: int,
+    layout: TextLayout, text: _Text, step_spans: Sequence[Span], max_length: int
 ) -> TokenizedRationale | Dropped:
-    """A text with its tokens, those of its prompt alone, and how many of these the tokenizer starts any text with."""
-    (ids, offsets), rationale, target = tokenised, text.rationale, text.target
-    border = len(text.before)
+    rationale, target, asked, border = text.rationale, text.target, text.asked, len(text.before)
+    if text.ids is None:
+        return Dropped(rationale.id, UNALIGNED)
     try:
-        spans = token_spans(offsets, text.whole, rationale.id, border)
+        spans = token_spans(text.offsets, text.before + target.text, rationale.id, border)
     except DataError as error:
         log.debug("%s", error)
         return Dropped(rationale.id, UNALIGNED)
     num_prompt = int(np.count_nonzero(spans[:, 1] <= border))
-    if border and ids[:num_prompt] != asked[num_start:]:
+    if border and text.ids[:num_prompt] != asked[text.num_start :]:
         return Dropped(rationale.id, "prompt and rationale merge into one token")
-    written = ids[num_prompt:]
+    written = text.ids[num_prompt:]
     if reason := _unfit(layout, asked, written, max_length):
         return Dropped(rationale.id, reason)
     spans = np.maximum(spans[num_prompt:] - border, 0)

@@ -161,12 +161,15 @@ def _sentence_ends(line: str, language: str) -> Iterator[int]:
         line = with_closing_quotes(line)
         yield from stops_in(line)
         yield from clauses_in(line)
+    marks = [match for match in TERMINAL.finditer(line) if match.end() < len(line)]  # nothing ends before nothing
+    if not marks:
+        return
     likely = likely_ends(line, language)
     before_digits = likely if language == "en" else likely_ends(line, "en")  # others have dates in mind
     held, may_end = held_dots(line, language)
     head = LIST_NUMBER.match(line)
     number, is_glued = (int(head[1]), False) if head else (0, False)
-    for match in TERMINAL.finditer(line):
+    for match in marks:
         before = line[max(0, match.start() - 24) : match.start()]
         after = line[match.end() : match.end() + 24]
         is_spaced = any(map(str.isspace, match["gap"]))
