@@ -127,7 +127,7 @@ def cut(row: MaskedRationale, prefix: int) -> MaskedRationale:
     stops = (question, question + prefix, *(stop - left_out for stop in others))
     short = replace(
         tokens,
-        token_ids=tokens.token_ids[: question + prefix] + tokens.token_ids[body:],
+        token_ids=np.delete(tokens.token_ids, slice(question + prefix, body)),
         segment_stops=stops,
         step_stops=(prefix,),
         char_spans=tokens.char_spans[:prefix],

@@ -10,13 +10,11 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from kpod.data.word_problems import filler_spans
 from kpod.experiment import artifacts
-from kpod.records import TokenizedRationale
+from kpod.records.columns import ById, Tokens
 from kpod.records.errors import DataError
 
 OPERATORS = set("+-*/=$")
@@ -34,10 +32,10 @@ def kind_of(text: str, span: tuple[int, int], fillers: list[tuple[int, int]]) ->
     return "filler" if any(start < stop <= end for start, end in fillers) else "other"
 
 
-def weighed(folder: Path) -> tuple[list[TokenizedRationale], dict[str, NDArray[np.float32]], dict[str, str]]:
+def weighed(folder: Path) -> tuple[Tokens, ById, dict[str, str]]:
     """A run's rationales in tokens, and by their ids the tokens' weights and the texts."""
     tokens, _ = artifacts.load_tokens(folder / "tokens")
-    weights = artifacts.load_by_rationale(folder / "weights" / artifacts.WEIGHTS)
+    weights = ById(folder / "weights" / artifacts.WEIGHTS)
     return tokens, weights, {row["id"]: row["rationale"] for row in artifacts.read_jsonl(folder / "rationales.jsonl")}
 
 
@@ -48,7 +46,7 @@ def keypoint_auc(folder: Path) -> dict[str, float]:
     for rationale in tokens:
         text = texts[rationale.id]
         fillers = filler_spans(text)
-        for span, weight in zip(rationale.char_spans, weights[rationale.id].tolist(), strict=True):
+        for span, weight in zip(map(tuple, rationale.char_spans.tolist()), weights[rationale.id].tolist(), strict=True):
             kind = kind_of(text[slice(*span)], span, fillers)
             if kind:
                 by_kind[kind].append(weight)

@@ -65,7 +65,7 @@ def test_runs_share_what_they_have_in_common(grid: Grid) -> None:
     assert weights("kpod-seed0") == weights("kpod-wo-prog-seed0") != weights("kpod-seed1")
     assert weights("kpod-seed1") == weights("kpod-wo-prog-seed1")
     assert not (grid.folder / "scotd-seed0" / "weights").exists()
-    assert len({(grid.folder / f"{name}-seed0" / "tokens" / "tokens.parquet").stat().st_ino for name in METHODS}) == 1
+    assert len({(grid.folder / f"{name}-seed0" / "tokens" / "tokens.arrow").stat().st_ino for name in METHODS}) == 1
 
 
 def test_weights_are_learnt_before_the_runs_also_where_the_order_needs_none(data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.module import compute_weights
 from kpod.weighting.objective import held_out_objectives
 from kpod.weighting.prefixes import Predictor
-from tiny import BRIEF, generator_of, tiny_llama, tiny_tokens
+from tiny import BRIEF, generator_of, int32, tiny_llama, tiny_tokens
 
 LLAMA = tiny_llama()
 GUMBEL = replace(BRIEF, estimator="gumbel", mask_loss_weight=0.5, prefixes=1)
@@ -53,7 +53,7 @@ def test_a_descent_finds_planted_keypoints_and_keeps_the_lowest_held_out_objecti
         made = tiny_tokens(LLAMA, f"q{number}", (3,))
         ids = list(made.token_ids)
         ids[6:9] = [1, 2, 3]  # of costs 2, 0.5 and -0.3
-        tokens.append(replace(made, token_ids=tuple(ids)))
+        tokens.append(replace(made, token_ids=int32(ids)))
     config = replace(GUMBEL, observations=240, batch_size=4, generator_learning_rate=3e-3)
     generator, predictor = generator_of(LLAMA), Costly(LLAMA).requires_grad_(requires_grad=False)
     *_, last = descend(generator, predictor, tokens, config, rng)

@@ -13,7 +13,7 @@ from kpod.lm.models import LanguageModel
 from kpod.records import TokenizedRationale
 from kpod.records.errors import DataError, KpodError
 from kpod.schedule.difficulty import assess_difficulties, step_difficulties
-from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
+from tiny import int32, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 BOTH = pytest.mark.parametrize("lm", [tiny_llama(), tiny_t5()], ids=["causal", "t5"])
 WEIGHTS = st.floats(0, 1, width=32)
@@ -33,11 +33,11 @@ def by_hand(lm: LanguageModel, tokens: TokenizedRationale, weights: np.ndarray) 
     """Eq. 8 written out: one unbatched forward pass over everything, then sums over tokens."""
     question, stop = tokens.segment_stops[:2]
     if lm.encoder_decoder:
-        target = [lm.decoder_start_id, *tokens.token_ids[question:]]
+        target = [lm.decoder_start_id, *tokens.token_ids[question:].tolist()]
         read = {"input_ids": tensor([tokens.ids("question")]), "decoder_input_ids": tensor([target])}
         first = 0
     else:
-        read = {"input_ids": tensor([tokens.token_ids])}
+        read = {"input_ids": tensor([tokens.token_ids.tolist()])}
         first = question - 1
     with torch.no_grad():
         table = lm.model(**read).logits[0].log_softmax(-1)
@@ -103,7 +103,7 @@ def test_a_step_is_judged_after_what_comes_before_it_and_nothing_else(lm):
     def changed_at(position: int) -> np.ndarray:
         ids = list(tokens.token_ids)
         ids[position] = (ids[position] + 1) % 256
-        return assess_difficulties(lm, [replace(tokens, token_ids=tuple(ids))], weights)[tokens.id]
+        return assess_difficulties(lm, [replace(tokens, token_ids=int32(ids))], weights)[tokens.id]
 
     assert changed_at(stop) == pytest.approx(before)
     assert changed_at(stop - 1)[0] == pytest.approx(before[0])

@@ -23,7 +23,7 @@ from word_judges import auc, first_step_words, first_step_words_rise, operation_
 from kpod.records import Question, Rationale, TokenizedRationale
 from kpod.records.errors import DataError
 from kpod.weighting.given import digit_rule_weights
-from tiny import tiny_llama, tiny_rationales
+from tiny import int32, tiny_llama, tiny_rationales
 
 FORMS = {
     "operation": (
@@ -44,8 +44,8 @@ def in_tokens(text: str, pieces: list[str], id: str = "q", **more: Any) -> Token
     size = len(pieces)
     stop = more.pop("first_step", size)
     steps = (stop,) if stop == size else (stop, size)
-    spans = tuple(zip([0, *stops[:-1]], stops, strict=True))
-    return TokenizedRationale(id, (1,) * (size + 4), (1, 1 + size, 2 + size, 3 + size, 4 + size), steps, spans, **more)
+    ids, spans = int32([1] * (size + 4)), int32(list(zip([0, *stops[:-1]], stops, strict=True)))
+    return TokenizedRationale(id, ids, (1, 1 + size, 2 + size, 3 + size, 4 + size), steps, spans, **more)
 
 
 # -- classes -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from kpod.lm.sequences import IGNORED, beginning_at, collate, example_at, logpro
 from kpod.recipe import LoraConfig
 from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError, DataError
-from tiny import END, PAD, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
+from tiny import END, PAD, byte_tokenizer, int32, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 CAUSAL, T5 = tiny_llama(), tiny_t5()
 BOTH = pytest.mark.parametrize("lm", [CAUSAL, T5], ids=["causal", "t5"])
@@ -24,7 +24,8 @@ BOTH = pytest.mark.parametrize("lm", [CAUSAL, T5], ids=["causal", "t5"])
 def counted(encoder_decoder: bool) -> TokenizedRationale:
     """Question 11 12 13 (an encoder's ends in 19), steps 1 2 | 3, closing 4, answer 5, end 9."""
     asked = (11, 12, 19) if encoder_decoder else (11, 12, 13)
-    return TokenizedRationale("q1", (*asked, 1, 2, 3, 4, 5, 9), (3, 6, 7, 8, 9), (2, 3), ((0, 1), (1, 2), (2, 3)))
+    ids, spans = int32([*asked, 1, 2, 3, 4, 5, 9]), int32([(0, 1), (1, 2), (2, 3)])
+    return TokenizedRationale("q1", ids, (3, 6, 7, 8, 9), (2, 3), spans)
 
 
 HALVES = np.array([0.25, 0.5, 0.75], dtype=np.float32)
@@ -150,7 +151,7 @@ def test_a_planted_model_is_right_about_every_label_so_nothing_is_shifted_twice(
     start = 20 if encoder_decoder else None
     lm = LanguageModel(model=Successor(40), tokenizer=CAUSAL.tokenizer, pad_id=0, end_id=29, decoder_start_id=start)
     spans = tuple((number, number + 1) for number in range(4))
-    rising = TokenizedRationale("q1", tuple(range(18, 29)), (3, 7, 8, 9, 11), (1, 4), spans)
+    rising = TokenizedRationale("q1", int32(range(18, 29)), (3, 7, 8, 9, 11), (1, 4), int32(spans))
     chosen = example_at(
         rising, np.ones(4, dtype=np.float32), input_steps, encoder_decoder=encoder_decoder, given="decoder"
     )

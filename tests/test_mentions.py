@@ -1,6 +1,7 @@
 """Where a rationale first states its answer as a result."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from kpod.lm.encoding import encode
 from kpod.recipe import PromptConfig
 from kpod.records import Question, Rationale, TokenizedRationale
 from kpod.records.errors import DataError
-from tiny import tiny_llama, tiny_t5
+from tiny import tiny_llama, tiny_t5, tiny_tokens
 
 OPTIONS = {"A": "river bank", "B": "shop", "C": "a", "D": "27", "E": "none of these"}
 TOM = "Tom has 8 apples and 5 pears. He gets 5 more apples and eats 5. How many apples are left?"
@@ -211,4 +212,4 @@ def test_no_token_of_the_prefix_holds_a_character_of_the_answer(lm: object, text
 @pytest.mark.parametrize("before_answer", [0, 7, -1])
 def test_an_answer_that_stands_outside_the_rationale_is_refused(before_answer: int) -> None:
     with pytest.raises(DataError, match=rf"'q': the answer cannot stand behind {before_answer} of 7 tokens"):
-        TokenizedRationale("q", (1,) * 10, (1, 8, 8, 9, 10), (7,), tuple((n, n + 1) for n in range(7)), before_answer)
+        replace(tiny_tokens(tiny_llama(), steps=(7,)), id="q", before_answer=before_answer)

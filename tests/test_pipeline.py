@@ -22,6 +22,7 @@ from kpod.experiment.pipeline import Pipeline, run
 from kpod.recipe import Recipe
 from kpod.recipe.loading import load_recipe
 from kpod.records import Question
+from kpod.records.columns import ById
 from kpod.records.errors import ConfigError, DataError
 from kpod.records.outcomes import Prediction
 from tiny import tiny_rationales
@@ -56,8 +57,8 @@ def test_a_run_leaves_everything_that_the_run_folder_promises(finished: Recipe) 
     folder = folder_of(finished)
     assert load_recipe(folder / "recipe.yaml") == finished
     tokens, _ = artifacts.load_tokens(folder / "tokens")
-    weights = artifacts.load_by_rationale(folder / "weights" / artifacts.WEIGHTS)
-    difficulties = artifacts.load_by_rationale(folder / "difficulties" / artifacts.DIFFICULTIES)
+    weights = ById(folder / "weights" / artifacts.WEIGHTS)
+    difficulties = ById(folder / "difficulties" / artifacts.DIFFICULTIES)
     schedule = artifacts.load_schedule(folder / "plan")
     assert [t.id for t in tokens] == [f"tiny-{n}" for n in range(6)] == list(schedule.ids) == list(weights)
     assert {t.id: t.num_tokens for t in tokens} == {key: len(w) for key, w in weights.items()}
@@ -382,7 +383,7 @@ def test_at_most_max_steps_are_told_apart(data: Path, tmp_path: Path) -> None:
     tokens = Pipeline(recipe(data, tmp_path, "llama", "--data.max_steps", "2")).tokens
     usual = Pipeline(recipe(data, tmp_path, "llama", "--name", "usual")).tokens
     assert [t.num_steps for t in tokens] == [min(2, t.num_steps) for t in usual]
-    assert [t.token_ids for t in tokens] == [t.token_ids for t in usual]
+    assert [t.token_ids.tolist() for t in tokens] == [t.token_ids.tolist() for t in usual]
     assert max(t.num_steps for t in usual) > 2
 
 
@@ -429,7 +430,7 @@ def test_inspect_shows_what_is_given_and_what_is_trained(finished: Recipe, capsy
     steps = [(row[4], row[5]) for row in rows if row[3] == "rationale"]
     assert set(steps) == {("1", "given"), ("2", "trained")}
     assert all(row[-2:] == ["given", "-"] for row in rows if row[3] == "question")
-    weights = artifacts.load_by_rationale(folder_of(finished) / "weights" / artifacts.WEIGHTS)["tiny-2"]
+    weights = ById(folder_of(finished) / "weights" / artifacts.WEIGHTS)["tiny-2"]
     shown = [float(row[-1]) for row in rows if row[3] == "rationale" and row[5] == "trained"]
     assert shown == pytest.approx(weights[-len(shown) :].tolist(), abs=6e-4)
     assert [row[-1] for row in rows if row[3] in ("closing", "answer", "end")] == ["1.000"] * 29

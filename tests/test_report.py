@@ -25,6 +25,7 @@ from kpod.records import Question, Rationale, Schedule, StageRecord, TokenizedRa
 from kpod.records.errors import DataError
 from kpod.records.outcomes import Accuracy, Prediction
 from kpod.records.shown import visible
+from tiny import int32
 
 VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
 
@@ -345,7 +346,7 @@ def rationale(text: str) -> Rationale:
 def test_tokens_tile_the_text_and_count_steps_from_one():
     text = " 3 + 4 = 7.\nSo 7 "
     spans = ((0, 2), (3, 4), (5, 6), (7, 8), (9, 10), (10, 11), (11, 14), (15, 16))
-    tokens = TokenizedRationale("r1", tuple(range(12)), (2, 10, 11, 12, 12), (6, 8), spans)
+    tokens = TokenizedRationale("r1", int32(range(12)), (2, 10, 11, 12, 12), (6, 8), int32(spans))
     views = weighed_tokens(rationale(text), tokens, np.linspace(0, 0.875, 8, dtype=np.float32))
     assert [view[0] for view in views] == [" 3", " +", " 4", " =", " 7", ".", "\nSo", " 7 "]
     assert [view[1] for view in views] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
@@ -353,14 +354,14 @@ def test_tokens_tile_the_text_and_count_steps_from_one():
 
 
 def test_of_tokens_that_share_a_character_the_first_shows_it():
-    tokens = TokenizedRationale("r1", tuple(range(6)), (1, 4, 4, 5, 6), (3,), ((0, 1), (0, 1), (1, 2)))
+    tokens = TokenizedRationale("r1", int32(range(6)), (1, 4, 4, 5, 6), (3,), int32([(0, 1), (0, 1), (1, 2)]))
     views = weighed_tokens(rationale("🍎!"), tokens, np.full(3, 0.5, dtype=np.float32))
     assert [view[0] for view in views] == ["🍎", "", "!"]
     assert Page(render_html(Report(title="t", heatmaps=(HeatMap("r1", "q", views),)))).text.count("🍎") == 1
 
 
 def test_weights_must_be_one_per_token():
-    tokens = TokenizedRationale("r1", (0, 1, 2), (1, 2, 2, 3, 3), (1,), ((0, 1),))
+    tokens = TokenizedRationale("r1", int32([0, 1, 2]), (1, 2, 2, 3, 3), (1,), int32([(0, 1)]))
     with pytest.raises(DataError, match="2 weights for 1 tokens"):
         weighed_tokens(rationale("a"), tokens, np.zeros(2, dtype=np.float32))
 

@@ -201,5 +201,5 @@ def test_older_checkpoints_are_deleted_after_the_new_one_is_whole(tmp_path):
 def test_a_checkpoint_loads_as_a_model(stopped_once):
     lm = tiny_llama()
     loaded = AutoModelForCausalLM.from_pretrained(stopped_once / "checkpoint-4")
-    ids = torch.tensor([rationales(lm, 1)[0].token_ids])
+    ids = torch.tensor([rationales(lm, 1)[0].token_ids.tolist()])
     assert not torch.allclose(loaded(ids).logits, lm.model(ids).logits, atol=1e-3)

@@ -111,7 +111,7 @@ def encoded(lm: LanguageModel, text: str, spans=None) -> TokenizedRationale | Dr
 
 
 def starts_of(tokens: TokenizedRationale) -> list[int]:
-    return [tokens.char_spans[stop][0] for stop in (0, *tokens.step_stops[:-1])]
+    return [tokens.char_spans[stop, 0] for stop in (0, *tokens.step_stops[:-1])]
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "t5"])
@@ -125,7 +125,7 @@ def test_a_text_of_any_characters_is_tiled_by_its_tokens_or_dropped(kind, causal
     if isinstance(tokens, Dropped):
         assert tokens.reason in (UNALIGNED, "prompt and rationale merge into one token", "holds the end token")
         return
-    spans, steps = tokens.char_spans, split_steps(text)
+    spans, steps = tokens.char_spans.tolist(), split_steps(text)
     assert spans[0][0] == 0
     assert all(left == right or left[1] == right[0] for left, right in pairwise(spans))
     assert not text[spans[-1][1] :].strip()

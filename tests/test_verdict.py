@@ -182,7 +182,7 @@ def test_refused_weights_are_saved_and_not_learnt_again(
     with pytest.raises(WeightingError, match="the weights mask what matters"):
         _ = Pipeline(recipe(data, tmp_path)).weights
     folder = tmp_path / "tiny" / "weights"
-    assert (folder / "weights.parquet").is_file()
+    assert (folder / "weights.arrow").is_file()
     assert Weigher.load(folder / "weigher").weigh([]) == []
     monkeypatch.setattr("kpod.experiment.pipeline.weigh_rationales", lambda *_: pytest.fail("learnt again"))
     with pytest.raises(WeightingError, match="the weights mask what matters"):

@@ -23,7 +23,7 @@ from kpod.weighting.module import WeightGenerator, compute_weights
 from kpod.weighting.objective import keypoint_objective
 from kpod.weighting.predictor import observe, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
-from tiny import BRIEF, generator_of, tiny_llama, tiny_t5, tiny_tokens, tiny_tokens_of
+from tiny import BRIEF, generator_of, int32, tiny_llama, tiny_t5, tiny_tokens, tiny_tokens_of
 
 
 def masked(tokens: TokenizedRationale, prefixes: tuple[int, ...], seed: int = 0) -> MaskedRationale:
@@ -143,7 +143,7 @@ def test_a_prefix_sees_neither_later_tokens_nor_masked_ones(make: object) -> Non
     changed = list(tokens.token_ids)
     changed[first + 1] = (changed[first + 1] + 1) % 256  # masked
     changed[first + 5] = (changed[first + 5] + 1) % 256  # behind the prefix of 4
-    other = replace(tokens, token_ids=tuple(changed))
+    other = replace(tokens, token_ids=int32(changed))
     with torch.no_grad():
         one, two = (predictor([MaskedRationale(t, keep, (7, 4))])[0] for t in (tokens, other))
     assert one[1].item() == pytest.approx(two[1].item(), abs=1e-6)

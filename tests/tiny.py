@@ -95,6 +95,11 @@ def tiny_t5(seed: int = 0, *, dropout: float = 0.0) -> LanguageModel:
     return LanguageModel.of(T5ForConditionalGeneration(config).eval(), byte_tokenizer())
 
 
+def int32(numbers: Sequence[int] | Sequence[tuple[int, int]]) -> NDArray[np.int32]:
+    """Token ids or spans as a tokenised rationale has them."""
+    return np.array(numbers, dtype=np.int32)
+
+
 def tiny_tokens(
     lm: LanguageModel,
     id: str = "q0",  # noqa: A002 (the record's own field)
@@ -115,10 +120,10 @@ def tiny_tokens(
     answer_stop = rationale_stop + closing + answer
     return TokenizedRationale(
         id=id,
-        token_ids=(*asked, *written, lm.end_id),
+        token_ids=int32([*asked, *written, lm.end_id]),
         segment_stops=(question, rationale_stop, rationale_stop + closing, answer_stop, answer_stop + 1),
         step_stops=tuple(int(stop) for stop in np.cumsum(steps)),
-        char_spans=tuple((number, number + 1) for number in range(sum(steps))),
+        char_spans=int32([(number, number + 1) for number in range(sum(steps))]),
     )
 
 
@@ -126,7 +131,7 @@ def tiny_tokens_of(lm: LanguageModel, ids: Sequence[int], id: str = "q0") -> Tok
     """One step of these tokens, after a random question and before a random answer."""
     made = tiny_tokens(lm, id, (len(ids),))
     start, stop = made.segment_stops[:2]
-    return replace(made, token_ids=(*made.token_ids[:start], *ids, *made.token_ids[stop:]))
+    return replace(made, token_ids=int32([*made.token_ids[:start], *ids, *made.token_ids[stop:]]))
 
 
 def tiny_weights(tokens: TokenizedRationale, seed: int = 0) -> NDArray[np.float32]:

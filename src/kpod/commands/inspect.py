@@ -156,7 +156,7 @@ def _inspected(
         yield InspectedToken(
             position=position,
             reader="encoder" if encoded else "decoder",
-            token=_shown(str(lm.tokenizer.decode([tokens.token_ids[index]]))),
+            token=_shown(str(lm.tokenizer.decode([int(tokens.token_ids[index])]))),
             segment=str(segments[index]),
             step=int(steps[index - question]) if rationale.start <= index < rationale.stop else None,
             use="given" if label == IGNORED else "trained",

@@ -8,7 +8,7 @@ from kpod.experiment.methods import METHODS
 from kpod.experiment.pipeline import Pipeline
 from kpod.experiment.preflight import attempt, pays_a_teacher, question_uses, training_use
 from kpod.experiment.sources import check_recipes_predictor
-from kpod.lm.encoding import encode_rationales, unused_template
+from kpod.lm.encoding import unused_template
 from kpod.lm.engines import require_engine
 from kpod.lm.models import SMOLLM2, load_layout
 from kpod.lm.suitability import check_student
@@ -17,7 +17,7 @@ from kpod.records import Dropped, Rationale
 from kpod.records.errors import ConfigError, KpodError, require
 from kpod.teacher.asking import teacher_of
 from kpod.teacher.gathering import recorded, store_of
-from kpod.weighting import weights_in_data
+from kpod.weighting import spans_in_data
 
 
 def rehearse(recipe: Recipe, target: str) -> Checked:
@@ -72,12 +72,14 @@ def _unfit(
     if note := unused_template(layout, recipe.data.prompt):
         warnings.append(note)
     try:
-        tokens, unfit = encode_rationales(layout, rationales, recipe.data)
+        encoded = encode_all(layout, rationales, recipe.data)
+        unfit = [item for item in encoded if isinstance(item, Dropped)]
     except KpodError as error:
         errors.append(str(error))
         return []
     if learns:
-        attempt(lambda: weights_in_data(rationales, tokens), errors)
+        left_out = {item.id for item in unfit}
+        attempt(lambda: spans_in_data(rationales, [r.id for r in rationales if r.id not in left_out]), errors)
     return unfit
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +119,7 @@ def _accuracy_before(pipeline: "Pipeline", test: str) -> Accuracy | None:
         return None
 
 
-def _telling(tokens: list[TokenizedRationale], rationales: dict[str, Rationale]) -> list[TokenizedRationale]:
+def _telling(tokens: Sequence[TokenizedRationale], rationales: dict[str, Rationale]) -> list[TokenizedRationale]:
     """A dozen rationales to draw: the first of each kind of length, so that short and long ones are seen."""
     by_length = sorted(tokens, key=lambda t: (len(rationales[t.id].text), t.id))
     num = min(NUM_HEATMAPS, len(by_length))

@@ -244,7 +244,8 @@ def _explained(
             if entry.rationale is None:
                 dropped.append(Dropped(entry.id, EMPTY))
             else:
-                kept.append(replace(entry.rationale, question=question))
+                alike = entry.rationale.question is question
+                kept.append(entry.rationale if alike else replace(entry.rationale, question=question))
     told = {base_id(item.id) for item in reading.dropped} | {item.id for item in reading.dropped}
     return kept, [*dropped, *(Dropped(id_, "no rationale") for id_ in unexplained if id_ not in told)]
 

@@ -1,6 +1,7 @@
 """Turn drafts into questions and rationales: check each cell, and report faults by line and id."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -111,7 +112,7 @@ class DraftCells:
 
     def _rationale(self, question: Question | None) -> Rationale | None:
         raw = self._required("rationale", rationale_cell) or ""
-        source = self._optional("source", text_cell) or "unknown"
+        source = sys.intern(self._optional("source", text_cell) or "unknown")  # few texts, each of many rows
         teacher_answer = self._optional("teacher_answer", text_cell)
         weights = self._optional("token_weights", lambda cell: weights_cell(cell, raw))
         if question is None or not raw.strip() or self.faults:

@@ -91,9 +91,13 @@ class _Reading:
         }
 
     def read(self, rows: Iterable[Row | Finding]) -> Parsed:
-        pending = [row if isinstance(row, Finding) else self._pending(row) for row in rows]
-        key = self._id_column([item for item in pending if isinstance(item, Pending)])
-        items = list(self._items(pending, key))
+        pending = (row if isinstance(row, Finding) else self._pending(row) for row in rows)
+        head = [*_up_to_first_row(pending)]
+        key: str | None = self.columns.id
+        if key == DEFAULTS.id and head and isinstance(head[-1], Pending) and _is_blank(head[-1].ids.get(key)):
+            head += pending  # where the ids are depends on all rows
+            key = self._id_column([item for item in head if isinstance(item, Pending)])
+        items = list(self._items(chain(head, pending), key))
         return Parsed(self._judged(items), tuple(self._notes(items, key)))
 
     def _pending(self, row: Row) -> Pending | Finding:
@@ -117,10 +121,8 @@ class _Reading:
         return Pending(row.line, self.last_present, ids, drafts)
 
     def _id_column(self, rows: Sequence[Pending]) -> str | None:
-        """The column that holds the ids; None where rows are numbered."""
-        named = self.columns.id
-        if not rows or named != DEFAULTS.id or not _is_blank(rows[0].ids.get(named)):
-            return named
+        """The column that holds the ids where the first row has none under its usual name; None: rows are numbered."""
+        named = DEFAULTS.id
         if named in rows[0].ids and not all(_is_blank(row.ids.get(named)) for row in rows):
             return named
         names = {name.casefold(): name for name in rows[0].ids}
@@ -130,7 +132,7 @@ class _Reading:
                 return candidate
         return None
 
-    def _items(self, pending: Sequence[Pending | Finding], key: str | None) -> Iterator[Entry | Finding]:
+    def _items(self, pending: Iterable[Pending | Finding], key: str | None) -> Iterator[Entry | Finding]:
         """Each draft as an entry or as findings; a doubled row and a repeated missing column are told once."""
         seen: dict[str, Entry] = {}
         told: set[str] = set()
@@ -212,6 +214,13 @@ class _Reading:
         if not layout.format:
             used |= OUR_COLUMNS
         return used | {"teacher_answer"}
+
+
+def _up_to_first_row(pending: Iterable[Pending | Finding]) -> Iterator[Pending | Finding]:
+    for item in pending:
+        yield item
+        if isinstance(item, Pending):
+            return
 
 
 def _is_blank(cell: object) -> bool:

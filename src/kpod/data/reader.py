@@ -176,10 +176,12 @@ def _with_question_ids(entries: list[Entry]) -> list[Entry]:
 
     The exception keeps apart questions whose own ids look like that, such as train/0, train/1.
     """
-    asked: dict[str, set[str]] = {}
+    asked: dict[str, str] = {}
+    several: set[str] = set()
     for entry in entries:
-        asked.setdefault(base_id(entry.id), set()).add(entry.question.question)
-    return [_renamed(entry) if len(asked[base_id(entry.id)]) == 1 else entry for entry in entries]
+        if asked.setdefault(base_id(entry.id), entry.question.question) != entry.question.question:
+            several.add(base_id(entry.id))
+    return [entry if base_id(entry.id) in several else _renamed(entry) for entry in entries]
 
 
 def base_id(id_: str) -> str:
@@ -188,6 +190,8 @@ def base_id(id_: str) -> str:
 
 
 def _renamed(entry: Entry) -> Entry:
+    if entry.question.id == base_id(entry.id):
+        return entry
     question = replace(entry.question, id=base_id(entry.id))
     return replace(entry, question=question, rationale=entry.rationale and replace(entry.rationale, question=question))
 

@@ -14,14 +14,12 @@ report.html, report.json
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kpod.records import (
@@ -32,12 +30,13 @@ from kpod.records import (
     StageRecord,
     TokenizedRationale,
 )
+from kpod.records.columns import ById, Tokens, write_tokens
 from kpod.records.errors import DataError
-from kpod.records.files import flush_to_disk, whole_lines, write_text
+from kpod.records.files import flush_to_disk, whole_lines, write_lines, write_text
 from kpod.records.outcomes import Accuracy, Prediction
 
 DROPPED = "dropped.jsonl"
-TOKENS, WEIGHTS, DIFFICULTIES = "tokens.parquet", "weights.parquet", "difficulties.parquet"
+TOKENS, WEIGHTS, DIFFICULTIES = "tokens.arrow", "weights.arrow", "difficulties.arrow"
 CLUSTERS, SCHEDULE, STAGES = "clusters.npy", "schedule.npy", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
 
@@ -50,7 +49,7 @@ def key_of(*parts: Any) -> str:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One JSON object a line; a record ends at a newline only."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -75,58 +74,32 @@ def question_row(question: Question) -> dict[str, Any]:
 
 def save_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
     """What is not trained on, and why."""
-    write_jsonl(path, [asdict(item) for item in dropped])
+    write_jsonl(path, map(asdict, dropped))
 
 
-def save_tokens(folder: Path, tokens: Sequence[TokenizedRationale], dropped: Sequence[Dropped]) -> None:
-    """Tokenised rationales, and those that could not be tokenised."""
-    pq.write_table(pa.Table.from_pylist([asdict(t) for t in tokens]), folder / TOKENS)
+def save_tokens(folder: Path, encoded: Iterable[TokenizedRationale | Dropped]) -> None:
+    """Tokenised rationales as they come, and those that could not be tokenised."""
+    dropped: list[Dropped] = []
+
+    def tokens() -> Iterator[TokenizedRationale]:
+        for item in encoded:
+            if isinstance(item, Dropped):
+                dropped.append(item)
+            else:
+                yield item
+
+    write_tokens(folder / TOKENS, tokens())
     save_dropped(folder / DROPPED, dropped)
 
 
-def load_tokens(folder: Path) -> tuple[list[TokenizedRationale], list[Dropped]]:
-    """What `save_tokens` saved.
-
-    Raises:
-        DataError: If an older version of kpod saved them, which counted to the answer's last mention.
-    """
-    table = pq.read_table(folder / TOKENS)
-    if "before_answer" not in table.column_names:
-        raise DataError(
-            f"{folder / TOKENS} was made by an older version of kpod and does not say where answers are first stated; "
-            "repeat `kpod run` with the run's recipe to make it again"
-        )
-    rows = table.to_pylist()
-    tokens = [
-        TokenizedRationale(
-            id=row["id"],
-            token_ids=tuple(row["token_ids"]),
-            segment_stops=tuple(row["segment_stops"]),
-            step_stops=tuple(row["step_stops"]),
-            char_spans=tuple((start, stop) for start, stop in row["char_spans"]),
-            before_answer=row["before_answer"],
-        )
-        for row in rows
-    ]
-    return tokens, [Dropped(**row) for row in read_jsonl(folder / DROPPED)]
+def load_tokens(folder: Path) -> tuple[Tokens, list[Dropped]]:
+    """What `save_tokens` saved; the tokens stay on the disk."""
+    return Tokens(folder / TOKENS), [Dropped(**row) for row in read_jsonl(folder / DROPPED)]
 
 
-def save_by_rationale(path: Path, name: str, values: Mapping[str, NDArray[np.float32]]) -> None:
-    """A row of numbers per rationale: weights of its tokens, or difficulties of its steps."""
-    schema = pa.schema([("id", pa.string()), (name, pa.list_(pa.float32()))])
-    columns = {"id": list(values), name: [numbers.tolist() for numbers in values.values()]}
-    pq.write_table(pa.Table.from_pydict(columns, schema), path)
-
-
-def load_by_rationale(path: Path) -> dict[str, NDArray[np.float32]]:
-    """What `save_by_rationale` saved."""
-    ids, rows = (column.to_pylist() for column in pq.read_table(path).columns)
-    return {id_: np.array(row, dtype=np.float32) for id_, row in zip(ids, rows, strict=True)}
-
-
-def load_difficulties(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """The difficulties that `save_by_rationale` saved in a folder."""
-    return load_by_rationale(folder / DIFFICULTIES)
+def load_difficulties(folder: Path) -> ById:
+    """The step difficulties that a folder holds."""
+    return ById(folder / DIFFICULTIES)
 
 
 def save_clusters(folder: Path, clusters: NDArray[np.int64]) -> None:

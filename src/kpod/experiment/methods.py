@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
+from kpod.records.columns import ById
 from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
@@ -93,7 +94,7 @@ def _shuffled(given: Given) -> ByRationale:
 
 
 def _mean_one(given: Given) -> ByRationale:
-    return {name: np.full_like(weights, weights.mean()) for name, weights in given.weights.items()}
+    return ById.of((name, np.full_like(weights, weights.mean())) for name, weights in given.weights.items())
 
 
 learned: Weigh = Part("learned", lambda given: given.weights, LEARNT)
@@ -198,12 +199,26 @@ def cluster_questions(
     Raises:
         DataError: If an embedding is not finite, or the GloVe file is wrong.
     """
-    if config.embeddings != "student":
-        embeddings = glove_embeddings(Path(config.embeddings), questions)
-    else:
-        ids = [lm.tokenizer(question, add_special_tokens=False).input_ids for question in questions]
-        embeddings = mean_input_embeddings(lm, ids).numpy()
+    by_student = config.embeddings == "student"
+    embeddings = _Embedded(lm, questions) if by_student else glove_embeddings(Path(config.embeddings), questions)
     return cluster_embeddings(embeddings, config.num_clusters, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """The embeddings of questions by a student, made when they are asked for: of a million they fill gigabytes."""
+
+    lm: LanguageModel
+    questions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        some = self.questions[rows] if isinstance(rows, slice) else [self.questions[row] for row in rows]
+        ids = self.lm.tokenizer(list(some), add_special_tokens=False, return_attention_mask=False).input_ids
+        found: NDArray[np.float32] = mean_input_embeddings(self.lm, ids).numpy()
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,14 @@ from kpod.experiment.phases import do_phase, in_place
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
-from kpod.lm.encoding import encode_rationales, unused_template
+from kpod.lm.encoding import encode_all, unused_template
 from kpod.lm.engines import require_engine
 from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
 from kpod.lm.processes import is_first_process
 from kpod.recipe import Recipe, ScheduleConfig
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
+from kpod.records.columns import ById, write_by_id
 from kpod.records.errors import ConfigError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
@@ -49,13 +50,12 @@ def _tokenise(run: "Pipeline", folder: Path) -> None:
     layout = load_layout(run.recipe.student)
     if note := unused_template(layout, run.recipe.data.prompt):
         log.warning("WARNING: %s", note)
-    tokens, unfit = encode_rationales(layout, run.sources[0], run.recipe.data)
-    run.data.check_some_are_kept(unfit)
-    artifacts.save_tokens(folder, tokens, unfit)
+    artifacts.save_tokens(folder, encode_all(layout, run.sources[0], run.recipe.data))
+    run.data.check_some_are_kept(artifacts.load_tokens(folder)[1])
 
 
 def _learn(run: "Pipeline", folder: Path) -> None:
-    artifacts.save_by_rationale(folder / artifacts.WEIGHTS, "weights", run.learn(folder))
+    write_by_id(folder / artifacts.WEIGHTS, "weights", run.learn(folder).items())
 
 
 def _cluster(run: "Pipeline", folder: Path) -> None:
@@ -64,7 +64,7 @@ def _cluster(run: "Pipeline", folder: Path) -> None:
 
 def _assess(run: "Pipeline", folder: Path) -> None:
     found = assess_difficulties(run.student, run.tokens, run.by(run.method.weigh_steps))
-    artifacts.save_by_rationale(folder / artifacts.DIFFICULTIES, "difficulties", found)
+    write_by_id(folder / artifacts.DIFFICULTIES, "difficulties", found.items())
 
 
 def _order(run: "Pipeline", folder: Path) -> None:
@@ -73,7 +73,7 @@ def _order(run: "Pipeline", folder: Path) -> None:
 
 def _weights(run: "Pipeline", folder: Path) -> ByRationale:
     accepted(run.folder.path / "weights")
-    return artifacts.load_by_rationale(folder / artifacts.WEIGHTS)
+    return ById(folder / artifacts.WEIGHTS)
 
 
 def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
@@ -224,7 +224,7 @@ class Pipeline:
         return self.data.gathered.kept, self.data.gathered.dropped
 
     @cached_property
-    def encoded(self) -> tuple[list[TokenizedRationale], list[Dropped]]:
+    def encoded(self) -> tuple[Sequence[TokenizedRationale], list[Dropped]]:
         """Tokenised rationales, and those that do not fit."""
         tokens, unfit = self.made("tokens")
         if is_first_process():
@@ -232,7 +232,7 @@ class Pipeline:
         return tokens, unfit
 
     @property
-    def tokens(self) -> list[TokenizedRationale]:
+    def tokens(self) -> Sequence[TokenizedRationale]:
         """Tokenised rationales."""
         return self.encoded[0]
 

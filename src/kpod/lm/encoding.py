@@ -4,27 +4,36 @@ Segments and steps are found by character offsets of one tokenisation, never by 
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from kpod.data.mentions import first_statement
 from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
-from kpod.lm.alignment import tiling_offsets
+from kpod.lm.alignment import token_spans
 from kpod.lm.layout import TextLayout
-from kpod.lm.templates import open_thought, render_chat
+from kpod.lm.templates import open_thought, render_chat, render_chats
 from kpod.recipe import DataConfig, PromptConfig
 from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
+from kpod.records.columns import parts
 from kpod.records.errors import ConfigError, DataError
 from kpod.steps import split_steps, step_stops_of
 from kpod.steps.merging import merge_shortest
 
 log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 UNALIGNED = "cannot be aligned with its tokens"
+BATCH, CHARACTERS = 512, 2**20
+"""Rationales, and characters of them, that go through the tokenizer together, at most."""
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: PromptConfig) -> str:
@@ -33,12 +42,22 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: 
     Raises:
         ConfigError: If the chat template fails, or opens a thought that `prompt.opening` opens again.
     """
+    return prompt_texts(tokenizer, [question], prompt)[0]
+
+
+def prompt_texts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], prompt: PromptConfig) -> list[str]:
+    """Of each question what `prompt_text` says."""
     if not _is_chat(tokenizer, prompt):
-        text = plain_prompt(question, prompt)
+        texts = [plain_prompt(question, prompt) for question in questions]
     else:
-        message = [{"role": "user", "content": chat_message(question, prompt)}]
+        messages = [[{"role": "user", "content": chat_message(question, prompt)}] for question in questions]
         advice = "set data.prompt.chat: false for the plain prompt"
-        text = render_chat(tokenizer, message, prompt.date, name="data.prompt", advice=advice)
+        texts = render_chats(tokenizer, messages, prompt.date, name="data.prompt", advice=advice)
+    return [_opened(tokenizer, text, prompt) for text in texts]
+
+
+def _opened(tokenizer: PreTrainedTokenizerBase, text: str, prompt: PromptConfig) -> str:
+    """A prompt with the words that the answer is to begin with."""
     if not prompt.opening:
         return text
     if open_thought(text) and open_thought(prompt.opening):
@@ -51,9 +70,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: 
 
 def prompt_ids(layout: TextLayout, question: Question, prompt: PromptConfig) -> tuple[int, ...]:
     """The prompt as ids, behind what special tokens the tokenizer starts a text with; an encoder's ends in `end_id`."""
-    text = prompt_text(layout.tokenizer, question, prompt)
-    ids = layout.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    return (*_start_ids(layout.tokenizer, prompt), *ids, *([layout.end_id] if layout.encoder_decoder else []))
+    return tuple(_asked(layout, [prompt_text(layout.tokenizer, question, prompt)], prompt)[0])
 
 
 def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -88,48 +105,179 @@ def encode(
     prompt: PromptConfig,
     max_length: int,
 ) -> TokenizedRationale | Dropped:
+    """One rationale as `encode_batch` encodes it, and where it first states its answer."""
+    (found,) = encode_batch(layout, [rationale], [step_spans], prompt, max_length)
+    return found if isinstance(found, Dropped) else with_statement(rationale, found)
+
+
+def with_statement(rationale: Rationale, tokens: TokenizedRationale) -> TokenizedRationale:
+    """A tokenised rationale with `before_answer`: the tokens that hold no character of its answer's first statement.
+
+    To find the statement takes longer than all else in `encode`, and only the learning of weights asks for it.
+    """
+    question = rationale.question
+    at = first_statement(rationale.text, question.answer, question.choices, question.question)
+    before = None if at is None else int(np.count_nonzero(tokens.char_spans[:, 1] <= at)) or None
+    return replace(tokens, before_answer=before)
+
+
+def encode_batch(
+    layout: TextLayout,
+    rationales: Sequence[Rationale],
+    step_spans: Sequence[Sequence[Span]],
+    prompt: PromptConfig,
+    max_length: int,
+) -> list[TokenizedRationale | Dropped]:
     """Tokenise `question | rationale | closing | answer | end` and mark where every part and step stops.
 
     A causal model's prompt and target are tokenised as one text, an encoder-decoder model's apart. The space that
-    parts a plain prompt from the rationale is written by the student, so it counts to the rationale.
+    parts a plain prompt from the rationale is written by the student, so it counts to the rationale. What becomes of
+    one rationale does not depend on the others.
 
     Args:
         layout: The tokenizer and its special ids; a LanguageModel is one.
-        rationale: The rationale with its question.
-        step_spans: Character spans that tile the rationale, from `kpod.steps.split_steps`.
-        prompt: The words around it.
+        rationales: The rationales with their questions.
+        step_spans: Of each the character spans that tile it, from `kpod.steps.split_steps`.
+        prompt: The words around them.
         max_length: Longest sequence in tokens, prompt included; the model's own context is a limit beside it.
 
     Returns:
-        The sequence. Or Dropped where it is too long (nothing is ever cut), where tokens merge across the borders of
-        prompt, rationale and answer, so that the student would be trained on other ids than it is asked, where a
-        token that ends texts stands inside, or where characters cannot be found again in the tokens.
+        Of each its sequence. Or Dropped where it is too long (nothing is ever cut), where tokens merge across the
+        borders of prompt, rationale and answer, so that the student would be trained on other ids than it is asked,
+        where a token that ends texts stands inside, or where characters cannot be found again in the tokens.
 
     Raises:
         ConfigError: As `prompt_text`.
     """
-    tokenizer, question = layout.tokenizer, rationale.question
-    read = prompt_text(tokenizer, question, prompt)
-    before = "" if layout.encoder_decoder else read
-    closing = _closing_its_thought(read, rationale.text, prompt)
-    target = completion(rationale.text, question.answer, closing, _leading(tokenizer, before))
-    text = before + target.text
-    if not _is_unicode(read + text):
-        return Dropped(rationale.id, UNALIGNED)
-    asked = prompt_ids(layout, question, prompt)
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    texts = _tokenised(layout, rationales, prompt)
+    return [_encoded(layout, text, spans, max_length) for text, spans in zip(texts, step_spans, strict=True)]
+
+
+def encode_all(
+    layout: TextLayout, rationales: Sequence[Rationale], data: DataConfig
+) -> Iterator[TokenizedRationale | Dropped]:
+    """Split rationales into steps and encode them, batch by batch, one result for each; a bar shows how far it is.
+
+    The next batch is tokenised in a thread, outside of Python's lock, while the steps of this one are found.
+    """
+    batches = parts(rationales, lambda rationale: len(rationale.text), BATCH, CHARACTERS)
+    with tqdm(total=len(rationales), desc="tokens", unit=" rationales") as progress:
+        for texts in _ahead(lambda batch: _tokenised(layout, batch, data.prompt), batches):
+            for text in texts:
+                steps = merge_shortest(split_steps(text.rationale.text, data.step_rule), data.max_steps)
+                yield _encoded(layout, text, steps, data.max_length)
+            progress.update(len(texts))
+
+
+def _ahead(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
+    """What work makes of each item; the next one is made while one is used."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting: Future[_Made] | None = None
+        for item in items:
+            following = worker.submit(work, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A rationale with what the tokenizer makes of it.
+
+    Attributes:
+        rationale: The rationale.
+        before: The prompt, where it stands in one text with the target; empty for an encoder-decoder model.
+        target: What is written.
+        asked: The ids of the prompt alone, as `prompt_ids` says.
+        num_start: How many of these the tokenizer starts any text with.
+        ids: Those of both; None where no tokenizer takes the text, since it has half of a surrogate pair.
+        offsets: The characters of `ids`.
+    """
+
+    rationale: Rationale
+    before: str
+    target: Completion
+    asked: list[int]
+    num_start: int
+    ids: list[int] | None
+    offsets: list[Span]
+
+
+def _tokenised(layout: TextLayout, rationales: Sequence[Rationale], prompt: PromptConfig) -> list[_Text]:
+    """Rationales, their questions and answers through the tokenizer, all together."""
+    tokenizer, num_start = layout.tokenizer, len(_start_ids(layout.tokenizer, prompt))
+    prompts = prompt_texts(tokenizer, [rationale.question for rationale in rationales], prompt)
+    befores = ["" if layout.encoder_decoder else read for read in prompts]
+    targets = [
+        completion(
+            one.text,
+            one.question.answer,
+            _closing_its_thought(read, one.text, prompt),
+            _leading(tokenizer, before),
+        )
+        for one, read, before in zip(rationales, prompts, befores, strict=True)
+    ]
+    wholes = [before + target.text for before, target in zip(befores, targets, strict=True)]
+    sound = [_is_unicode(read + whole) for read, whole in zip(prompts, wholes, strict=True)]
+    asked = iter(_asked(layout, list(compress(prompts, sound)), prompt))
+    read = _with_offsets(tokenizer, list(compress(wholes, sound)))
+    return [
+        _Text(one, before, target, next(asked), num_start, *next(read))
+        if is_sound
+        else _Text(one, before, target, [], num_start, None, [])
+        for one, before, target, is_sound in zip(rationales, befores, targets, sound, strict=True)
+    ]
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text has no half of a surrogate pair, which no tokenizer takes."""
     try:
-        spans = tiling_offsets(encoding["offset_mapping"], text, rationale.id, len(before))
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _asked(layout: TextLayout, prompts: Sequence[str], prompt: PromptConfig) -> list[list[int]]:
+    """The ids of prompts, as `prompt_ids` says."""
+    if not prompts:
+        return []
+    start = _start_ids(layout.tokenizer, prompt)
+    end = [layout.end_id] if layout.encoder_decoder else []
+    found = layout.tokenizer(list(prompts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return [[*start, *ids, *end] for ids in found.input_ids]
+
+
+def _with_offsets(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterator[tuple[list[int], list[Span]]]:
+    """Of each text its ids and their offsets."""
+    if not texts:
+        return iter(())
+    found = tokenizer(
+        texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+    )
+    return zip(found["input_ids"], found["offset_mapping"], strict=True)
+
+
+def _encoded(
+    layout: TextLayout, text: _Text, step_spans: Sequence[Span], max_length: int
+) -> TokenizedRationale | Dropped:
+    rationale, target, asked, border = text.rationale, text.target, text.asked, len(text.before)
+    if text.ids is None:
+        return Dropped(rationale.id, UNALIGNED)
+    try:
+        spans = token_spans(text.offsets, text.before + target.text, rationale.id, border)
     except DataError as error:
         log.debug("%s", error)
         return Dropped(rationale.id, UNALIGNED)
-    num_prompt = sum(stop <= len(before) for _, stop in spans)
-    if before and (*_start_ids(tokenizer, prompt), *encoding.input_ids[:num_prompt]) != asked:
+    num_prompt = int(np.count_nonzero(spans[:, 1] <= border))
+    if border and text.ids[:num_prompt] != asked[text.num_start :]:
         return Dropped(rationale.id, "prompt and rationale merge into one token")
-    written = tuple(encoding.input_ids[num_prompt:])
+    written = text.ids[num_prompt:]
     if reason := _unfit(layout, asked, written, max_length):
         return Dropped(rationale.id, reason)
-    spans = [(max(start - len(before), 0), stop - len(before)) for start, stop in spans[num_prompt:]]
+    spans = np.maximum(spans[num_prompt:] - border, 0)
     stops = _part_stops(spans, target)
     if stops is None:
         return Dropped(rationale.id, "rationale and answer merge into one token")
@@ -139,16 +287,15 @@ def encode(
     num_asked, num_all = len(asked), len(asked) + len(written) + 1
     return TokenizedRationale(
         id=rationale.id,
-        token_ids=(*asked, *written, layout.end_id),
+        token_ids=np.array([*asked, *written, layout.end_id], dtype=np.int32),
         segment_stops=(num_asked, num_asked + stops[0], num_asked + stops[1], num_asked + stops[2], num_all),
         step_stops=step_stops_of(step_spans, chars),
         char_spans=chars,
-        before_answer=_before_answer(rationale, chars),
     )
 
 
 def encode_rationales(
-    layout: TextLayout, rationales: Iterable[Rationale], data: DataConfig
+    layout: TextLayout, rationales: Sequence[Rationale], data: DataConfig
 ) -> tuple[list[TokenizedRationale], list[Dropped]]:
     """Rationales in the tokens and steps of a student; also those that cannot be, with reasons.
 
@@ -163,17 +310,12 @@ def encode_rationales(
     Raises:
         ConfigError: If the chat template fails; see `prompt_text`.
     """
-    results = [
-        encode(
-            layout, r, merge_shortest(split_steps(r.text, data.step_rule), data.max_steps), data.prompt, data.max_length
-        )
-        for r in rationales
-    ]
+    results = list(encode_all(layout, rationales, data))
     tokens = [r for r in results if isinstance(r, TokenizedRationale)]
     return tokens, [r for r in results if isinstance(r, Dropped)]
 
 
-def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span]) -> NDArray[np.float32]:
+def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span] | NDArray[np.int32]) -> NDArray[np.float32]:
     """Weights of character spans as weights of tokens: the mean over a token's characters.
 
     Characters in no span weigh 0; where spans overlap the later one counts.
@@ -212,32 +354,22 @@ def _unfit(layout: TextLayout, asked: Sequence[int], written: Sequence[int], max
     return f"longer than data.max_length {max_length} tokens" if length > max_length else None
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether the text has no half of a surrogate pair, which no tokenizer takes."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def _part_stops(spans: Sequence[Span], target: Completion) -> tuple[int, int, int] | None:
+def _part_stops(spans: NDArray[np.int32], target: Completion) -> tuple[int, int, int] | None:
     """Number of tokens until rationale, closing and answer stop; None where one token holds rationale and answer.
 
     A token across a border belongs to the rationale or to the answer rather than to the fixed words: both are scored.
     """
-    rationale_stop = sum(start < target.rationale[1] for start, _ in spans)
-    closing_stop = max(rationale_stop, sum(stop <= target.closing[1] for _, stop in spans))
-    answer_stop = sum(start < target.answer[1] for start, _ in spans)
+    starts, stops = spans.T
+    rationale_stop = int(np.count_nonzero(starts < target.rationale[1]))
+    closing_stop = max(rationale_stop, int(np.count_nonzero(stops <= target.closing[1])))
+    answer_stop = int(np.count_nonzero(starts < target.answer[1]))
     return (rationale_stop, closing_stop, answer_stop) if closing_stop < answer_stop else None
 
 
-def _rationale_chars(spans: Sequence[Span], offset: int, length: int) -> tuple[Span, ...]:
+def _rationale_chars(spans: NDArray[np.int32], offset: int, length: int) -> NDArray[np.int32]:
     """The spans in characters of the rationale's text; leading space counts to its first character."""
-    return tuple((max(start - offset, 0), min(max(stop - offset, 1), length)) for start, stop in spans)
-
-
-def _before_answer(rationale: Rationale, spans: Sequence[Span]) -> int | None:
-    """Number of tokens that hold no character of the answer's first statement, nor of anything behind it."""
-    question = rationale.question
-    at = first_statement(rationale.text, question.answer, question.choices, question.question)
-    return None if at is None else sum(stop <= at for _, stop in spans) or None
+    chars: NDArray[np.int32] = np.minimum(np.maximum(spans - offset, np.array((0, 1), dtype=np.int32)), length)
+    return chars
 
 
 def unused_template(layout: TextLayout, prompt: PromptConfig) -> str:

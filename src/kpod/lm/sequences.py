@@ -66,7 +66,7 @@ def example_at(
     num_given = tokens.num_input_tokens(input_steps)
     num_fixed = len(tokens.token_ids) - tokens.segment_stops[1]
     whole = np.concatenate([weights, np.ones(num_fixed, dtype=np.float32)])
-    asked, target = tokens.ids("question"), tokens.token_ids[tokens.segment_stops[0] :]
+    asked, target = tokens.ids("question"), _written(tokens)
     return example_of(asked, target, whole, num_given, encoder_decoder=encoder_decoder, given=given)
 
 
@@ -83,12 +83,17 @@ def beginning_at(
         left_out: 0 to n.
         encoder_decoder: Whether the question goes to an encoder.
     """
-    asked, target = tokens.ids("question"), tokens.token_ids[tokens.segment_stops[0] :]
+    asked, target = tokens.ids("question"), _written(tokens)
     whole = np.concatenate([weights, np.ones(len(target) - len(weights), dtype=np.float32)])
     if left_out:
         stop = tokens.step_stops[max(tokens.num_steps - left_out, 1) - 1]
         target, whole = target[:stop], whole[:stop]
     return example_of(asked, target, whole, 0, encoder_decoder=encoder_decoder)
+
+
+def _written(tokens: TokenizedRationale) -> tuple[int, ...]:
+    """All that stands behind the question."""
+    return tuple(tokens.token_ids[tokens.segment_stops[0] :].tolist())
 
 
 def example_of(

@@ -54,13 +54,26 @@ def render_chat(
     advice: str,
     generates: bool = True,
 ) -> str:
-    """A conversation as the tokenizer's chat template writes it, on a given day.
+    """One conversation as `render_chats` renders it."""
+    return render_chats(tokenizer, [messages], date, name=name, advice=advice, generates=generates)[0]
+
+
+def render_chats(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Mapping[str, object]]],
+    date: str,
+    *,
+    name: str,
+    advice: str,
+    generates: bool = True,
+) -> list[str]:
+    """Conversations as the tokenizer's chat template writes them, on a given day.
 
     The first conversation of each kind is rendered in a process of its own before: see `kpod.lm.trial`.
 
     Args:
         tokenizer: One with a chat template.
-        messages: Each with `role` and `content`.
+        conversations: Of each the messages with `role` and `content`.
         date: YYYY-MM-DD; what the template takes for today (its `strftime_now`).
         name: The recipe's key, or whatever else an error starts with.
         advice: What to do where the template fails.
@@ -69,13 +82,16 @@ def render_chat(
     Raises:
         ConfigError: If the template fails, refuses the messages, or takes too much time or memory.
     """
-    conversation = cast("list[dict[str, str]]", [dict(message) for message in messages])
+    if not conversations:
+        return []
+    given = cast("list[list[dict[str, str]]]", [list(map(dict, messages)) for messages in conversations])
     try:
         template = tokenizer.get_chat_template()
-        _check(tokenizer, template, tuple(str(message.get("role")) for message in messages), generates)
+        for roles in {tuple(str(message.get("role")) for message in messages) for messages in conversations}:
+            _check(tokenizer, template, roles, generates)
         with _clock_at(template, datetime.fromisoformat(date)):
             return cast(
-                "str", tokenizer.apply_chat_template(conversation, add_generation_prompt=generates, tokenize=False)
+                "list[str]", tokenizer.apply_chat_template(given, add_generation_prompt=generates, tokenize=False)
             )
     except FAULTS as error:
         kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "

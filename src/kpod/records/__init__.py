@@ -76,31 +76,32 @@ class Rationale:
                 raise DataError(f"rationale {self.id!r}: bad weight span ({start}, {stop}, {weight})")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TokenizedRationale:
     """One id sequence `question | rationale | closing | answer | end`, and where its parts and steps stop.
 
-    Made by `kpod.lm.encoding.encode` alone. For an encoder-decoder model `question` is what the
-    encoder reads and the rest is the decoder's target; a causal model reads all of it in one piece.
+    Made by `kpod.lm.encoding.encode_batch` alone, and mostly a view on a row of `kpod.records.columns.Tokens`. For an
+    encoder-decoder model `question` is what the encoder reads and the rest is the decoder's target; a causal model
+    reads all of it in one piece.
 
     Attributes:
         id: The rationale's id.
-        token_ids: The whole sequence.
+        token_ids: The whole sequence, int32.
         segment_stops: Where each of SEGMENTS stops, exclusive; the last equals len(token_ids).
             `closing` and `end` may be empty, the others not.
         step_stops: Where each step stops, exclusive and rising, counted in rationale tokens;
             the last equals the number of rationale tokens.
-        char_spans: Per rationale token its characters in the rationale's text; they rise, and
+        char_spans: Per rationale token its characters in the rationale's text, int32 [tokens, 2]; they rise, and
             several tokens of one character share its span.
         before_answer: How many rationale tokens stand before the answer where it is first stated as a result; None
-            where it never is, or within the first token.
+            where it never is, or within the first token, or where `with_statement` did not look.
     """
 
     id: str
-    token_ids: tuple[int, ...]
+    token_ids: NDArray[np.int32]
     segment_stops: tuple[int, int, int, int, int]
     step_stops: tuple[int, ...]
-    char_spans: tuple[Span, ...]
+    char_spans: NDArray[np.int32]
     before_answer: int | None = None
 
     def __post_init__(self) -> None:
@@ -110,13 +111,27 @@ class TokenizedRationale:
         rising = all(start < stop for start, stop in pairwise((0, *self.step_stops)))
         if not (self.step_stops and rising and self.step_stops[-1] == self.num_tokens):
             raise DataError(f"rationale {self.id!r}: steps {self.step_stops} do not tile {self.num_tokens} tokens")
-        if len(self.char_spans) != self.num_tokens:
+        if self.char_spans.shape != (self.num_tokens, 2):
             raise DataError(f"rationale {self.id!r}: {len(self.char_spans)} spans for {self.num_tokens} tokens")
         if self.before_answer is not None and not 0 < self.before_answer < self.num_tokens:
             raise DataError(
                 f"rationale {self.id!r}: the answer cannot stand behind {self.before_answer} of "
                 f"{self.num_tokens} tokens"
             )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TokenizedRationale):
+            return NotImplemented
+        return self._small == other._small and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("token_ids", "char_spans")
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._small)
+
+    @property
+    def _small(self) -> tuple[object, ...]:
+        return self.id, self.segment_stops, self.step_stops, self.before_answer
 
     @property
     def num_tokens(self) -> int:
@@ -135,7 +150,7 @@ class TokenizedRationale:
 
     def ids(self, name: str) -> tuple[int, ...]:
         """The token ids of one of SEGMENTS."""
-        return self.token_ids[self.segment(name)]
+        return tuple(self.token_ids[self.segment(name)].tolist())
 
     def num_input_tokens(self, input_steps: int) -> int:
         """How many rationale tokens the first `input_steps` steps hold; raises DataError out of 0..n."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,9 +12,15 @@ def write_text(path: Path, text: str) -> None:
 
     The text is written as it is, in UTF-8 and without translating line ends.
     """
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """As `write_text`, of texts that come one after the other and bring their line ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two processes may write the same file
-    partial.write_text(text, encoding="utf-8", newline="")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(lines)
     flush_to_disk(partial)
     partial.replace(path)
     flush_to_disk(path.parent)

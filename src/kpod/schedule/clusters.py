@@ -4,30 +4,41 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from kpod.records.errors import DataError
 
 LARGE = 100_000
-"""Above so many questions K-means runs on mini-batches."""
+"""Above so many questions, K-means runs on so many of them, and the others join the nearest centre."""
 
+CHUNK = 20_000
+"""Questions whose embeddings are held at a time while they join a centre."""
 WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
 """A word or a number, as GloVe's vocabulary spells them once in lower case."""
 
 
-def cluster_embeddings(
-    embeddings: Float[np.ndarray, "questions features"], num_clusters: int, seed: int
-) -> Int[np.ndarray, " questions"]:
+@runtime_checkable
+class Embeddings(Protocol):
+    """An array [questions, features], or what makes the rows of one when they are asked for."""
+
+    def __len__(self) -> int:
+        """How many questions there are."""
+
+    def __getitem__(self, rows: Any) -> NDArray[np.floating[Any]]:
+        """Some rows, by their numbers or as a slice."""
+
+
+def cluster_embeddings(embeddings: Embeddings, num_clusters: int, seed: int) -> Int[np.ndarray, " questions"]:
     """Group questions by K-means on their mean-centred embeddings.
 
     Args:
-        embeddings: One vector per question, in any unit. They are centred in place: a second copy of a million is
-            more memory than all else here.
+        embeddings: One vector per question, in any unit. An array of up to `LARGE` questions is centred in place.
         num_clusters: K, at least 1. There are fewer clusters where there are fewer distinct vectors.
         seed: Same seed and embeddings, same clusters.
 
@@ -43,18 +54,31 @@ def cluster_embeddings(
     """
     if num_clusters < 1:
         raise DataError(f"questions cannot form {num_clusters} clusters; set schedule.num_clusters to at least 1")
-    broken = np.flatnonzero(~np.isfinite(embeddings.sum(axis=1, dtype=np.float64)))
-    if len(broken):
-        raise DataError(f"the embeddings of {len(broken)} questions are not finite, first at row {broken[0]}")
-    if not len(embeddings):
+    num = len(embeddings)
+    if not num:
         return np.zeros(0, dtype=np.int64)
-    embeddings -= embeddings.mean(axis=0, dtype=np.float64).astype(embeddings.dtype)
-    algorithm = MiniBatchKMeans if len(embeddings) > LARGE else KMeans
-    kmeans = algorithm(min(num_clusters, len(embeddings)), n_init=4, random_state=seed)
+    is_large = num > LARGE
+    drawn = np.sort(np.random.default_rng(seed).choice(num, LARGE, replace=False)) if is_large else np.arange(num)
+    some = _finite(embeddings[drawn if is_large else slice(None)], drawn)
+    centre = some.mean(axis=0, dtype=np.float64).astype(some.dtype)
+    some -= centre
+    kmeans = KMeans(min(num_clusters, len(some)), n_init=4, random_state=seed)
     with warnings.catch_warnings():
         # Fewer distinct vectors than clusters leave some clusters empty, which harms nothing.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return by_first_appearance(kmeans.fit_predict(embeddings.astype(np.float32, copy=False)))
+        labels = kmeans.fit_predict(some.astype(np.float32, copy=False))
+    if is_large:
+        rows = (np.arange(start, min(start + CHUNK, num)) for start in range(0, num, CHUNK))
+        parts = (_finite(embeddings[part[0] : part[-1] + 1], part) - centre for part in rows)
+        labels = np.concatenate([kmeans.predict(part.astype(np.float32, copy=False)) for part in parts])
+    return by_first_appearance(labels)
+
+
+def _finite(some: NDArray[np.floating[Any]], rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+    broken = np.flatnonzero(~np.isfinite(some.sum(axis=1, dtype=np.float64)))
+    if len(broken):
+        raise DataError(f"the embeddings of {len(broken)} questions are not finite, first at row {rows[broken[0]]}")
+    return some
 
 
 def by_first_appearance(labels: Int[np.ndarray, " items"]) -> Int[np.ndarray, " items"]:

@@ -89,11 +89,11 @@ def _assessed(
     batch_size: int | None,
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The difficulties, longest rationales first: neighbours need little padding, and memory fails early if ever."""
-    longest_first = sorted(tokens, key=lambda rationale: -len(rationale.token_ids))
+    lengths = np.array([len(rationale.token_ids) + 1 for rationale in tokens])  # with a decoder's start token
+    longest_first = np.argsort(-lengths, kind="stable")
     with evaluating(lm.model), tqdm(total=len(tokens), desc="difficulty", unit=" rationales") as progress:
-        lengths = [len(rationale.token_ids) + 1 for rationale in longest_first]  # with a decoder's start token
-        for part in cut_to_passes(lengths, batch_size):
-            batch = longest_first[part]
+        for part in cut_to_passes(lengths[longest_first].tolist(), batch_size):
+            batch = [tokens[index] for index in longest_first[part].tolist()]
             for rationale, surprise in zip(batch, _rationale_logprobs(lm, batch), strict=True):
                 yield rationale.id, _finite_difficulties(rationale, surprise, weights[rationale.id])
             progress.update(len(batch))

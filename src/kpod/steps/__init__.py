@@ -8,11 +8,13 @@ two steps belongs to the FOLLOWING one, as a BPE token carries its leading space
 """
 
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kpod.records import Span
 from kpod.records.errors import DataError
@@ -97,7 +99,7 @@ def unsplit(text: str) -> bool:
     return foreign > latin and weight > _TWO_SENTENCES and len(split_steps(text)) == 1
 
 
-def step_stops_of(step_spans: Sequence[Span], token_spans: Sequence[Span]) -> tuple[int, ...]:
+def step_stops_of(step_spans: Sequence[Span], token_spans: Sequence[Span] | NDArray[np.int32]) -> tuple[int, ...]:
     r"""Where each step stops, counted in tokens: from characters to `TokenizedRationale.step_stops`.
 
     A token belongs to the step that holds its FIRST character. Since whitespace leads a step, " Next"
@@ -121,13 +123,13 @@ def step_stops_of(step_spans: Sequence[Span], token_spans: Sequence[Span]) -> tu
     """
     length = step_spans[-1][1] if step_spans else 0
     check_spans_tile(step_spans, length, "steps")
-    edges = [0, *(start for start, _ in token_spans), length]
-    inside = all(start <= stop <= length for start, stop in token_spans)
-    if not (step_spans and token_spans and inside) or any(a > b for a, b in pairwise(edges)):
-        raise DataError(f"tokens must be given and rise from 0 to {length}; got spans {list(token_spans)}")
-    step_starts = [start for start, _ in step_spans]
-    steps = [bisect_right(step_starts, start) for start, _ in token_spans]
-    return (*(i for i, (left, right) in enumerate(pairwise(steps), 1) if left != right), len(steps))
+    spans = np.asarray(token_spans).reshape(-1, 2)
+    starts, stops = spans.T
+    inside = len(spans) and starts[0] >= 0 and (starts <= stops).all() and (stops <= length).all()
+    if not (step_spans and inside and (starts[:-1] <= starts[1:]).all()):
+        raise DataError(f"tokens must be given and rise from 0 to {length}; got spans {spans.tolist()}")
+    firsts = np.searchsorted(starts, [start for start, _ in step_spans])  # of each step the first token in or behind it
+    return tuple(sorted({*firsts.tolist(), len(spans)} - {0}))
 
 
 def _tile(text: str, cuts: Iterable[int]) -> list[Span]:

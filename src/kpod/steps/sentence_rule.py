@@ -7,8 +7,8 @@ pieces that cannot stand alone are joined to a neighbour.
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from kpod.records import Span
 from kpod.steps.languages import held_dots, language_of, likely_ends, with_closing_quotes
@@ -144,8 +144,7 @@ def _head_cuts(text: str) -> Iterator[int]:
     yield from ends_of(GLUED_RESULT, text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """A punctuation mark in a line, what stands around it, and whether sentencex ends a sentence here."""
 
     word: str
@@ -162,12 +161,15 @@ def _sentence_ends(line: str, language: str) -> Iterator[int]:
         line = with_closing_quotes(line)
         yield from stops_in(line)
         yield from clauses_in(line)
+    marks = [match for match in TERMINAL.finditer(line) if match.end() < len(line)]  # nothing ends before nothing
+    if not marks:
+        return
     likely = likely_ends(line, language)
     before_digits = likely if language == "en" else likely_ends(line, "en")  # others have dates in mind
     held, may_end = held_dots(line, language)
     head = LIST_NUMBER.match(line)
     number, is_glued = (int(head[1]), False) if head else (0, False)
-    for match in TERMINAL.finditer(line):
+    for match in marks:
         before = line[max(0, match.start() - 24) : match.start()]
         after = line[match.end() : match.end() + 24]
         is_spaced = any(map(str.isspace, match["gap"]))

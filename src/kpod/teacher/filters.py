@@ -107,6 +107,8 @@ def without_closing(rationale: Rationale, words: Sequence[str] = ()) -> Rational
         (start, min(stop, len(text)), weight) for start, stop, weight in rationale.token_weights if start < len(text)
     )
     stated = rationale.teacher_answer or extract_answer(rationale.text, rationale.question.choices, words)
+    if (text, stated) == (rationale.text, rationale.teacher_answer):
+        return rationale
     return replace(rationale, text=text, teacher_answer=stated, token_weights=spans)
 
 

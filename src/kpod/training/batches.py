@@ -77,7 +77,9 @@ class StageDataset(Dataset[StageExample]):
         for rationale in tokens:
             if rationale.id not in self._columns:
                 raise DataError(f"rationale {rationale.id!r} is not in the schedule; make the plan again")
-        self._weights = {r.id: normalised(_weights_of(r, weights), r.id, normalisation) for r in tokens}
+            normalised(_weights_of(rationale, weights), rationale.id, normalisation)
+        self._weights = weights
+        self._normalisation: Literal["none", "mean"] = normalisation
 
     @property
     def lengths(self) -> list[int]:
@@ -91,7 +93,8 @@ class StageDataset(Dataset[StageExample]):
         index, stage = key if isinstance(key, tuple) else (key, self.schedule.ramp_stages)
         rationale = self.tokens[index]
         steps = int(self.schedule.input_steps[stage, self._columns[rationale.id]])
-        weights, seq2seq = self._weights[rationale.id], self.encoder_decoder
+        weights = normalised(_weights_of(rationale, self._weights), rationale.id, self._normalisation)
+        seq2seq = self.encoder_decoder
         if self.schedule.trains == "suffix":
             example = example_at(rationale, weights, steps, encoder_decoder=seq2seq, given=self.given)
             first = len(rationale.token_ids) - len(example.weights)

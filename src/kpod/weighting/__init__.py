@@ -1,6 +1,6 @@
 """Significance weights of rationale tokens (Eq. 2-7)."""
 
-from kpod.weighting.given import uniform_weights, weights_in_data
+from kpod.weighting.given import spans_in_data, uniform_weights, weights_in_data
 from kpod.weighting.learn import Weighing, learn_weights
 from kpod.weighting.proof import check_predictor
 from kpod.weighting.verdict import accepted
@@ -12,6 +12,7 @@ __all__ = [
     "accepted",
     "check_predictor",
     "learn_weights",
+    "spans_in_data",
     "uniform_weights",
     "weigh_rationales",
     "weights_in_data",

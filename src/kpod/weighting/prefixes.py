@@ -109,9 +109,8 @@ class Predictor(nn.Module):
 
     def embed(self, row: MaskedRationale, length: int) -> Float[Tensor, "tokens features"]:
         """Question and first `length` rationale tokens as embeddings, masked tokens replaced."""
-        question, *_ = row.tokens.segment_stops
-        asked = self._embeddings(row.tokens.token_ids[:question])
-        told = self._embeddings(row.tokens.token_ids[question : question + length])
+        asked = self._embeddings(row.tokens.ids("question"))
+        told = self._embeddings(row.tokens.ids("rationale")[:length])
         keep = row.keep[:length, None].to(told)
         masked = torch.lerp(self.mask_vector.to(told).expand_as(told), told, keep.expand_as(told))
         if not self.lm.encoder_decoder:

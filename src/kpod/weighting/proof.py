@@ -154,7 +154,7 @@ def check_predictor(lm: LanguageModel, config: WeightingConfig) -> None:
 
 def _scale_embeddings(predictor: Predictor, tokens: TokenizedRationale, tolerance: float) -> None:
     """Have the predictor give its model embeddings, and a mask vector, of the size that the model reads."""
-    factor = embedding_factor(predictor.lm, tokens.token_ids[:NUM_READ], tolerance)
+    factor = embedding_factor(predictor.lm, tokens.token_ids[:NUM_READ].tolist(), tolerance)
     if predictor.embedding_factor != factor:
         predictor.mask_vector.mul_(factor / predictor.embedding_factor)
         predictor.embedding_factor = factor

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from kpod.lm.encoding import encode, project_spans
+from kpod.lm.encoding import encode, project_spans, with_statement
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel
 from kpod.recipe import PromptConfig, WeightingConfig
@@ -115,7 +115,7 @@ def weigh_rationales(
         WeightingError: As `learn_weights`. Weights that its verdict refuses are returned; `accepted` raises once
             they are saved.
     """
-    own = list(tokens) if config.predictor is None else _in_tokens_of(lm, rationales, tokens, prompt)
+    own = _in_tokens_of(lm if config.predictor else None, rationales, tokens, prompt)
     learnt = learn_weights(lm, own, config, seed)
     Weigher(learnt.generator, lm, prompt).save(folder / "weigher")
     facts = {
@@ -133,12 +133,17 @@ def weigh_rationales(
 
 
 def _in_tokens_of(
-    lm: LanguageModel, rationales: Sequence[Rationale], wanted: Sequence[TokenizedRationale], prompt: PromptConfig
+    lm: LanguageModel | None,
+    rationales: Sequence[Rationale],
+    wanted: Sequence[TokenizedRationale],
+    prompt: PromptConfig,
 ) -> list[TokenizedRationale]:
+    """The rationales that are wanted in a predictor's tokens, or in those that they are in, with their statements."""
     texts = {rationale.id: rationale for rationale in rationales}
     found = []
     for tokens in wanted:
-        own = encode_whole(lm, texts[tokens.id], prompt)
+        text = texts[tokens.id]
+        own = encode_whole(lm, text, prompt) if lm else with_statement(text, tokens)
         if isinstance(own, Dropped):
             raise DataError(f"rationale {own.id!r} does not suit weighting.predictor: {own.reason}; leave it out")
         found.append(own)

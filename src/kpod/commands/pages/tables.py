@@ -64,7 +64,7 @@ def weighed_tokens(
     """
     if len(weights) != tokens.num_tokens:
         raise DataError(f"rationale {tokens.id!r}: {len(weights)} weights for {tokens.num_tokens} tokens")
-    edges = [0, *(stop for _, stop in tokens.char_spans)]
+    edges = [0, *tokens.char_spans[:, 1].tolist()]
     edges[-1] = len(rationale.text)
     return tuple(
         (rationale.text[start:stop], float(weight), bisect_right(tokens.step_stops, index) + 1)
