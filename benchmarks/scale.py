@@ -30,9 +30,9 @@ from typing import Any
 SIZES = ("10000", "1000000", "traces")
 NUM_TRACES, TRACE = 2000, 7600
 """With their questions and closing they stay below the 8192 tokens that the student reads."""
-SHORTEST, LONGEST = 400, 640
+SHORTEST, LONGEST = 500, 800
 """Characters of the rationales that are copied."""
-CHARACTERS_PER_TOKEN = 2.9
+CHARACTERS_PER_TOKEN = 3.7
 
 
 def copied(root: Path) -> list[dict[str, Any]]:
