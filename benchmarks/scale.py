@@ -97,7 +97,7 @@ def measured(path: Path) -> dict[str, float]:
         return found
 
     torch.set_num_threads(1)
-    pipeline.assess = drawn  # type: ignore[assignment]
+    pipeline.assess_difficulties = drawn  # type: ignore[assignment]
     data = DataConfig(train=str(path), tests=(), max_length=8192)
     recipe = replace(Recipe(), name="scale", method="kpod-rule", runs=str(path.parent / "runs"), data=data)
     found = {"check_s": seconds(lambda: check_data(path, recipe))}
