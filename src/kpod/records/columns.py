@@ -83,9 +83,9 @@ class ById(Mapping[str, NDArray[np.float32]]):
         DataError: If it is no such file.
 
     Example:
-        >>> found = ById.of([("a", np.array([0.5, 1.0])), ("b", np.array([0.25]))])
+        >>> found = ById.of([("a", np.ones(2, dtype=np.float32)), ("b", np.zeros(1, dtype=np.float32))])
         >>> found["b"], list(found), len(found)
-        (array([0.25], dtype=float32), ['a', 'b'], 2)
+        (array([0.], dtype=float32), ['a', 'b'], 2)
     """
 
     def __init__(self, path: Path) -> None:
