@@ -19,8 +19,8 @@ from oracle_words import FILES, Replaced, candidates, drawn, is_another, reaches
 from transformers import DynamicCache
 
 from kpod.lm.decoding import end_ids
-from kpod.lm.encoding import prompt_ids
 from kpod.lm.models import LanguageModel
+from kpod.lm.student_prompts import prompt_ids
 from kpod.recipe import PromptConfig
 from kpod.records import Rationale, Span
 

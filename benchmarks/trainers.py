@@ -45,8 +45,8 @@ def masked_rows(tokens: list[TokenizedRationale]) -> list[dict[str, list[int]]]:
     """Rows of transformers' Trainer: the question's labels are -100."""
     return [
         {
-            "input_ids": list(t.token_ids),
-            "labels": [-100] * t.segment_stops[0] + list(t.token_ids[t.segment_stops[0] :]),
+            "input_ids": t.token_ids.tolist(),
+            "labels": [-100] * t.segment_stops[0] + t.token_ids[t.segment_stops[0] :].tolist(),
         }
         for t in tokens
     ]
@@ -60,7 +60,7 @@ def trl(
 
     rows = [
         {
-            "input_ids": list(t.token_ids),
+            "input_ids": t.token_ids.tolist(),
             "completion_mask": [0] * t.segment_stops[0] + [1] * (len(t.token_ids) - t.segment_stops[0]),
         }
         for t in tokens

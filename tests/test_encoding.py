@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerFast
 
 from kpod.data.prompts import completion
 from kpod.lm.alignment import tiling_offsets
-from kpod.lm.encoding import encode, encode_rationales, prompt_ids, prompt_text, unused_template
+from kpod.lm.encoding import encode, encode_rationales
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import collate, example_at
+from kpod.lm.student_prompts import prompt_ids, prompt_text, unused_template
 from kpod.recipe import DataConfig, PromptConfig
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
 from kpod.records.errors import DataError

@@ -16,9 +16,9 @@ from kpod.evaluation.generation import answer_questions
 from kpod.experiment.keys import evaluation_key
 from kpod.experiment.pipeline import Pipeline
 from kpod.lm.decoding import continue_greedily
-from kpod.lm.encoding import prompt_ids
 from kpod.lm.engines import ENGINES, load_vllm
 from kpod.lm.models import load_model
+from kpod.lm.student_prompts import prompt_ids
 from kpod.recipe import EvaluationConfig, PromptConfig, Recipe
 from kpod.records.errors import ConfigError
 from tiny import END, tiny_llama, tiny_rationales, tiny_t5

@@ -12,9 +12,10 @@ from transformers import BartConfig, BartForConditionalGeneration
 from kpod.data.prompts import completion
 from kpod.evaluation.generation import answer_questions
 from kpod.lm.decoding import continue_greedily, continue_sampled
-from kpod.lm.encoding import encode, prompt_ids
+from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel, with_lora
 from kpod.lm.sequences import collate, example_at, logprobs
+from kpod.lm.student_prompts import prompt_ids
 from kpod.recipe import EvaluationConfig, LoraConfig, PromptConfig
 from kpod.records import Question, Rationale, TokenizedRationale
 from kpod.records.errors import DataError

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kpod.lm.decoding import continue_greedily, continue_sampled, decode
-from kpod.lm.encoding import chat_ids
 from kpod.lm.models import load_model
+from kpod.lm.student_prompts import chat_ids
 from kpod.recipe import AskConfig, TeacherPromptConfig
 from kpod.records import Question
 from kpod.records.errors import ConfigError, DataError, TeacherError

@@ -82,7 +82,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished phase was made again")
 
-    for name in ("encode_rationales", "weigh_rationales", "assess_difficulties", "train_student"):
+    for name in ("encode_all", "weigh_rationales", "assess_difficulties", "train_student"):
         monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", refuse)
     monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
@@ -137,7 +137,7 @@ def test_the_row_of_normalised_weights_is_kpod_with_that_key(data: Path, tmp_pat
     key = Pipeline(recipe(data, tmp_path, "llama", "--training.weight_normalisation", "mean"))
     kpod = Pipeline(recipe(data, tmp_path, "llama"))
     assert row.keys == key.keys
-    assert row.keys | {"student": kpod.experiment.keys["student"]} == kpod.experiment.keys != row.keys
+    assert row.keys | {"student": kpod.keys["student"]} == kpod.keys != row.keys
 
 
 @pytest.mark.parametrize(("method", "order"), [("scotd", whole), ("kpod-linear", linear)])

@@ -17,7 +17,7 @@ from kpod.lm.precision import in_float32
 from kpod.lm.sequences import example_at
 from kpod.recipe import Recipe
 from kpod.records.errors import ConfigError
-from kpod.training.collation import check_packing, collator_of
+from kpod.training.collation import check_packing, collator_of, language_model_of
 from kpod.weighting.given import uniform_weights
 from tiny import byte_tokenizer, tiny_llama, tiny_tokens
 from zoo import USUAL, ZOO, Species, build_model, some_inputs
@@ -218,7 +218,7 @@ LEAKS = ["lfm2", "qwen3.5", "falcon-h1", "mamba", "rwkv"]
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "mixtral", *LEAKS])
 def test_packing_is_refused_where_layers_mix_rationales_whatever_the_precision(kind, precision):
     model = build_model(kind, initializer_range=0.3).to(precision)
-    collator = collator_of(model, byte_tokenizer(), packing=True)
+    collator = collator_of(language_model_of(model, byte_tokenizer()), packing=True)
     examples, device = packed_examples(collator.lm), torch.device("cpu")
     if kind not in LEAKS:
         check_packing(model, collator, examples, device, sharded=False)
@@ -236,7 +236,7 @@ def test_packing_is_proven_without_the_trainings_autocast():
             return own(*args, **kwargs)
 
     model._original_forward, model.forward = own, rounded  # as accelerate prepares a model
-    collator = collator_of(model, byte_tokenizer(), packing=True)
+    collator = collator_of(language_model_of(model, byte_tokenizer()), packing=True)
     with pytest.raises(ConfigError, match="packed rationales see one another"):
         check_packing(model, collator, packed_examples(collator.lm), torch.device("cpu"), sharded=False)
     assert vars(model)["forward"] is rounded
@@ -252,7 +252,7 @@ def test_a_wrapped_model_is_proven_too():
             return self.module(*args, **kwargs)
 
     model = Wrapper(build_model("llama").to(torch.bfloat16))
-    collator = collator_of(model.module, byte_tokenizer(), packing=True)
+    collator = collator_of(language_model_of(model.module, byte_tokenizer()), packing=True)
     check_packing(model, collator, packed_examples(collator.lm), torch.device("cpu"), sharded=False)
 
 

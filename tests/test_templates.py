@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 import kpod.lm.trial
-from kpod.lm.encoding import chat_ids, encode, prompt_text
+from kpod.lm.encoding import encode
 from kpod.lm.models import LanguageModel
+from kpod.lm.student_prompts import chat_ids, prompt_text
 from kpod.lm.templates import open_thought, render_chat
 from kpod.recipe import PromptConfig
 from kpod.records import Question, Rationale, TokenizedRationale

@@ -371,7 +371,7 @@ def loss_difference(lm: LanguageModel, rationales: Sequence[TokenizedRationale])
 def own_loss(lm: LanguageModel, tokens: TokenizedRationale) -> float:
     """The mean NLL of a rationale's target as transformers has it."""
     question = tokens.segment_stops[0]
-    ids = torch.tensor([tokens.token_ids])
+    ids = torch.from_numpy(tokens.token_ids)[None].long()
     if lm.encoder_decoder:
         return float(lm.model(input_ids=ids[:, :question], labels=ids[:, question:]).loss)
     labels = ids.clone()

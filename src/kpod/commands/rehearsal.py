@@ -8,9 +8,10 @@ from kpod.experiment.methods import METHODS
 from kpod.experiment.pipeline import Pipeline
 from kpod.experiment.preflight import attempt, pays_a_teacher, question_uses, training_use
 from kpod.experiment.sources import check_recipes_predictor
-from kpod.lm.encoding import encode_all, unused_template
+from kpod.lm.encoding import encode_all
 from kpod.lm.engines import require_engine
 from kpod.lm.models import SMOLLM2, load_layout
+from kpod.lm.student_prompts import unused_template
 from kpod.lm.suitability import check_student
 from kpod.recipe import Recipe
 from kpod.records import Dropped, Rationale

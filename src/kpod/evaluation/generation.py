@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from kpod.evaluation.accuracy import judge, majority
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
-from kpod.lm.encoding import prompt_ids
 from kpod.lm.engines import Engine, VllmModel
 from kpod.lm.layout import TextLayout
+from kpod.lm.student_prompts import prompt_ids
 from kpod.recipe import EvaluationConfig, PromptConfig
 from kpod.records import Question
 from kpod.records.errors import DataError

@@ -56,7 +56,7 @@ def continue_greedily(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_n
 
     Args:
         lm: The model; it is put into evaluation mode for the time of the call.
-        prompts: Token ids from `kpod.lm.encoding.prompt_ids`; none is empty.
+        prompts: Token ids from `kpod.lm.student_prompts.prompt_ids`; none is empty.
         max_new_tokens: Where a text is broken off; prompt and text together must fit the model's context.
 
     Returns:

@@ -4,7 +4,7 @@ Segments and steps are found by character offsets of one tokenisation, never by 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -16,14 +16,15 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from kpod.data.mentions import first_statement
-from kpod.data.prompts import Completion, chat_message, completion, plain_prompt
+from kpod.data.prompts import Completion, completion
 from kpod.lm.alignment import token_spans
 from kpod.lm.layout import TextLayout
-from kpod.lm.templates import open_thought, render_chat, render_chats
+from kpod.lm.student_prompts import asked_ids, leading, prompt_start, prompt_texts
+from kpod.lm.templates import open_thought
 from kpod.recipe import DataConfig, PromptConfig
-from kpod.records import Dropped, Question, Rationale, Span, TokenizedRationale, WeightSpan
+from kpod.records import Dropped, Rationale, Span, TokenizedRationale, WeightSpan
 from kpod.records.columns import parts
-from kpod.records.errors import ConfigError, DataError
+from kpod.records.errors import DataError
 from kpod.steps import split_steps, step_stops_of
 from kpod.steps.merging import merge_shortest
 
@@ -34,68 +35,6 @@ _Made = TypeVar("_Made")
 UNALIGNED = "cannot be aligned with its tokens"
 BATCH, CHARACTERS = 512, 2**20
 """Rationales, and characters of them, that go through the tokenizer together, at most."""
-
-
-def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: PromptConfig) -> str:
-    """What the student reads before it writes: through its chat template where it has one, else the plain template.
-
-    Raises:
-        ConfigError: If the chat template fails, or opens a thought that `prompt.opening` opens again.
-    """
-    return prompt_texts(tokenizer, [question], prompt)[0]
-
-
-def prompt_texts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], prompt: PromptConfig) -> list[str]:
-    """Of each question what `prompt_text` says."""
-    if not _is_chat(tokenizer, prompt):
-        texts = [plain_prompt(question, prompt) for question in questions]
-    else:
-        messages = [[{"role": "user", "content": chat_message(question, prompt)}] for question in questions]
-        advice = "set data.prompt.chat: false for the plain prompt"
-        texts = render_chats(tokenizer, messages, prompt.date, name="data.prompt", advice=advice)
-    return [_opened(tokenizer, text, prompt) for text in texts]
-
-
-def _opened(tokenizer: PreTrainedTokenizerBase, text: str, prompt: PromptConfig) -> str:
-    """A prompt with the words that the answer is to begin with."""
-    if not prompt.opening:
-        return text
-    if open_thought(text) and open_thought(prompt.opening):
-        raise ConfigError(
-            f"data.prompt.opening is {prompt.opening!r}, but the prompt already ends in {text[-20:]!r}, which opens "
-            "the student's thought; leave data.prompt.opening out"
-        )
-    return text + ("" if prompt.opening[0].isspace() else _leading(tokenizer, text)) + prompt.opening
-
-
-def prompt_ids(layout: TextLayout, question: Question, prompt: PromptConfig) -> tuple[int, ...]:
-    """The prompt as ids, behind what special tokens the tokenizer starts a text with; an encoder's ends in `end_id`."""
-    return tuple(_asked(layout, [prompt_text(layout.tokenizer, question, prompt)], prompt)[0])
-
-
-def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Messages as a chat model reads them before it answers; without a chat template, their texts one below the other.
-
-    Args:
-        layout: The tokenizer and its special ids.
-        messages: Each with `role` and `content`.
-
-    Raises:
-        ConfigError: If the chat template refuses the messages.
-    """
-    tokenizer = layout.tokenizer
-    if tokenizer.chat_template:
-        has_system = any(message["role"] == "system" for message in messages)
-        advice = (
-            "set teacher.ask.prompt.system to null and put its words into teacher.ask.prompt.template"
-            if has_system
-            else "ask another model"
-        )
-        text = render_chat(tokenizer, messages, PromptConfig.date, name="teacher.ask.prompt", advice=advice)
-        start: tuple[int, ...] = ()
-    else:
-        text, start = "\n\n".join(message["content"] for message in messages), start_ids(tokenizer)
-    return [*start, *tokenizer(text, add_special_tokens=False, verbose=False).input_ids]
 
 
 def encode(
@@ -207,7 +146,7 @@ class _Text:
 
 def _tokenised(layout: TextLayout, rationales: Sequence[Rationale], prompt: PromptConfig) -> list[_Text]:
     """Rationales, their questions and answers through the tokenizer, all together."""
-    tokenizer, num_start = layout.tokenizer, len(_start_ids(layout.tokenizer, prompt))
+    tokenizer, num_start = layout.tokenizer, len(prompt_start(layout.tokenizer, prompt))
     prompts = prompt_texts(tokenizer, [rationale.question for rationale in rationales], prompt)
     befores = ["" if layout.encoder_decoder else read for read in prompts]
     targets = [
@@ -215,13 +154,13 @@ def _tokenised(layout: TextLayout, rationales: Sequence[Rationale], prompt: Prom
             one.text,
             one.question.answer,
             _closing_its_thought(read, one.text, prompt),
-            _leading(tokenizer, before),
+            leading(tokenizer, before),
         )
         for one, read, before in zip(rationales, prompts, befores, strict=True)
     ]
     wholes = [before + target.text for before, target in zip(befores, targets, strict=True)]
     sound = [_is_unicode(read + whole) for read, whole in zip(prompts, wholes, strict=True)]
-    asked = iter(_asked(layout, list(compress(prompts, sound)), prompt))
+    asked = iter(asked_ids(layout, list(compress(prompts, sound)), prompt))
     read = _with_offsets(tokenizer, list(compress(wholes, sound)))
     return [
         _Text(one, before, target, next(asked), num_start, *next(read))
@@ -238,16 +177,6 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _asked(layout: TextLayout, prompts: Sequence[str], prompt: PromptConfig) -> list[list[int]]:
-    """The ids of prompts, as `prompt_ids` says."""
-    if not prompts:
-        return []
-    start = _start_ids(layout.tokenizer, prompt)
-    end = [layout.end_id] if layout.encoder_decoder else []
-    found = layout.tokenizer(list(prompts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [[*start, *ids, *end] for ids in found.input_ids]
 
 
 def _with_offsets(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterator[tuple[list[int], list[Span]]]:
@@ -311,7 +240,7 @@ def encode_rationales(
         ConfigError: If the chat template fails; see `prompt_text`.
     """
     results = list(encode_all(layout, rationales, data))
-    tokens = [r for r in results if isinstance(r, TokenizedRationale)]
+    tokens = [with_statement(one, r) for one, r in zip(rationales, results, strict=True) if not isinstance(r, Dropped)]
     return tokens, [r for r in results if isinstance(r, Dropped)]
 
 
@@ -370,36 +299,3 @@ def _rationale_chars(spans: NDArray[np.int32], offset: int, length: int) -> NDAr
     """The spans in characters of the rationale's text; leading space counts to its first character."""
     chars: NDArray[np.int32] = np.minimum(np.maximum(spans - offset, np.array((0, 1), dtype=np.int32)), length)
     return chars
-
-
-def unused_template(layout: TextLayout, prompt: PromptConfig) -> str:
-    """A sentence where a user has changed only the question template that the student does not read; else empty."""
-    used, unused = (
-        ("chat_question", "question") if _is_chat(layout.tokenizer, prompt) else ("question", "chat_question")
-    )
-    changed = [name for name in (used, unused) if getattr(prompt, name) != getattr(PromptConfig(), name)]
-    if changed != [unused]:
-        return ""
-    why = "has a chat template" if layout.tokenizer.chat_template else "has no chat template"
-    why = "is asked without its chat template (data.prompt.chat)" if not prompt.chat else why
-    return f"data.prompt.{unused} is not used: the student {why}, and data.prompt.{used} is what it reads"
-
-
-def _is_chat(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> bool:
-    return bool(prompt.chat and tokenizer.chat_template)
-
-
-def _leading(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
-    """A space between prompt and rationale, unless the prompt is empty or ends in whitespace or a special token."""
-    joined = not before or before[-1].isspace() or before.endswith(tuple(tokenizer.get_added_vocab()))
-    return "" if joined else " "
-
-
-def _start_ids(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> tuple[int, ...]:
-    return () if _is_chat(tokenizer, prompt) else start_ids(tokenizer)
-
-
-def start_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Special tokens that the tokenizer puts before a plain text; a chat template writes its own."""
-    bos = tokenizer.bos_token_id
-    return () if bos is None or bos not in tokenizer("").input_ids[:1] else (bos,)

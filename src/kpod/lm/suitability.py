@@ -6,10 +6,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from kpod.lm.adapters import target_names
-from kpod.lm.encoding import prompt_text
 from kpod.lm.layout import layout_of
 from kpod.lm.models import load_tokenizer, model_config
 from kpod.lm.soundness import check_architecture, loading
+from kpod.lm.student_prompts import prompt_text
 from kpod.recipe import LoraConfig, PromptConfig
 from kpod.records import Question
 

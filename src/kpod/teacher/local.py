@@ -8,8 +8,8 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
-from kpod.lm.encoding import chat_ids
 from kpod.lm.models import LanguageModel, load_model
+from kpod.lm.student_prompts import chat_ids
 from kpod.recipe import AskConfig
 from kpod.records.errors import ConfigError
 from kpod.teacher.attempts import Attempt

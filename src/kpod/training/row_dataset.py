@@ -8,9 +8,10 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from kpod.lm.alignment import tiling_offsets
-from kpod.lm.encoding import project_spans, start_ids
+from kpod.lm.encoding import project_spans
 from kpod.lm.layout import TextLayout
 from kpod.lm.sequences import Example, example_of
+from kpod.lm.student_prompts import start_ids
 from kpod.lm.templates import render_chat
 from kpod.recipe import PromptConfig
 from kpod.records import Span, WeightSpan

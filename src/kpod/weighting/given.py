@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod.lm.encoding import project_spans
-from kpod.records import Rationale, Span, TokenizedRationale, WeightSpan
+from kpod.records import Rationale, TokenizedRationale, WeightSpan
 from kpod.records.columns import ById
 from kpod.records.errors import DataError
 
@@ -74,14 +74,15 @@ def digit_rule_weights(
         Rationale id -> its weights, [tokens].
 
     Example:
-        >>> tokens = TokenizedRationale("q", (7, 8, 9, 5, 2), (1, 3, 3, 4, 5), (2,), ((0, 3), (3, 5)))
-        >>> digit_rule_weights([tokens], {"q": "So 12"})
-        {'q': array([0.3, 1. ], dtype=float32)}
+        >>> ids, spans = np.array([7, 8, 9, 5, 2], dtype=np.int32), np.array([(0, 3), (3, 5)], dtype=np.int32)
+        >>> tokens = TokenizedRationale("q", ids, (1, 3, 3, 4, 5), (2,), spans)
+        >>> digit_rule_weights([tokens], {"q": "So 12"})["q"]
+        array([0.3, 1. ], dtype=float32)
     """
     return ById.of((one.id, _by_digit_rule(texts[one.id], one.char_spans.tolist())) for one in tokens)
 
 
-def _by_digit_rule(text: str, spans: Iterable[Span]) -> NDArray[np.float32]:
+def _by_digit_rule(text: str, spans: Iterable[Sequence[int]]) -> NDArray[np.float32]:
     return np.array([1.0 if _is_keypoint(text[start:stop]) else REST for start, stop in spans], dtype=np.float32)
 
 

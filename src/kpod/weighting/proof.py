@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kpod.lm.models import LanguageModel
@@ -160,7 +161,9 @@ def _scale_embeddings(predictor: Predictor, tokens: TokenizedRationale, toleranc
         predictor.embedding_factor = factor
 
 
-def embedding_factor(lm: LanguageModel, token_ids: Sequence[int], tolerance: float = TOLERANCE) -> float:
+def embedding_factor(
+    lm: LanguageModel, token_ids: Sequence[int] | NDArray[np.int32], tolerance: float = TOLERANCE
+) -> float:
     """What a model multiplies the embeddings of token ids by, where it leaves those that it is given as they are.
 
     It is 1 for most models: they multiply in the embedding layer, in both cases, or not at all. Pegasus, Marian and
@@ -175,7 +178,7 @@ def embedding_factor(lm: LanguageModel, token_ids: Sequence[int], tolerance: flo
         WeightingError: If the model with its adapters cannot answer, cannot be given embeddings, or reads them
             otherwise than token ids.
     """
-    ids = torch.tensor([token_ids], device=lm.device)
+    ids = torch.as_tensor(np.asarray(token_ids), device=lm.device).long()[None]
     embedded = lm.model.get_input_embeddings()(ids)  # type: ignore[operator]
     mean = embedded.mean(dim=1, keepdim=True)
     what = "answer"
