@@ -36,7 +36,7 @@ def export_tasks(pipeline: "Pipeline", folder: Path) -> dict[str, int]:
     Raises:
         ConfigError: If the recipe lets a majority of several texts answer; a task asks for one.
     """
-    from kpod.lm.encoding import prompt_text
+    from kpod.lm.student_prompts import prompt_text
     from kpod.lm.models import load_tokenizer
 
     recipe = pipeline.recipe
