@@ -7,10 +7,11 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from kpod.commands.checked import Checked
 from kpod.commands.recipe_argument import recipe_file
 from kpod.commands.terminal import say
 from kpod.data.findings import Finding, Row
@@ -58,7 +59,7 @@ def work(options: argparse.Namespace) -> int:
     return 2 if checked.failed else 0
 
 
-def _checked(target: Path, overrides: list[str]) -> "Checked":
+def _checked(target: Path, overrides: list[str]) -> Checked:
     if target.suffix.lower() not in RECIPE_FILES and not target.is_dir():
         return check_data(target, load_recipe(None, overrides))
     recipe = load_recipe(recipe_file(target), overrides)
@@ -70,40 +71,6 @@ def _checked(target: Path, overrides: list[str]) -> "Checked":
 def _column_words(options: argparse.Namespace, column: str) -> list[str]:
     name = getattr(options, column)
     return [] if name is None else [f"--data.columns.{column}", name]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What a check found.
-
-    Attributes:
-        target: The file or recipe.
-        forecast: What a run would use; empty where a file cannot be read.
-        findings: By line and id, of a file.
-        errors: Why a run would fail, beside what the forecast says.
-        warnings: What could not be checked, beside what the forecast says.
-    """
-
-    target: str
-    forecast: Forecast = field(default_factory=Forecast)
-    findings: tuple[Finding, ...] = ()
-    errors: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def all_errors(self) -> tuple[str, ...]:
-        """Those of the forecast too, without those of single lines."""
-        return (*self.errors, *self.forecast.errors())
-
-    @property
-    def all_warnings(self) -> tuple[str, ...]:
-        """Those of the forecast too, without those of single lines."""
-        return (*self.warnings, *self.forecast.warnings)
-
-    @property
-    def failed(self) -> bool:
-        """Whether a run would fail."""
-        return bool(self.all_errors) or any(finding.severity == "error" for finding in self.findings)
 
 
 def check_data(path: Path, recipe: Recipe) -> Checked:

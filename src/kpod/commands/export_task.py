@@ -36,8 +36,8 @@ def export_tasks(pipeline: "Pipeline", folder: Path) -> dict[str, int]:
     Raises:
         ConfigError: If the recipe lets a majority of several texts answer; a task asks for one.
     """
-    from kpod.lm.student_prompts import prompt_text
     from kpod.lm.models import load_tokenizer
+    from kpod.lm.student_prompts import prompt_text
 
     recipe = pipeline.recipe
     require(recipe.evaluation.samples == 1, "evaluation.samples", recipe.evaluation.samples, "1, for a task of lm-eval")

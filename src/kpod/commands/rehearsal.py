@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kpod.commands.check import Checked
+from kpod.commands.checked import Checked
 from kpod.experiment.forecast import Forecast, SourceUse, unused
 from kpod.experiment.methods import METHODS
 from kpod.experiment.pipeline import Pipeline
