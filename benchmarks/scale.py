@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 SIZES = ("10000", "1000000", "traces")
-NUM_TRACES, TRACE = 2000, 7600
-"""With their questions and closing they stay below the 8192 tokens that the student reads."""
+NUM_TRACES, TRACE, NUMBER = 2000, 7800, 9
+"""Traces, their tokens (with question and closing they stay below the 8192 that the student reads), and those of
+"Case 1234. "."""
 SHORTEST, LONGEST = 500, 800
 """Characters of the rationales that are copied."""
-CHARACTERS_PER_TOKEN = 3.7
 
 
 def copied(root: Path) -> list[dict[str, Any]]:
@@ -53,10 +53,16 @@ def numbered(rows: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
 
 def traces(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Numbered copies one below the other."""
+    from kpod.lm.models import load_layout
+    from kpod.recipe import Recipe
+
+    texts = [row["rationale"] for row in rows]
+    sizes = [len(ids) + NUMBER for ids in load_layout(Recipe().student).tokenizer(texts).input_ids]
     number = 0
     for trace in range(NUM_TRACES):
-        first, parts = numbered(rows, number), []
-        while sum(map(len, parts)) < TRACE * CHARACTERS_PER_TOKEN:
+        first, left, parts = numbered(rows, number), TRACE, []
+        while left >= sizes[number % len(rows)]:
+            left -= sizes[number % len(rows)]
             parts.append(numbered(rows, number)["rationale"])
             number += 1
         yield first | {"id": f"t{trace}", "rationale": "\n".join(parts)}
