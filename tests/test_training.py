@@ -729,6 +729,18 @@ def test_a_finished_run_is_not_trained_again_and_other_inputs_are_refused(tmp_pa
         run(untouched, tmp_path, fingerprint="g")
 
 
+def test_the_hash_of_the_inputs_sees_every_token_of_a_long_rationale():
+    lm = tiny_llama()
+    tokens = tiny_tokens(lm, steps=(1500, 1500))
+    ids = tokens.token_ids.copy()
+    ids[1500] = (ids[1500] + 1) % 256
+    hashes = {
+        student._fingerprint(lm.model, [one], weights_of([tokens]), ramp([one], 2, 1, 0), (CONFIG, 0, "fp32"))
+        for one in (tokens, dataclasses.replace(tokens, token_ids=ids))
+    }
+    assert len(hashes) == 2
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("merge", [True, False])
 def test_lora_trains_adapters_only_and_is_merged_or_kept(merge, tmp_path):

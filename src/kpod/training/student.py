@@ -111,7 +111,7 @@ def train_student(
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     if fingerprint is None:
-        fingerprint = _fingerprint(lm.model, weights, schedule, (tuple(tokens), config, seed, precision))
+        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision))
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
     dataset = StageDataset(
@@ -143,11 +143,17 @@ def train_student(
 
 
 def _fingerprint(
-    model: nn.Module, weights: Mapping[str, NDArray[np.float32]], schedule: Schedule, others: object
+    model: nn.Module,
+    tokens: Sequence[TokenizedRationale],
+    weights: Mapping[str, NDArray[np.float32]],
+    schedule: Schedule,
+    others: object,
 ) -> str:
-    """A hash of all that a student is made from."""
-    found = hashlib.sha256(repr((schedule, others, sorted(weights))).encode())
-    for array in (schedule.input_steps, *(weights[name] for name in sorted(weights))):
+    """A hash of all that a student is made from; of arrays by their bytes, since their repr leaves numbers out."""
+    parts = [(one.id, one.segment_stops, one.step_stops) for one in tokens]
+    found = hashlib.sha256(repr((parts, schedule, others, sorted(weights))).encode())
+    ids = (one.token_ids for one in tokens)
+    for array in (schedule.input_steps, *ids, *(weights[name] for name in sorted(weights))):
         found.update(np.ascontiguousarray(array).tobytes())
     for parameter in model.parameters():
         found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
