@@ -88,25 +88,38 @@ def fit_linear(generator: WeightGenerator, observations: Sequence[Observation]) 
     groups = [
         [
             torch.cat(parts)
-            for parts in zip(*((linear_design(generator, s), s.values, s.copied) for s in of), strict=True)
+            for parts in zip(*((linear_design(generator, s), s.values.double(), s.copied) for s in of), strict=True)
         ]
         for of in by_rationale.values()
     ]
     copied, calculated = (
-        [(x[of == kind], y[of == kind].double()) for x, y, of in groups if (of == kind).any()] for kind in (True, False)
+        [(x[of == kind], y[of == kind]) for x, y, of in groups if (of == kind).any()] for kind in (True, False)
     )
-    parts = {"penalty": [(x, y.double()) for x, y, _ in groups]}
-    if copied and calculated and choose_penalty(*zip(*calculated, strict=True))[1] > SURE:
-        parts = {"penalty_copied": copied, "penalty_calculated": calculated}
-    penalties, summed, num = {}, torch.zeros(1 + len(generator.direction), dtype=torch.float64), 0
-    for name, part in parts.items():
-        features, values = zip(*part, strict=True)
-        penalties[name], _ = choose_penalty(features, values)
-        rows = sum(map(len, values))
-        summed, num = summed + rows * solve_ridge(features, values, penalties[name]), num + rows
-    generator.intercept.copy_(summed[0] / num)
-    generator.direction.copy_(summed[1:] / num)
-    return penalties
+    if copied and calculated and (found := _regression(calculated)).surety > SURE:
+        fits = {"penalty_copied": _regression(copied), "penalty_calculated": found}
+    else:
+        fits = {"penalty": _regression([(x, y) for x, y, _ in groups])}
+    num = sum(fit.num_rows for fit in fits.values())
+    mean = torch.stack([fit.num_rows * fit.solved for fit in fits.values()]).sum(dim=0) / num
+    generator.intercept.copy_(mean[0])
+    generator.direction.copy_(mean[1:])
+    return {name: fit.penalty for name, fit in fits.items()}
+
+
+@dataclass(frozen=True)
+class _Regression:
+    """Effects that some equations of some rationales say, with the penalty and the surety of `choose_penalty`."""
+
+    solved: Float[Tensor, " features"]
+    penalty: float
+    surety: float
+    num_rows: int
+
+
+def _regression(part: Sequence[tuple[Tensor, Tensor]]) -> _Regression:
+    features, values = zip(*part, strict=True)
+    penalty, surety = choose_penalty(features, values)
+    return _Regression(solve_ridge(features, values, penalty), penalty, surety, sum(map(len, values)))
 
 
 def linear_design(generator: WeightGenerator, equations: Equations) -> Float[Tensor, "rows features"]:
