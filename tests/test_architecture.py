@@ -23,7 +23,7 @@ LADDER = [
     {"experiment/sources"},
     {"experiment/keys", "experiment/phases", "experiment/preflight"},
     {"experiment/methods", "experiment/artifacts", "experiment/run_folder", "experiment/forecast_table"},
-    {"experiment/forecast"},
+    {"experiment/forecast", "experiment/method_views"},
     {"teacher", "weighting", "schedule", "training", "evaluation"},
     {"lm"},
     {"data", "steps"},

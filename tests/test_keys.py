@@ -68,7 +68,7 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
     monkeypatch.setattr("kpod.experiment.pipeline.PHASES", rows)
     found = Pipeline(replace(found.recipe, name=f"of-{method}"))
     assert set(found.by(found.method.weigh)) == set(found.schedule.ids) == {t.id for t in found.tokens}
-    kept = {"tokens", "weights", "difficulties", "clusters", "plan"}
+    kept = {"tokens", "views", "weights", "difficulties", "clusters", "plan"}
     assert {path.parent.name for path in found.folder.path.glob("*/stamp.json")} <= wanted & kept
 
 
@@ -78,7 +78,8 @@ def test_methods_without_a_phase_do_not_make_it() -> None:
     assert not made["kpod-linear"] & {"difficulties", "clusters"}
     assert "weights" in made["kpod-linear"]
     assert not made["kpod-wo-sig"] & {"weights"}
-    assert made["kpod"] == {phase.name for phase in PHASES}
+    assert made["kpod"] == {phase.name for phase in PHASES} - {"views"}
+    assert made["step-by-step"] == made["scotd"] | {"views"}
 
 
 def test_what_a_part_does_not_declare_it_does_not_get(data: Path, tmp_path: Path) -> None:

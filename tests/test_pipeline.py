@@ -123,7 +123,8 @@ def test_an_encoder_decoder_student_runs_through_every_phase(data: Path, tmp_pat
 
 def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe, tmp_path: Path) -> None:
     kpod = METHODS["kpod"]
-    for name, other in METHODS.items():
+    ablations = {name: other for name, other in METHODS.items() if name.startswith(("kpod", "scotd"))}
+    for name, other in ablations.items():
         weighs = (other.weigh, other.weigh_steps) != (kpod.weigh, kpod.weigh_steps)
         parts = (weighs, other.order is not kpod.order, other.weight_normalisation is not None)
         assert sum(parts) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name

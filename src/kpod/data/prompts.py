@@ -32,29 +32,36 @@ class Completion:
     end: Span
 
 
-def completion(rationale: str, answer: str, prompt: PromptConfig, leading: str = "") -> Completion:
+def completion(rationale: str, answer: str | None, prompt: PromptConfig, leading: str = "") -> Completion:
     """Put a rationale and its answer together as the student writes them.
 
     Args:
-        rationale: The reasoning, without outer whitespace, which is how `kpod.data.reader` reads it.
-        answer: The gold answer.
+        rationale: The reasoning, without outer whitespace, which is how `kpod.data.reader` reads it; empty where the
+            answer is written alone.
+        answer: The answer; None where the rationale is written alone, without the closing.
         prompt: Its `closing` stands behind the rationale, after a space unless it starts with whitespace itself.
         leading: What goes before the rationale: " " after a plain prompt, "" in a chat.
 
     Raises:
-        DataError: If the rationale is blank or has outer whitespace, which would shift its steps and weights.
+        DataError: If the rationale has outer whitespace, which would shift its steps and weights, or if there is
+            neither rationale nor answer.
 
     Example:
         >>> target = completion("6 * 7 = 42.", "42", PromptConfig(closing="The answer is {answer}."))
         >>> [target.text[slice(*span)] for span in (target.rationale, target.closing, target.answer, target.end)]
         ['6 * 7 = 42.', ' The answer is', ' 42', '.']
     """
-    if not rationale or rationale != rationale.strip():
+    if rationale != rationale.strip() or not (rationale or answer):
         raise DataError(f"strip the rationale {rationale[:40]!r} before it goes into a prompt")
     before, after = prompt.closing.rstrip().split("{answer}")
-    before = before if before[:1].isspace() else f" {before}"
+    if not rationale:
+        before, leading = leading + before.lstrip(), ""
+    elif not before[:1].isspace():
+        before = f" {before}"
     words = before.rstrip()
-    parts = (leading + rationale, words, before[len(words) :] + answer, after)
+    parts = (leading + rationale, words, before[len(words) :] + (answer or ""), after)
+    if answer is None:
+        parts = (leading + rationale, "", "", "")
     stops = [sum(len(part) for part in parts[: i + 1]) for i in range(len(parts))]
     spans = list(zip([0, *stops[:-1]], stops, strict=True))
     return Completion("".join(parts), spans[0], len(leading), *spans[1:])

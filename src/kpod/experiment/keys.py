@@ -47,17 +47,21 @@ class Phase:
     after: tuple[str, ...] = ()
 
     def parts_of(self, method: Method) -> list[Part[Any]]:
-        """The method's parts that make the phase."""
-        return [getattr(method, field) for field in self.parts]
+        """The method's parts that make the phase; a phase whose parts it lacks is not made."""
+        return [part for field in self.parts for part in method.parts(field)]
+
+    def is_of(self, method: Method) -> bool:
+        """Whether the method has what makes the phase."""
+        return not self.parts or bool(self.parts_of(method))
 
 
 def needed(phases: Sequence[Phase], method: Method, last: str = "student") -> list[Phase]:
     """The phases that one of them is made from under a method, and itself, in their order."""
     wanted = {last}
     for phase in reversed(phases):
-        if phase.name in wanted:
+        if phase.name in wanted and phase.is_of(method):
             wanted.update(phase.needs, phase.after, *(part.needs for part in phase.parts_of(method)))
-    return [phase for phase in phases if phase.name in wanted]
+    return [phase for phase in phases if phase.name in wanted and phase.is_of(method)]
 
 
 def phase_keys(phases: Sequence[Phase], recipe: Recipe, sources: Mapping[str, str]) -> dict[str, str]:
@@ -81,7 +85,8 @@ def _of(recipe: Recipe) -> Method:
 
 def _declared(item: Phase | Part[Any], keys: Mapping[str, str], recipe: Recipe) -> list[object]:
     """The name of a phase or part, the keys of its needs and the values of what it reads."""
-    return [item.name, {name: keys[name] for name in item.needs}, {key: value_of(recipe, key) for key in item.reads}]
+    needs = {name: keys[name] for name in item.needs if name in keys}
+    return [item.name, needs, {key: value_of(recipe, key) for key in item.reads}]
 
 
 def value_of(recipe: Recipe, key: str) -> object:

@@ -5,17 +5,19 @@ A part says which phases it needs and which recipe keys it reads. Phases that no
 of those that are made follow from what the parts say.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kpod.data.views import View
+from kpod.experiment import method_views
 from kpod.lm.models import LanguageModel, mean_input_embeddings
-from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
-from kpod.records import Schedule, TokenizedRationale
+from kpod.recipe import DataConfig, DiversityConfig, PromptConfig, Recipe, ScheduleConfig, TrainingConfig
+from kpod.records import EXPLAIN, Rationale, Schedule, TokenizedRationale
 from kpod.records.columns import ById
 from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
@@ -30,16 +32,18 @@ class Given:
     """What a part works with.
 
     Attributes:
-        tokens: The rationales in tokens.
+        tokens: What the student is trained on, in tokens: the rationales, or the method's views of them.
         texts: Rationale id -> its text.
         recipe: Of which a part reads the keys that it declares.
         made: Phase that the part declares -> returns what the phase came to; makes it first where it is missing.
+        rationales: What passed the filter.
     """
 
     tokens: Sequence[TokenizedRationale]
     texts: Mapping[str, str]
     recipe: Recipe
     made: Mapping[str, Callable[[], Any]]
+    rationales: Sequence[Rationale] = ()
 
     @property
     def weights(self) -> ByRationale:
@@ -79,6 +83,12 @@ class Part(Generic[Result]):
 
 Weigh: TypeAlias = Part[ByRationale]
 Order: TypeAlias = Part[Schedule]
+Views: TypeAlias = Part[Iterable[View]]
+
+# -- what the student reads and writes -----------------------------------------------------------------
+
+two_tasks: Views = Part("two_tasks", lambda given: method_views.two_tasks(given.rationales, given.recipe.data.prompt))
+"""Two texts of each rationale: one writes the answer alone, the other the rationale alone."""
 
 # -- what weighs tokens --------------------------------------------------------------------------------
 
@@ -231,6 +241,10 @@ class Method:
         weigh_steps: What weighs them in the step difficulties (Eq. 8).
         order: What orders the steps.
         weight_normalisation: What becomes of the loss weights while training; None: as the recipe says.
+        views: The texts that rationales are made into; None: each is one text, with its question and its answer.
+        shares: How much of the loss is each task's. Every task has a mean of its own.
+        data: What becomes of the recipe's `data`: a method may have words of its own around question and answer.
+        asks: How the student is asked: the first is what its accuracy means, the others are measured beside it.
     """
 
     label: str
@@ -238,6 +252,12 @@ class Method:
     weigh_steps: Weigh
     order: Order
     weight_normalisation: Literal["none", "mean"] | None = None
+    views: Views | None = None
+    shares: Mapping[str, float] = field(default_factory=lambda: {EXPLAIN: 1.0})
+    data: Callable[[DataConfig], DataConfig] = lambda data: data
+    asks: Mapping[str, Callable[[PromptConfig], PromptConfig]] = field(
+        default_factory=lambda: {EXPLAIN: method_views.explained}
+    )
 
     @property
     def learns(self) -> bool:
@@ -245,10 +265,24 @@ class Method:
         assesses = "difficulties" in self.order.needs
         return "weights" in self.weigh.needs | (self.weigh_steps.needs if assesses else frozenset())
 
+    def parts(self, field: str) -> list[Part[Any]]:
+        """The part under one of the fields above, if the method has it."""
+        part = getattr(self, field)
+        return [] if part is None else [part]
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """A recipe with the method's own words, the same where it has them already."""
+        return replace(recipe, data=self.data(recipe.data))
+
     def training(self, config: TrainingConfig) -> TrainingConfig:
         """A recipe's training under this method."""
         how = self.weight_normalisation
         return config if how is None else replace(config, weight_normalisation=how)
+
+    def asking(self, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+        """The tasks that students are asked for, each with a recipe whose words ask for it."""
+        for task, words in self.asks.items():
+            yield task, replace(recipe, data=replace(recipe.data, prompt=words(recipe.data.prompt)))
 
 
 METHODS: Mapping[str, Method] = {
@@ -266,6 +300,16 @@ METHODS: Mapping[str, Method] = {
     "kpod-mean": Method("KPOD, each rationale's mean weight", mean_one, learned, progressive),
     "kpod-normalised": Method("KPOD, weights of mean 1", learned, learned, progressive, weight_normalisation="mean"),
     "scotd": Method("SCoTD", uniform, uniform, whole),
+    "fine-tune-cot": Method("Fine-tune-CoT", uniform, uniform, whole, data=method_views.fine_tune_cot),
+    "step-by-step": Method(
+        "Distilling step-by-step",
+        uniform,
+        uniform,
+        whole,
+        views=two_tasks,
+        shares={method_views.LABEL: 0.5, EXPLAIN: 0.5},
+        asks={method_views.LABEL: method_views.predicting, EXPLAIN: method_views.explaining},
+    ),
     "scotd-shuffled": Method("SCoTD, weights shuffled", shuffled, uniform, whole),
     "scotd-rule": Method("SCoTD, weights by the digit rule", digit_rule, uniform, whole),
 }

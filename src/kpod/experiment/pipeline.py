@@ -24,7 +24,7 @@ from kpod.experiment.phases import do_phase, in_place
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
-from kpod.lm.encoding import encode_all
+from kpod.lm.encoding import encode_all, encode_views
 from kpod.lm.engines import require_engine
 from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
 from kpod.lm.processes import is_first_process
@@ -55,6 +55,11 @@ def _tokenise(run: "Pipeline", folder: Path) -> None:
     run.data.check_some_are_kept(artifacts.load_tokens(folder)[1])
 
 
+def _view(run: "Pipeline", folder: Path) -> None:
+    views = [view for part in run.method.parts("views") for view in part.run(run.given(part, run.plain))]
+    artifacts.save_tokens(folder, encode_views(load_layout(run.recipe.student), views, run.recipe.data, len(views)))
+
+
 def _learn(run: "Pipeline", folder: Path) -> None:
     write_by_id(folder / artifacts.WEIGHTS, "weights", run.learn(folder).items())
 
@@ -64,7 +69,7 @@ def _cluster(run: "Pipeline", folder: Path) -> None:
 
 
 def _assess(run: "Pipeline", folder: Path) -> None:
-    found = assess_difficulties(run.student, run.tokens, run.by(run.method.weigh_steps))
+    found = assess_difficulties(run.student, run.plain, run.by(run.method.weigh_steps))
     write_by_id(folder / artifacts.DIFFICULTIES, "difficulties", found.items())
 
 
@@ -95,16 +100,18 @@ PHASES = (
     Phase("rationales"),
     Phase("texts", needs=("rationales",), reads=TEXTS),
     Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
+    # what a method makes of them that trains other texts
+    Phase("views", _view, _tokens, needs=("tokens",), parts=("views",)),
     # line 2: significance weights (Eq. 2-7), which see no steps
     Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
     # line 3: step difficulties (Eq. 8)
     Phase("difficulties", _assess, _difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
     # line 4: similar questions, and the schedule (Eq. 9-13)
     Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
-    Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
+    Phase("plan", _order, _plan, needs=("tokens", "views"), parts=("order",)),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
     Phase("validation"),
-    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
+    Phase("student", needs=("tokens", "views", "plan", "validation"), parts=("weigh",), reads=TRAINING),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
 BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
@@ -151,10 +158,13 @@ class Pipeline:
     def __init__(self, recipe: Recipe) -> None:
         require(recipe.method in METHODS, "method", recipe.method, f"one of {', '.join(METHODS)}")
         check_arguments(recipe.training)
-        self.recipe, self.method = recipe, METHODS[recipe.method]
+        self.method = METHODS[recipe.method]
+        self.recipe = recipe = self.method.recipe(recipe)
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
         self.data = Sources(recipe, self.folder)
-        self.evaluations = Evaluations(recipe, self.folder, self.data)
+        self.evaluations, *self._beside = (
+            Evaluations(asked, self.folder, self.data, task) for task, asked in self.method.asking(recipe)
+        )
         self._loaded: dict[str, Any] = {}
 
     def made(self, name: str) -> Any:
@@ -165,10 +175,17 @@ class Pipeline:
                 self._loaded[phase.name] = phase.load(self, place)
         return self._loaded[name]
 
-    def given(self, part: Part[Any]) -> Given:
-        """What a part of the method works with: the phases that it declares and no others."""
-        texts = {rationale.id: rationale.text for rationale in self.sources[0]}
-        return Given(self.tokens, texts, self.recipe, {name: partial(self.made, name) for name in part.needs})
+    def given(self, part: Part[Any], tokens: Sequence[TokenizedRationale] | None = None) -> Given:
+        """What a part of the method works with: the phases that it declares and no others.
+
+        Args:
+            part: The part.
+            tokens: Instead of what the student is trained on.
+        """
+        rationales = self.sources[0]
+        texts = {rationale.id: rationale.text for rationale in rationales}
+        made = {name: partial(self.made, name) for name in part.needs}
+        return Given(self.tokens if tokens is None else tokens, texts, self.recipe, made, rationales)
 
     def by(self, part: Part[Result]) -> Result:
         """What a part of the method comes to."""
@@ -197,7 +214,7 @@ class Pipeline:
     def _evaluate_before(self) -> dict[str, Accuracy]:
         """Ask the untrained student, but first see that nothing later will refuse it."""
         learnt = not self.method.learns or self.folder.has("weights", self.keys["weights"])
-        if not learnt and weights_in_data(self.sources[0], self.tokens) is None:
+        if not learnt and weights_in_data(self.sources[0], self.plain) is None:
             check_recipes_predictor(self.recipe)
         return self.evaluate("before")
 
@@ -233,14 +250,20 @@ class Pipeline:
         return tokens, unfit
 
     @property
-    def tokens(self) -> Sequence[TokenizedRationale]:
-        """Tokenised rationales."""
+    def plain(self) -> Sequence[TokenizedRationale]:
+        """Tokenised rationales, each with its question and its answer."""
         return self.encoded[0]
 
     @property
+    def tokens(self) -> Sequence[TokenizedRationale]:
+        """What the student is trained on: the rationales, or the method's views of them."""
+        return self.plain if self.method.views is None else self.made("views")[0]
+
+    @property
     def dropped(self) -> list[Dropped]:
-        """Every rationale that is not trained on, with its reason."""
-        return [*self.sources[1], *self.encoded[1]]
+        """Every rationale or view that is not trained on, with its reason."""
+        unfit = [] if self.method.views is None else self.made("views")[1]
+        return [*self.sources[1], *self.encoded[1], *unfit]
 
     # -- line 2: significance weights (Eq. 2-7) --------------------------------------------------------
 
@@ -258,7 +281,7 @@ class Pipeline:
             folder: Gets what was learnt.
         """
         recipe, rationales = self.recipe, self.sources[0]
-        tokens = [replace(rationale, step_stops=(rationale.num_tokens,)) for rationale in self.tokens]
+        tokens = [replace(rationale, step_stops=(rationale.num_tokens,)) for rationale in self.plain]
         if (given := weights_in_data(rationales, tokens)) is not None:
             return given
         name, precision = recipe.weighting.predictor, recipe.weighting.precision or recipe.precision
@@ -285,7 +308,7 @@ class Pipeline:
     def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
         """Groups of similar questions: one number per tokenised rationale."""
         questions = {r.id: r.question.question for r in self.sources[0]}
-        return cluster_questions(self.student, [questions[t.id] for t in self.tokens], config, self.recipe.seed)
+        return cluster_questions(self.student, [questions[t.id] for t in self.plain], config, self.recipe.seed)
 
     # -- lines 5-11: the student (Eq. 14-15) -----------------------------------------------------------
 
@@ -328,14 +351,21 @@ class Pipeline:
         """
         if checkpoint is not None or when == "before":
             name = checkpoint or self.recipe.student
-            return self.evaluations.evaluate(when, model_identity(name), name)
+            return self._ask(when, model_identity(name), name)
         key = self.keys["student"]
         if not self.folder.has("student", key):
             raise ConfigError(
                 f"{self.folder.path / 'student'} cannot be loaded: no student was trained from this recipe as it is. "
                 "Train one with kpod run or kpod distill, or name a model's folder with --checkpoint"
             )
-        return self.evaluations.evaluate(when, key, str(self.folder.place("student", key)))
+        return self._ask(when, key, str(self.folder.place("student", key)))
+
+    def _ask(self, when: str, identity: str, name: str) -> dict[str, Accuracy]:
+        """The accuracy that counts; what the method asks for beside it is kept under `<when>-<task>`."""
+        for others in self._beside:
+            for test, accuracy in others.evaluate(f"{when}-{others.task}", identity, name).items():
+                log.info("%s, asked to %s: %d of %d", test, others.task, accuracy.num_correct, accuracy.num_questions)
+        return self.evaluations.evaluate(when, identity, name)
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
         """What `evaluate` saved; see `Evaluations.saved`."""

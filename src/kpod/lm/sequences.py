@@ -63,7 +63,7 @@ def example_at(
     Raises:
         DataError: If `input_steps` is not in 0..n.
     """
-    num_given = tokens.num_input_tokens(input_steps)
+    num_given = max(tokens.num_input_tokens(input_steps), tokens.num_read)
     num_fixed = len(tokens.token_ids) - tokens.segment_stops[1]
     whole = np.concatenate([weights, np.ones(num_fixed, dtype=np.float32)])
     asked, target = tokens.ids("question"), _written(tokens)

@@ -46,7 +46,8 @@ def _opened(tokenizer: PreTrainedTokenizerBase, text: str, prompt: PromptConfig)
 
 def prompt_ids(layout: TextLayout, question: Question, prompt: PromptConfig) -> tuple[int, ...]:
     """The prompt as ids, behind what special tokens the tokenizer starts a text with; an encoder's ends in `end_id`."""
-    return tuple(asked_ids(layout, [prompt_text(layout.tokenizer, question, prompt)], prompt)[0])
+    text = prompt_text(layout.tokenizer, question, prompt)
+    return (*prompt_start(layout.tokenizer, prompt), *asked_ids(layout, [text])[0])
 
 
 def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -74,14 +75,13 @@ def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[
     return [*start, *tokenizer(text, add_special_tokens=False, verbose=False).input_ids]
 
 
-def asked_ids(layout: TextLayout, prompts: Sequence[str], prompt: PromptConfig) -> list[list[int]]:
-    """The ids of prompts, as `prompt_ids` says."""
+def asked_ids(layout: TextLayout, prompts: Sequence[str]) -> list[list[int]]:
+    """The ids of prompts without what the tokenizer starts a text with; an encoder's end in `end_id`."""
     if not prompts:
         return []
-    start = prompt_start(layout.tokenizer, prompt)
     end = [layout.end_id] if layout.encoder_decoder else []
     found = layout.tokenizer(list(prompts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [[*start, *ids, *end] for ids in found.input_ids]
+    return [[*ids, *end] for ids in found.input_ids]
 
 
 def unused_template(layout: TextLayout, prompt: PromptConfig) -> str:

@@ -32,8 +32,12 @@ _TOKENS = pa.schema(
         "segment_stops": pa.list_(pa.int32()),
         "step_stops": pa.list_(pa.int32()),
         "char_spans": pa.list_(pa.int32()),
+        "task": pa.string(),
+        "group": pa.string(),
+        "num_read": pa.int32(),
     }
 )
+_LISTS = ("token_ids", "segment_stops", "step_stops", "char_spans")
 
 ByRow = Iterable[tuple[str, NDArray[np.float32]]]
 Item = TypeVar("Item")
@@ -191,15 +195,21 @@ def _cells(array: pa.Array) -> Callable[[int], Any]:
 
 
 def _view(row: Sequence[Any]) -> TokenizedRationale:
-    id_, token_ids, segment_stops, step_stops, char_spans = row
+    id_, token_ids, segment_stops, step_stops, char_spans, task, group, num_read = row
     segments, steps = tuple(segment_stops.tolist()), tuple(step_stops.tolist())
-    return TokenizedRationale(id_, token_ids, segments, steps, char_spans.reshape(-1, 2))
+    return TokenizedRationale(
+        id_, token_ids, segments, steps, char_spans.reshape(-1, 2), task=task, group=group, num_read=num_read
+    )
 
 
 def _token_batch(tokens: Sequence[TokenizedRationale]) -> pa.RecordBatch:
-    first, *lists = _TOKENS.names
-    arrays = [_list_array([np.ravel(getattr(one, name)) for one in tokens], np.int32) for name in lists]
-    return pa.record_batch([pa.array([getattr(one, first) for one in tokens], pa.string()), *arrays], schema=_TOKENS)
+    columns = [
+        _list_array([np.ravel(getattr(one, field.name)) for one in tokens], np.int32)
+        if field.name in _LISTS
+        else pa.array([getattr(one, field.name) for one in tokens], field.type)
+        for field in _TOKENS
+    ]
+    return pa.record_batch(columns, schema=_TOKENS)
 
 
 def _number_schema(name: str) -> pa.Schema:
