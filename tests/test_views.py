@@ -7,7 +7,7 @@ import pytest
 
 from kpod.data.answers import extract_answer
 from kpod.data.views import View
-from kpod.experiment.method_views import fine_tune_cot, two_tasks
+from kpod.experiment.method_views import fine_tune_cot, four_formats, two_tasks
 from kpod.experiment.methods import METHODS
 from kpod.experiment.pipeline import Pipeline, run
 from kpod.lm.encoding import encode_views
@@ -24,6 +24,7 @@ from tiny_runs import recipe, write_tiny_data
 DATA = DataConfig(prompt=PromptConfig(chat=False), max_length=400)
 QUESTION = Question("q", "Two boxes of 3 pens?", "6")
 RATIONALE = Rationale("q/1", QUESTION, "There are 2 boxes. 2 * 3 = 6.")
+SHORT = PromptConfig(chat=False, cot_prompt="Think.", closing="Is {answer}")
 STUDENTS = {"llama": tiny_llama(), "t5": tiny_t5()}
 
 
@@ -116,3 +117,32 @@ def test_a_whole_run_of_a_method_with_its_own_texts(method: str, student: str, t
     assert names == {"before", "after"} | {
         f"{when}-explain" for when in ("before", "after") if method == "step-by-step"
     }
+
+
+def test_the_four_formats_of_specialized_kd() -> None:
+    lm = STUDENTS["llama"]
+    others = [
+        Rationale(f"r{k}", Question(f"p{k}", f"{k} + {k}?", str(2 * k)), f"{k} + {k} = {2 * k}.") for k in range(6)
+    ]
+    views = list(four_formats([RATIONALE, replace(RATIONALE, id="q/2"), *others], SHORT, seed=0))
+    assert [view.id for view in views[:6]] == [
+        "q/1",
+        "q/1#examples",
+        "q/1#label",
+        "q/1#label-examples",
+        "q/2",
+        "q/2#examples",
+    ]
+    assert len(views) == 4 * 7 + 2
+    plain, led, label, label_led = (texts(lm, tokens) for tokens in encoded(lm, views[:4]))
+    assert plain[0] == led[0][-len(plain[0]) :]
+    assert plain[1] == led[1]
+    assert label[1] == label_led[1]
+    assert label[1].strip().startswith("Is 6")
+    examples = led[0][: -len(plain[0])].split("\n\n")
+    assert len(examples) == 5
+    assert not examples[-1]
+    assert len({example.split("?")[0] for example in examples[:4]}) == 4
+    assert all(" = " in example and "Is " in example for example in examples[:4])
+    assert not any(" = " in example for example in label_led[0].split("\n\n")[:4])
+    assert [view.lead for view in four_formats([RATIONALE], SHORT, seed=0)] == [""] * 4

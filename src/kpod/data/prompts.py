@@ -2,10 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from kpod.recipe import PromptConfig
-from kpod.records import Question, Span
+from kpod.records import Question, Rationale, Span
 from kpod.records.errors import DataError
+
+Written = Literal["all", "rationale", "answer"]
+"""What a student writes: rationale and answer, or one of the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +84,37 @@ def question_text(question: Question) -> str:
     return "\n".join((question.question, "Options:", *options))
 
 
-def plain_prompt(question: Question, prompt: PromptConfig) -> str:
+def plain_prompt(question: Question, prompt: PromptConfig, lead: str = "") -> str:
     r"""What a model without a chat template reads before the rationale; no trailing whitespace.
+
+    Args:
+        question: The question.
+        prompt: The words around it.
+        lead: What stands before all that, such as worked examples.
 
     Example:
         >>> plain_prompt(Question("q", "2 + 2?", "4"), PromptConfig())
         "Q: 2 + 2?\nA: Let's think step by step."
     """
-    return _filled(prompt.question, question, prompt)
+    return lead + _filled(prompt.question, question, prompt)
 
 
-def chat_message(question: Question, prompt: PromptConfig) -> str:
+def chat_message(question: Question, prompt: PromptConfig, lead: str = "") -> str:
     """What the user says in a chat; the assistant then writes a `completion`."""
-    return _filled(prompt.chat_question, question, prompt)
+    return lead + _filled(prompt.chat_question, question, prompt)
+
+
+def worked_example(rationale: Rationale, prompt: PromptConfig, writes: Written = "all") -> str:
+    r"""A rationale as an example in the prompt of another question, and the empty line after it.
+
+    Example:
+        >>> solved = Rationale("r", Question("q", "2 + 2?", "4"), "2 + 2 = 4.")
+        >>> worked_example(solved, PromptConfig(cot_prompt="Think.", closing="The answer is {answer}.")).split("\n")
+        ['Q: 2 + 2?', 'A: Think. 2 + 2 = 4. The answer is 4.', '', '']
+    """
+    asked, answer = plain_prompt(rationale.question, prompt), rationale.question.answer
+    text = "" if writes == "answer" else rationale.text
+    return f"{asked}{completion(text, None if writes == 'rationale' else answer, prompt, ' ').text}\n\n"
 
 
 def _filled(template: str, question: Question, prompt: PromptConfig) -> str:

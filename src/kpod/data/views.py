@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from kpod.data.prompts import Written
 from kpod.recipe import PromptConfig
 from kpod.records import EXPLAIN, Rationale
-
-Written = Literal["all", "rationale", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,7 @@ class View:
         group: Views with the same group are trained in one batch; empty where nothing ties them together.
         writes: Rationale and answer, or one of the two.
         trains: All that is written, or the answer alone; what stands before the answer is then only read.
+        lead: What the prompt begins with, such as worked examples.
     """
 
     id: str
@@ -31,6 +31,7 @@ class View:
     group: str = ""
     writes: Written = "all"
     trains: Literal["all", "answer"] = "all"
+    lead: str = ""
 
     @property
     def text(self) -> str:

@@ -3,12 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from kpod.data.prompts import Written, worked_example
 from kpod.data.views import View
 from kpod.recipe import DataConfig, PromptConfig
 from kpod.records import Rationale
 
 LABEL = "label"
 """The task of writing the answer without a rationale."""
+NUM_EXAMPLES = 4
+"""Worked examples in a prompt of Specialized KD."""
 
 
 def explained(prompt: PromptConfig) -> PromptConfig:
@@ -39,6 +44,42 @@ def two_tasks(rationales: Sequence[Rationale], prompt: PromptConfig) -> Iterator
     for one in rationales:
         yield View(f"{one.id}#{LABEL}", one, predict, task=LABEL, group=one.id, writes="answer")
         yield View(one.id, one, explain, group=one.id, writes="rationale")
+
+
+def four_formats(rationales: Sequence[Rationale], prompt: PromptConfig, seed: int) -> Iterator[View]:
+    """Specialized KD: each rationale with and without worked examples, and so each question's answer alone.
+
+    The worked examples are rationales of four other questions, drawn for each text by the seed; with fewer questions
+    there are fewer examples.
+
+    Args:
+        rationales: What passed the filter.
+        prompt: The recipe's words.
+        seed: Of the worked examples.
+    """
+    rng, answering = np.random.default_rng(seed), replace(prompt, cot_prompt="", opening="")
+    seen: set[str] = set()
+    for one in rationales:
+        yield View(one.id, one, prompt)
+        yield View(f"{one.id}#examples", one, prompt, lead=_examples(rng, rationales, one, prompt, "all"))
+        if one.question.id in seen:
+            continue
+        seen.add(one.question.id)
+        yield View(f"{one.id}#{LABEL}", one, answering, writes="answer")
+        lead = _examples(rng, rationales, one, answering, "answer")
+        yield View(f"{one.id}#{LABEL}-examples", one, answering, writes="answer", lead=lead)
+
+
+def _examples(
+    rng: np.random.Generator, rationales: Sequence[Rationale], one: Rationale, prompt: PromptConfig, writes: Written
+) -> str:
+    """Worked examples of other questions, no question twice."""
+    drawn: dict[str, Rationale] = {}
+    for number in rng.choice(len(rationales), min(4 * NUM_EXAMPLES, len(rationales)), replace=False):
+        other = rationales[number]
+        if other.question.id != one.question.id and len(drawn) < NUM_EXAMPLES:
+            drawn.setdefault(other.question.id, other)
+    return "".join(worked_example(other, prompt, writes) for other in drawn.values())
 
 
 def fine_tune_cot(data: DataConfig) -> DataConfig:

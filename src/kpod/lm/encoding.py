@@ -189,9 +189,9 @@ def _prompts(tokenizer: PreTrainedTokenizerBase, views: Sequence[View]) -> list[
     for number, view in enumerate(views):
         by_prompt.setdefault(view.prompt, []).append(number)
     for prompt, numbers in by_prompt.items():
-        found |= zip(
-            numbers, prompt_texts(tokenizer, [views[n].rationale.question for n in numbers], prompt), strict=True
-        )
+        questions = [views[number].rationale.question for number in numbers]
+        leads = [views[number].lead for number in numbers]
+        found |= zip(numbers, prompt_texts(tokenizer, questions, prompt, leads), strict=True)
     return [found[number] for number in range(len(views))]
 
 

@@ -21,12 +21,18 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: 
     return prompt_texts(tokenizer, [question], prompt)[0]
 
 
-def prompt_texts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], prompt: PromptConfig) -> list[str]:
-    """Of each question what `prompt_text` says."""
+def prompt_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    prompt: PromptConfig,
+    leads: Sequence[str] | None = None,
+) -> list[str]:
+    """Of each question what `prompt_text` says, behind what it is led by."""
+    led = list(zip(questions, leads or [""] * len(questions), strict=True))
     if not _is_chat(tokenizer, prompt):
-        texts = [plain_prompt(question, prompt) for question in questions]
+        texts = [plain_prompt(question, prompt, lead) for question, lead in led]
     else:
-        messages = [[{"role": "user", "content": chat_message(question, prompt)}] for question in questions]
+        messages = [[{"role": "user", "content": chat_message(question, prompt, lead)}] for question, lead in led]
         advice = "set data.prompt.chat: false for the plain prompt"
         texts = render_chats(tokenizer, messages, prompt.date, name="data.prompt", advice=advice)
     return [_opened(tokenizer, text, prompt) for text in texts]
