@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kpod.data.datasets import load_questions, load_rationales
     from kpod.data.reader import read_questions, read_rationales
     from kpod.evaluation.accuracy import judge, summarise, wilson_interval
+    from kpod.evaluation.faithfulness import faithfulness
     from kpod.evaluation.generation import answer_questions
     from kpod.evaluation.pairing import paired_difference
     from kpod.experiment.methods import METHODS, cluster_questions
@@ -83,6 +84,7 @@ _MODULES = {
     "records.errors": "ConfigError DataError KpodError ScheduleError TeacherError TrainingError "
     "TrainingInterruptedError WeightingError",
     "evaluation.accuracy": "judge summarise wilson_interval",
+    "evaluation.faithfulness": "faithfulness",
     "evaluation.generation": "answer_questions",
     "evaluation.pairing": "paired_difference",
     "lm.encoding": "encode_rationales",
@@ -155,6 +157,7 @@ __all__ = [
     "digit_rule_weights",
     "encode_rationales",
     "extract_answer",
+    "faithfulness",
     "filter_rationales",
     "gather_rationales",
     "judge",
