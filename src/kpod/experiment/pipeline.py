@@ -38,6 +38,7 @@ from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
 from kpod.schedule.difficulty import assess_difficulties
 from kpod.training import TrainingSummary, check_arguments, finished, train_student
+from kpod.training.reference import check_reference, reference_logprobs
 from kpod.weighting import accepted, weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,13 @@ def _order(run: "Pipeline", folder: Path) -> None:
     artifacts.save_plan(folder, run.by(run.method.order))
 
 
+def _refer(run: "Pipeline", folder: Path) -> None:
+    name, student = run.recipe.training.reference, run.student
+    lm = student if name is None else load_model(name, run.recipe.precision)
+    check_reference(lm, student)
+    write_by_id(folder / artifacts.REFERENCE, "logprobs", reference_logprobs(lm, run.tokens))
+
+
 def _weights(run: "Pipeline", folder: Path) -> ByRationale:
     accepted(run.folder.path / "weights")
     return ById(folder / artifacts.WEIGHTS)
@@ -83,6 +91,7 @@ def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
 
 _tokens, _difficulties = _from(artifacts.load_tokens), _from(artifacts.load_difficulties)
 _clusters, _plan = _from(artifacts.load_clusters), _from(artifacts.load_schedule)
+_reference = _from(artifacts.load_reference)
 
 
 TEXTS = ("student", "data.prompt", "data.max_length")
@@ -102,9 +111,11 @@ PHASES = (
     # line 4: similar questions, and the schedule (Eq. 9-13)
     Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
     Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
+    # what a reference model makes of the tokens, for losses that compare the student with it
+    Phase("reference", _refer, _reference, needs=("tokens",), reads=("training.reference", "precision")),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
     Phase("validation"),
-    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
+    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh", "loss"), reads=TRAINING),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
 BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
@@ -292,6 +303,7 @@ class Pipeline:
     def distil(self) -> TrainingSummary:
         """Train the student on its schedule, or go on where training stopped."""
         tokens, weights, schedule, key = self.tokens, self.by(self.method.weigh), self.schedule, self.keys["student"]
+        objective = self.by(self.method.loss)
         with in_place(self.folder, "student", key) as place:
             if self.folder.has("student", key) and (found := finished(place, key)) is not None:
                 return found
@@ -309,6 +321,10 @@ class Pipeline:
                 fingerprint=key,
                 base_model=self.recipe.student,
                 validate=self.evaluations.accuracy_on_validation,
+                objective=objective,
+                groups={one.id: one.question.id for one in self.sources[0]} if "groups" in objective.needs else None,
+                teacher=self.made("teacher_logprobs") if "teacher" in objective.needs else None,
+                reference=self.made("reference") if "reference" in objective.needs else None,
             )
             if is_first_process():
                 seal(place, key)
