@@ -104,9 +104,15 @@ def _weighting(recipe: Recipe) -> object:
 
 
 def _training(recipe: Recipe) -> object:
-    """What changes the student: not what is saved and shown on the way, nor what chooses its checkpoint."""
+    """What changes any student: not what is saved and shown, chooses its checkpoint, or is read by some losses."""
     settings = asdict(_of(recipe).training(recipe.training))
-    for name in ("save_strategy", "validation", *(() if recipe.training.lora else ("merge_lora",))):
+    for name in (
+        "save_strategy",
+        "validation",
+        "reference",
+        "excess_share",
+        *(() if recipe.training.lora else ("merge_lora",)),
+    ):
         del settings[name]
     settings["arguments"] = {name: value for name, value in settings["arguments"].items() if name not in SAVING}
     return settings
@@ -129,6 +135,7 @@ RESOLVED: Mapping[str, Callable[[Recipe], object]] = {
     "student": lambda recipe: model_identity(recipe.student),
     "weighting": _weighting,
     "training": _training,
+    "training.reference": lambda recipe: recipe.training.reference and model_identity(recipe.training.reference),
     "schedule.embeddings": _embeddings,
     "schedule.selector": _selector,
 }

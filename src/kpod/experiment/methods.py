@@ -1,6 +1,7 @@
 """METHODS: one row per line of the paper's tables, and controls that they lack.
 
-A method is made of parts: what weighs tokens in the loss, what weighs them in the difficulties, and what orders steps.
+A method is made of parts: what weighs tokens in the loss, what weighs them in the difficulties, what orders steps, and
+which loss the student is trained on.
 A part says which phases it needs and which recipe keys it reads. Phases that no part needs are not made, and the keys
 of those that are made follow from what the parts say.
 """
@@ -21,6 +22,9 @@ from kpod.records import EXPLAIN, Rationale, Schedule, TokenizedRationale
 from kpod.records.columns import ById
 from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
+from kpod.training.objectives import Objective
+from kpod.training.terms import Agreement, MatchDistribution, Nll
+from kpod.training.token_rules import BY_ENTROPY, BY_INFORMATION, BY_PROBABILITY, by_excess
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
 
 ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
@@ -83,6 +87,7 @@ class Part(Generic[Result]):
 
 Weigh: TypeAlias = Part[ByRationale]
 Order: TypeAlias = Part[Schedule]
+Loss: TypeAlias = Part[Objective]
 Views: TypeAlias = Part[Iterable[View]]
 
 # -- what the student reads and writes -----------------------------------------------------------------
@@ -192,6 +197,33 @@ whole: Order = Part("whole", lambda given: whole_rationales([rationale.id for ra
 """Whole rationales from the first epoch."""
 
 
+# -- which loss ----------------------------------------------------------------------------------------
+
+
+def _most_excess(given: Given) -> Objective:
+    return Objective(((1.0, Nll(by_excess(given.recipe.training.excess_share))),))
+
+
+nll: Loss = Part("nll", lambda _: Objective())
+"""The weighted NLL (Eq. 15)."""
+dft: Loss = Part("dft", lambda _: Objective(((1.0, Nll(BY_PROBABILITY)),)))
+"""The NLL of each token times the student's probability of it."""
+eaft: Loss = Part("eaft", lambda _: Objective(((1.0, Nll(BY_ENTROPY)),)))
+"""The NLL of each token times the student's uncertainty at its place."""
+infosft: Loss = Part("infosft", lambda _: Objective(((1.0, Nll(BY_INFORMATION)),)))
+"""The NLL of each token times a rule that favours tokens of medium probability."""
+most_excess: Loss = Part("most_excess", _most_excess, frozenset({"reference"}), ("training.excess_share",))
+"""The NLL of the tokens of a batch that exceeds a reference model's most."""
+logit_matching: Loss = Part(
+    "0.1 nll + 0.9 matched, renormalised",
+    lambda _: Objective(((0.1, Nll()), (0.9, MatchDistribution(renormalised=True)))),
+    frozenset({"teacher_logprobs"}),
+)
+"""The NLL, and KL from a teacher's stored top-k probabilities."""
+agreeing: Loss = Part("nll + 0.1 agreement", lambda _: Objective(((1.0, Nll()), (0.1, Agreement()))))
+"""The NLL of two rationales of each question, and how far their answers' distributions differ."""
+
+
 def cluster_questions(
     lm: LanguageModel, questions: Sequence[str], config: ScheduleConfig, seed: int
 ) -> NDArray[np.int64]:
@@ -240,6 +272,7 @@ class Method:
         weigh: What weighs the tokens in the loss (Eq. 15).
         weigh_steps: What weighs them in the step difficulties (Eq. 8).
         order: What orders the steps.
+        loss: What the student is trained on.
         weight_normalisation: What becomes of the loss weights while training; None: as the recipe says.
         views: The texts that rationales are made into; None: each is one text, with its question and its answer.
         shares: How much of the loss is each task's. Every task has a mean of its own.
@@ -251,6 +284,7 @@ class Method:
     weigh: Weigh
     weigh_steps: Weigh
     order: Order
+    loss: Loss = nll
     weight_normalisation: Literal["none", "mean"] | None = None
     views: Views | None = None
     shares: Mapping[str, float] = field(default_factory=lambda: {EXPLAIN: 1.0})
@@ -312,4 +346,13 @@ METHODS: Mapping[str, Method] = {
     ),
     "scotd-shuffled": Method("SCoTD, weights shuffled", shuffled, uniform, whole),
     "scotd-rule": Method("SCoTD, weights by the digit rule", digit_rule, uniform, whole),
+    "dft": Method("DFT", uniform, uniform, whole, dft),
+    "eaft": Method("EAFT", uniform, uniform, whole, eaft),
+    "infosft": Method("InfoSFT", uniform, uniform, whole, infosft),
+    "rho-1": Method("Rho-1", uniform, uniform, whole, most_excess),
+    "mcc-kd": Method("MCC-KD", uniform, uniform, whole, agreeing),
+    "kpod-dft": Method("KPOD, order alone, with DFT", uniform, learned, progressive, dft),
+    "kpod-eaft": Method("KPOD, order alone, with EAFT", uniform, learned, progressive, eaft),
+    "kpod-infosft": Method("KPOD, order alone, with InfoSFT", uniform, learned, progressive, infosft),
+    "kpod-rho-1": Method("KPOD, order alone, with Rho-1", uniform, learned, progressive, most_excess),
 }

@@ -38,6 +38,7 @@ from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
 from kpod.schedule.difficulty import assess_difficulties
 from kpod.training import TrainingSummary, check_arguments, finished, train_student
+from kpod.training.reference import check_reference, reference_logprobs
 from kpod.weighting import accepted, weigh_rationales, weights_in_data
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,13 @@ def _order(run: "Pipeline", folder: Path) -> None:
     artifacts.save_plan(folder, run.by(run.method.order))
 
 
+def _refer(run: "Pipeline", folder: Path) -> None:
+    name, student = run.recipe.training.reference, run.student
+    lm = student if name is None else load_model(name, run.recipe.precision)
+    check_reference(lm, student)
+    write_by_id(folder / artifacts.REFERENCE, "logprobs", reference_logprobs(lm, run.tokens))
+
+
 def _weights(run: "Pipeline", folder: Path) -> ByRationale:
     accepted(run.folder.path / "weights")
     return ById(folder / artifacts.WEIGHTS)
@@ -88,6 +96,7 @@ def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
 
 _tokens, _difficulties = _from(artifacts.load_tokens), _from(artifacts.load_difficulties)
 _clusters, _plan = _from(artifacts.load_clusters), _from(artifacts.load_schedule)
+_reference = _from(artifacts.load_reference)
 
 
 TEXTS = ("student", "data.prompt", "data.max_length")
@@ -109,9 +118,11 @@ PHASES = (
     # line 4: similar questions, and the schedule (Eq. 9-13)
     Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
     Phase("plan", _order, _plan, needs=("tokens", "views"), parts=("order",)),
+    # what a reference model makes of the tokens, for losses that compare the student with it
+    Phase("reference", _refer, _reference, needs=("tokens", "views"), reads=("training.reference", "precision")),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
     Phase("validation"),
-    Phase("student", needs=("tokens", "views", "plan", "validation"), parts=("weigh",), reads=TRAINING),
+    Phase("student", needs=("tokens", "views", "plan", "validation"), parts=("weigh", "loss"), reads=TRAINING),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
 BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
@@ -332,10 +343,26 @@ class Pipeline:
                 fingerprint=key,
                 base_model=self.recipe.student,
                 validate=self.evaluations.accuracy_on_validation,
+                **self._trained_on(),
             )
             if is_first_process():
                 seal(place, key)
         return summary
+
+    def _trained_on(self) -> dict[str, Any]:
+        """The method's loss and what it needs, as arguments of `train_student`."""
+        objective, shares = self.by(self.method.loss), self.method.shares
+        found: dict[str, Any] = {"objective": objective, "task_shares": tuple(shares.values())}
+        for need, phase in (("teacher", "teacher_logprobs"), ("reference", "reference")):
+            if need in objective.needs:
+                found[need] = self.made(phase)
+        if "groups" in objective.needs:
+            found["groups"] = {one.id: one.question.id for one in self.sources[0]}
+        if self.method.views is not None:
+            found["tasks"] = {one.id: list(shares).index(one.task) for one in self.tokens}
+            groups = {one.id: one.group for one in self.tokens}
+            found |= {"groups": groups} if any(groups.values()) else {}
+        return found
 
     # -- accuracy --------------------------------------------------------------------------------------
 

@@ -96,6 +96,12 @@ class TrainingConfig:
     """none: w as learnt (the paper); mean: w rescaled to mean 1 over each rationale."""
     normaliser: Literal["tokens", "weights"] = "tokens"
     """What the summed loss of an optimiser step is divided by: trained tokens, or their summed weights."""
+    reference: str | None = None
+    """The model that the rho-1 methods compare the student's loss with, with the student's tokenizer; null: the student
+    before training."""
+    excess_share: Annotated[float, Field(gt=0, le=1), NUMBER] = 0.6
+    """Share of a batch's trained tokens that the rho-1 methods train: those with the largest loss in excess of the
+    reference's."""
     given: Literal["encoder", "decoder"] = "encoder"
     """Where an encoder-decoder student reads the given steps (no effect on causal students)."""
     validation: ValidationConfig | None = None

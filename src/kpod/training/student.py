@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from kpod.lm.models import LanguageModel, evaluating, with_lora
 from kpod.recipe import TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
 from kpod.records.errors import ConfigError, TrainingError, TrainingInterruptedError
+from kpod.records.topk import TopK
 from kpod.training.arguments import Precision, check_model_arguments, training_arguments
 from kpod.training.batches import StageDataset
 from kpod.training.best_by_accuracy import BestByAccuracy
@@ -35,6 +36,7 @@ from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
 from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
 from kpod.training.metrics import METRICS, read_updates
+from kpod.training.objectives import Objective
 from kpod.training.trainer import KeypointTrainer
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,12 @@ def train_student(
     fingerprint: str | None = None,
     base_model: str | None = None,
     validate: Callable[[LanguageModel], float] | None = None,
+    tasks: Mapping[str, int] | None = None,
+    task_shares: Sequence[float] = (1.0,),
+    objective: Objective | None = None,
+    groups: Mapping[str, str] | None = None,
+    teacher: Mapping[str, TopK] | None = None,
+    reference: Mapping[str, NDArray[np.float32]] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSummary:
     """Train a student on its schedule with the loss of Eq. 15 and write it to `output_dir`.
@@ -102,16 +110,26 @@ def train_student(
             for a hash of all arguments, the student's parameters among them.
         base_model: Hub name for the model card.
         validate: The accuracy of a student as it is, in [0, 1]; needed where `config.validation` is set.
+        tasks: Rationale id -> index of its task; 0 where it is not named.
+        task_shares: What each task counts for in the loss; every task has a mean of its own (`StepLoss`).
+        objective: What is trained on; by default the NLL.
+        groups: Rationale id -> its question, where the objective compares rationales of a question.
+        teacher: Rationale id -> a teacher's distributions, where the objective matches them.
+        reference: Rationale id -> log P under a reference model, where a rule of the objective asks for it.
         callbacks: Further callbacks of transformers.
 
     Raises:
-        ConfigError: On arguments that cannot be passed to transformers.
+        ConfigError: On arguments that cannot be passed to transformers, or an objective that the data or the recipe
+            does not fit.
         DataError: If a rationale has no weights or no place in the schedule.
         TrainingError: If the loss is not finite, a checkpoint belongs to another run, memory or disk do not suffice,
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     if fingerprint is None:
-        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision))
+        loss = (objective or Objective(), tasks, task_shares, groups)
+        beside: list[NDArray[Any]] = list((reference or {}).values())
+        beside += [array for one in (teacher or {}).values() for array in (one.token_ids, one.logprobs)]
+        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision, loss), beside)
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
     dataset = StageDataset(
@@ -121,10 +139,14 @@ def train_student(
         encoder_decoder=lm.encoder_decoder,
         normalisation=config.weight_normalisation,
         given=config.given,
+        tasks=tasks,
+        groups=groups,
+        teacher=teacher,
+        reference=reference,
     )
     arguments = training_arguments(config, output_dir, seed, precision)
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
-    trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
+    trainer = _trainer(lm, dataset, config, arguments, fingerprint, task_shares, objective, callbacks)
     per_epoch = _updates_per_epoch(trainer)
     selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
     stop = StopOnSignal(
@@ -148,12 +170,13 @@ def _fingerprint(
     weights: Mapping[str, NDArray[np.float32]],
     schedule: Schedule,
     others: object,
+    beside: Sequence[NDArray[Any]] = (),
 ) -> str:
     """A hash of all that a student is made from; of arrays by their bytes, since their repr leaves numbers out."""
     parts = [(one.id, one.segment_stops, one.step_stops) for one in tokens]
     found = hashlib.sha256(repr((parts, schedule, others, sorted(weights))).encode())
     ids = (one.token_ids for one in tokens)
-    for array in (schedule.input_steps, *ids, *(weights[name] for name in sorted(weights))):
+    for array in (schedule.input_steps, *ids, *(weights[name] for name in sorted(weights)), *beside):
         found.update(np.ascontiguousarray(array).tobytes())
     for parameter in model.parameters():
         found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -195,6 +218,8 @@ def _trainer(
     config: TrainingConfig,
     arguments: TrainingArguments,
     fingerprint: str,
+    task_shares: Sequence[float],
+    objective: Objective | None,
     callbacks: Sequence[TrainerCallback],
 ) -> KeypointTrainer:
     model = cast("PreTrainedModel", lm.model)
@@ -207,6 +232,8 @@ def _trainer(
         train_dataset=dataset,
         processing_class=lm.tokenizer,
         normaliser=config.normaliser,
+        task_shares=task_shares,
+        objective=objective,
         fingerprint=fingerprint,
         tokens_per_batch=config.tokens_per_batch,
         packing=config.packing,
