@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kpod.data.answers import extract_answer, last_number, same_answer
-    from kpod.data.datasets import DATASETS, load_questions, load_rationales
+    from kpod.data.datasets import load_questions, load_rationales
+    from kpod.data.hub import DATASETS
     from kpod.data.mentions import first_statement
     from kpod.data.reader import read_questions, read_rationales
     from kpod.evaluation.accuracy import judge, summarise, wilson_interval
@@ -84,7 +85,8 @@ __version__ = "0.2.0.dev1"
 
 _MODULES = {
     "data.answers": "extract_answer last_number same_answer",
-    "data.datasets": "DATASETS load_questions load_rationales",
+    "data.datasets": "load_questions load_rationales",
+    "data.hub": "DATASETS",
     "data.mentions": "first_statement",
     "data.reader": "read_questions read_rationales",
     "evaluation.accuracy": "judge summarise wilson_interval",

@@ -89,10 +89,13 @@ TEXTS = ("student", "data.prompt", "data.max_length")
 STEPS = ("data.step_rule", "data.max_steps")
 CLUSTERS = ("schedule.num_clusters", "schedule.embeddings", "seed")
 TRAINING = ("training", "seed", "precision")
+SOURCES = ("teacher", "data.train", "data.train_limit", "data.root", "data.columns", "data.answer_words")
+ASKED = ("batch_size", "max_new_tokens", "samples", "temperature")
+VALIDATION = ("training.validation", *(f"evaluation.{name}" for name in ASKED), *SOURCES[3:])
 
 PHASES = (
     # line 1: recorded rationales, or a teacher's; what of them the student can read; and that in tokens and steps
-    Phase("rationales"),
+    Phase("rationales", sources=SOURCES),
     Phase("texts", needs=("rationales",), reads=TEXTS),
     Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
     # line 2: significance weights (Eq. 2-7), which see no steps
@@ -103,7 +106,7 @@ PHASES = (
     Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
     Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
-    Phase("validation"),
+    Phase("validation", sources=VALIDATION),
     Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
