@@ -153,6 +153,7 @@ def test_the_example_uses_public_names_alone() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_the_example_goes_from_records_to_a_trained_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
