@@ -9,8 +9,10 @@ export TOKENIZERS_PARALLELISM := false
 
 # Two processes of one thread each; the tests of a file stay together, since they share what is made for them once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
-# Only packages with arrays have each call checked here, which makes tests of texts a third faster; `make test-ci` checks all.
-FAST := --jaxtyping-packages=kpod.lm,kpod.schedule,kpod.training,kpod.weighting,kpod.evaluation,beartype.beartype
+# Here only packages with arrays have each call checked, which makes tests of texts a third faster; `make test-ci`
+# checks all of them.
+ARRAYS := kpod.commands.grid,kpod.evaluation,kpod.lm,kpod.schedule,kpod.training,kpod.weighting
+FAST := --jaxtyping-packages=$(ARRAYS),beartype.beartype
 
 .PHONY: help venv demo test test-ci test-all check bench clean
 
