@@ -189,6 +189,7 @@ def test_refused_weights_are_saved_and_not_learnt_again(
         _ = Pipeline(recipe(data, tmp_path)).weights
 
 
+@pytest.mark.slow
 def test_a_warning_is_said_and_the_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
