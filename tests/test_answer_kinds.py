@@ -290,8 +290,8 @@ FORMULAS = [
 
 
 FORMS = [r"\boxed{{{}}}", "The answer is {}.", "The answer is ${}$.", "Final answer: $${}$$", "{}"]
-READ_FAST = [(formula, FORMS[number % len(FORMS)]) for number, formula in enumerate(FORMULAS)]
-"""Every formula in one form, and every form with some formulas; each is compared with all other formulas."""
+READ_FAST = [(formula, FORMS[number % len(FORMS)]) for number, formula in enumerate(FORMULAS[::2])]
+"""Every form with two formulas or three; each is compared with all other formulas."""
 READ_SLOWLY = [(formula, form) for form in FORMS for formula in FORMULAS if (formula, form) not in READ_FAST]
 
 

@@ -538,6 +538,7 @@ def vars_of(question: Question) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")
+@pytest.mark.slow
 def test_mcc_kd_s_division_of_gsm8k_is_that_of_its_index_list():
     listed = json.loads((Path(PUBLIC) / "gsm8k" / "mcc_kd_split.json").read_text())
     for split in ("validation", "test"):

@@ -267,7 +267,7 @@ def test_the_self_check_tells_what_batching_changed(monkeypatch, caplog):
 PROMPT_IDS = [tuple(range(first, first + length)) for first, length in ((3, 9), (3, 30), (40, 9), (5, 14))]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", tiered([torch.float32, torch.bfloat16], [torch.bfloat16]), ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("name", "read"),
     [

@@ -90,6 +90,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     assert (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Path, tmp_path: Path) -> None:
     phases = ("tokens", "difficulties", "plan")
     first = recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig")

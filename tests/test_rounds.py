@@ -198,7 +198,7 @@ def test_it_ends_with_its_budget_where_nothing_comes_to_rest(monkeypatch: pytest
     assert len(observations) == 96
 
 
-@pytest.mark.parametrize("budget", [1, 2, 3, 7, 8, 9, 20, 33])
+@pytest.mark.parametrize("budget", tiered([1, 2, 3, 7, 8, 9, 20, 33], [2, 3, 9, 20]))
 def test_the_budget_is_met_and_never_exceeded(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STILL", -1.0)
     _, found, observations = in_rounds(Indifferent(LLAMA), planted(5), replace(CONFIG, observations=budget))

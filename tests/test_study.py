@@ -68,6 +68,7 @@ def test_a_command_writes_the_tables_below_it(command: str, capsys: pytest.Captu
     assert tables == TABLE.findall(BELOW[command])
 
 
+@pytest.mark.slow
 def test_a_claim_is_what_the_predictions_say() -> None:
     claims = 0
     for command, text in BELOW.items():
@@ -84,6 +85,7 @@ def test_a_claim_is_what_the_predictions_say() -> None:
     assert claims >= 10
 
 
+@pytest.mark.slow
 def test_the_summary_is_of_the_same_runs() -> None:
     """Its p-values are not corrected for their number."""
     told = 0
