@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kpod.commands.command_line import main
 from kpod.experiment import artifacts
-from kpod.experiment.keys import evaluation_key, needed
-from kpod.experiment.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
+from kpod.experiment.keys import evaluation_key, needed, touched
+from kpod.experiment.methods import METHODS, Given, linear, progressive, progressive_at_random, whole
 from kpod.experiment.pipeline import PHASES, Pipeline
 from kpod.recipe import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
 from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError
 from kpod.records.files import model_files
 from kpod.teacher.requests import requests_for
+from tiers import tiered
 from tiny import tiny_rationales
 from tiny_runs import recipe, write_tiny_data
 
@@ -90,9 +92,13 @@ def test_what_a_part_does_not_declare_it_does_not_get(data: Path, tmp_path: Path
         found.by(replace(progressive, needs=frozenset({"clusters"})))
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_an_order_reads_the_keys_that_it_declares(order: Order, tokens: list[TokenizedRationale]) -> None:
+SLOW_ORDERS = ["progressive_without_diversity", "progressive_unordered", "prefix_first"]
+
+
+@pytest.mark.parametrize("name", tiered(ORDERS, SLOW_ORDERS))
+def test_an_order_reads_the_keys_that_it_declares(name: str, tokens: list[TokenizedRationale]) -> None:
     """Each of them can change its schedule, and no other key of the schedule can."""
+    order = ORDERS[name]
     rng = np.random.default_rng(3)
     many = [replace(t, id=f"{n}-{t.id}") for n in range(5) for t in tokens]
     difficulties = {t.id: rng.lognormal(size=t.num_steps).astype(np.float32) for t in many}
@@ -274,6 +280,40 @@ def test_a_changed_key_remakes_what_it_touches(key: str, base: Recipe) -> None:
     assert reduce(getattr, key.split("."), base) != value
     again = {*phases, *EVALUATION} if key.startswith("data.prompt") else phases
     assert remade(base, changed(base, key, value)) == again
+
+
+@pytest.mark.parametrize("key", TOUCHED)
+def test_what_is_declared_of_a_key_is_what_it_touches(key: str) -> None:
+    """Of what leads to a source, and of adapters, it is the most that may be touched."""
+    read, sourced, following = touched(key, PHASES, METHODS["kpod"])
+    declared, phases = {*read, *sourced, *following}, TOUCHED[key][1] - EVALUATION
+    assert len(declared) == len(read) + len(sourced) + len(following)
+    assert declared >= phases if sourced or key == "training.merge_lora" else declared == phases
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (
+            "weighting.spread",
+            "remakes, under method kpod: weights; and what follows from that: difficulties, plan, student.",
+        ),
+        ("training.learning_rate", "remakes, under method kpod: student; and nothing else."),
+        ("training.num_train_epochs", "remakes, under method kpod: plan, student; and nothing else."),
+        ("method", "remakes, under method kpod: difficulties, plan, student; and nothing else."),
+        ("schedule", "remakes, under method kpod: clusters, plan; and what follows from that: student."),
+        (
+            "teacher.filter",
+            "Where it changes what is read as rationales, it remakes that, and what follows from that: texts,",
+        ),
+        ("training.validation", "what is read as validation, it remakes that, and what follows from that: student."),
+        ("data.root", "Where it changes what is read as rationales and validation, it remakes that, and what follows"),
+        *((key, "No phase of a run reads it.") for key in ("name", "training.save_strategy", "evaluation.before")),
+    ],
+)
+def test_explain_says_what_a_change_makes_again(key: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", key]) == 0
+    assert says in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_the_sources_count_by_what_was_read() -> None:

@@ -90,6 +90,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
     assert (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Path, tmp_path: Path) -> None:
     phases = ("tokens", "difficulties", "plan")
     first = recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig")
@@ -109,6 +110,7 @@ def test_two_runs_of_one_recipe_end_in_the_same_student(data: Path, finished: Re
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_student_runs_through_every_phase(data: Path, tmp_path: Path) -> None:
     found = recipe(data, tmp_path, "t5")
     result = run(found)
@@ -388,6 +390,7 @@ def test_at_most_max_steps_are_told_apart(data: Path, tmp_path: Path) -> None:
     assert max(t.num_steps for t in usual) > 2
 
 
+@pytest.mark.slow
 def test_validation_questions_choose_the_student_and_belong_to_its_key(data: Path, tmp_path: Path) -> None:
     questions = ["--training.validation.questions", str(data / "rationales.jsonl")]
     found = recipe(data, tmp_path, "llama", *questions, "--training.validation.limit", "2")

@@ -22,6 +22,8 @@ from kpod.records.files import content_of
 
 SAVING = frozenset({"save_steps", "save_total_limit", "report_to", "run_name", "disable_tqdm"})
 """TrainingArguments that say what is saved and shown while a student is trained, whatever it becomes."""
+BESIDE_TRAINING = ("save_strategy", "validation", "reference", "excess_share")
+"""Keys of `training` that do not change what an update does, or that some losses alone read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Phase:
         parts: Fields of the method that it is made by; what they need and read counts as its own.
         reads: Recipe keys, or sections of keys, that change it.
         after: Phases before it whose files it reads, though they change with keys that leave it as it is.
+        sources: Recipe keys, or sections of keys, that lead to what is read anew each time and counts by its content.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Phase:
     parts: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def parts_of(self, method: Method) -> list[Part[Any]]:
         """The method's parts that make the phase; a phase whose parts it lacks is not made."""
@@ -62,6 +66,34 @@ def needed(phases: Sequence[Phase], method: Method, last: str = "student") -> li
         if phase.name in wanted and phase.is_of(method):
             wanted.update(phase.needs, phase.after, *(part.needs for part in phase.parts_of(method)))
     return [phase for phase in phases if phase.name in wanted and phase.is_of(method)]
+
+
+def touched(key: str, phases: Sequence[Phase], method: Method) -> tuple[list[str], list[str], list[str]]:
+    """What a recipe key, or a section of keys, changes under a method, by what phases and parts declare.
+
+    Returns:
+        The phases that read it; those that may, since it leads to what is read anew; and those that follow from both.
+    """
+    read: list[str] = []
+    sourced: list[str] = []
+    following: list[str] = []
+    for phase in needed(phases, method):
+        items: list[Phase | Part[Any]] = [phase, *phase.parts_of(method)]
+        declared = {name for item in items for name in item.reads} | ({"method"} if phase.parts else set())
+        if any(_overlap(key, name) for one in declared for name in (one, *DEPENDS_ON.get(one, ()))):
+            read.append(phase.name)
+        elif any(_overlap(key, name) for name in phase.sources):
+            sourced.append(phase.name)
+        elif {name for item in items for name in item.needs} & {*read, *sourced, *following}:
+            following.append(phase.name)
+    return read, sourced, following
+
+
+def _overlap(key: str, declared: str) -> bool:
+    """Whether a key is one that is declared, or one of the two is a section that holds the other."""
+    if key in {f"training.{name}" for name in (*SAVING, *BESIDE_TRAINING)} and key != declared:
+        return False
+    return f"{key}.".startswith(f"{declared}.") or f"{declared}.".startswith(f"{key}.")
 
 
 def phase_keys(phases: Sequence[Phase], recipe: Recipe, sources: Mapping[str, str]) -> dict[str, str]:
@@ -106,13 +138,7 @@ def _weighting(recipe: Recipe) -> object:
 def _training(recipe: Recipe) -> object:
     """What changes any student: not what is saved and shown, chooses its checkpoint, or is read by some losses."""
     settings = asdict(_of(recipe).training(recipe.training))
-    for name in (
-        "save_strategy",
-        "validation",
-        "reference",
-        "excess_share",
-        *(() if recipe.training.lora else ("merge_lora",)),
-    ):
+    for name in (*BESIDE_TRAINING, *(() if recipe.training.lora else ("merge_lora",))):
         del settings[name]
     settings["arguments"] = {name: value for name, value in settings["arguments"].items() if name not in SAVING}
     return settings
@@ -140,6 +166,12 @@ RESOLVED: Mapping[str, Callable[[Recipe], object]] = {
     "schedule.selector": _selector,
 }
 """Keys whose value in the recipe is not all that they stand for."""
+DEPENDS_ON: Mapping[str, tuple[str, ...]] = {
+    "weighting": ("precision",),
+    "schedule.embeddings": ("precision",),
+    "schedule.selector": ("seed",),
+}
+"""Of the keys above the other keys that they stand for."""
 
 
 def rationales_key(rationales: Iterable[Rationale]) -> str:

@@ -103,10 +103,13 @@ TEXTS = ("student", "data.prompt", "data.max_length")
 STEPS = ("data.step_rule", "data.max_steps")
 CLUSTERS = ("schedule.num_clusters", "schedule.embeddings", "seed")
 TRAINING = ("training", "seed", "precision")
+SOURCES = ("teacher", "data.train", "data.train_limit", "data.root", "data.columns", "data.answer_words")
+ASKED = ("batch_size", "max_new_tokens", "samples", "temperature")
+VALIDATION = ("training.validation", *(f"evaluation.{name}" for name in ASKED), *SOURCES[3:])
 
 PHASES = (
     # line 1: recorded rationales, or a teacher's; what of them the student can read; and that in tokens and steps
-    Phase("rationales"),
+    Phase("rationales", sources=SOURCES),
     Phase("texts", needs=("rationales",), reads=TEXTS),
     Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
     # what a method makes of them that trains other texts
@@ -121,7 +124,7 @@ PHASES = (
     # what a reference model makes of the tokens, for losses that compare the student with it
     Phase("reference", _refer, _reference, needs=("tokens", "views"), reads=("training.reference", "precision")),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
-    Phase("validation"),
+    Phase("validation", sources=VALIDATION),
     Phase("student", needs=("tokens", "views", "plan", "validation"), parts=("weigh", "loss"), reads=TRAINING),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
