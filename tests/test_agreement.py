@@ -187,7 +187,6 @@ def test_questions_with_one_rationale_are_told_and_trained_by_their_nll(lm, tmp_
     [
         (1, {}, "no question has two; ask a teacher for more with teacher.ask.samples"),
         (2, {"tokens_per_batch": 99}, r"training\.tokens_per_batch: the texts of a question share a batch"),
-        (2, {"train_sampling_strategy": "group_by_length"}, r"training\.train_sampling_strategy: the rationales"),
     ],
 )
 def test_what_pairs_cannot_have_is_refused_before_training(each, options, message, tmp_path):

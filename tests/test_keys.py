@@ -69,6 +69,7 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
     rows = tuple(row if row.name in wanted or row.make is None else replace(row, make=refuse) for row in PHASES)
     monkeypatch.setattr("kpod.experiment.pipeline.PHASES", rows)
     found = Pipeline(replace(found.recipe, name=f"of-{method}"))
+    assert found.by(found.method.loss).needs <= {"groups", *wanted}
     assert set(found.by(found.method.weigh)) == set(found.schedule.ids) == {t.id for t in found.tokens}
     kept = {"tokens", "views", "weights", "difficulties", "clusters", "plan"}
     assert {path.parent.name for path in found.folder.path.glob("*/stamp.json")} <= wanted & kept
@@ -80,8 +81,9 @@ def test_methods_without_a_phase_do_not_make_it() -> None:
     assert not made["kpod-linear"] & {"difficulties", "clusters"}
     assert "weights" in made["kpod-linear"]
     assert not made["kpod-wo-sig"] & {"weights"}
-    assert made["kpod"] == {phase.name for phase in PHASES} - {"views"}
+    assert made["kpod"] == {phase.name for phase in PHASES} - {"views", "reference"}
     assert made["step-by-step"] == made["scotd"] | {"views"}
+    assert made["rho-1"] - made["scotd"] == {"reference"}
 
 
 def test_what_a_part_does_not_declare_it_does_not_get(data: Path, tmp_path: Path) -> None:
@@ -205,6 +207,8 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "training.weight_normalisation": ("mean", STUDENT),
     "training.normaliser": ("weights", STUDENT),
     "training.given": ("decoder", STUDENT),
+    "training.reference": ("other", NONE),  # which only some losses ask
+    "training.excess_share": (0.5, NONE),
     "training.arguments": ({"weight_decay": 0.1}, STUDENT),
     "evaluation.before": (False, NONE),
     "evaluation.batch_size": (1, EVALUATION),
@@ -367,6 +371,18 @@ def test_a_large_file_counts_as_a_whole(tmp_path: Path) -> None:
     assert model_files(one) == model_files(other)
     flipped(other / "model.safetensors", 2_500_000)
     assert model_files(one) != model_files(other)
+
+
+def test_a_reference_counts_by_its_content_where_a_loss_asks_for_one(base: Recipe, data: Path, tmp_path: Path) -> None:
+    referred = replace(base, method="rho-1")
+    same, other = (shutil.copytree(data / "llama", tmp_path / name) for name in ("same", "other"))
+    flipped(other / "model.safetensors", (other / "model.safetensors").stat().st_size // 2)
+    named = changed(referred, "training.reference", str(same))
+    assert remade(referred, named) == {"reference", *STUDENT}
+    assert remade(named, changed(referred, "training.reference", str(data / "llama"))) == NONE
+    assert remade(named, changed(referred, "training.reference", str(other))) == {"reference", *STUDENT}
+    assert remade(referred, changed(referred, "training.excess_share", 0.5)) == STUDENT
+    assert remade(replace(base, method="scotd"), replace(base, method="dft")) == STUDENT
 
 
 def test_word_vectors_count_by_their_content(base: Recipe, tmp_path: Path) -> None:

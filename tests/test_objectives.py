@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from kpod.lm.sequences import logprobs
+from kpod.recipe import TrainingConfig
 from kpod.records import Schedule
-from kpod.records.errors import ConfigError
-from kpod.training import KeypointTrainer, StageDataset
-from kpod.training.objectives import StepLoss
+from kpod.records.errors import ConfigError, TrainingError
+from kpod.training import KeypointTrainer, StageDataset, train_student
+from kpod.training.objectives import Objective, StepLoss
+from kpod.training.terms import Agreement, Nll
+from kpod.training.token_rules import BY_ENTROPY, by_excess
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 OWN = {"normaliser", "task_shares", "objective", "packing", "tokens_per_batch"}
@@ -169,3 +172,55 @@ def test_an_example_of_a_task_without_a_share_is_refused(tmp_path):
     tokens, tasks = two_tasks(lm)
     with pytest.raises(ConfigError, match="of task 2, but task_shares has 2"):
         one_loss(lm, dataset_of(lm, tokens, tasks={**tasks, "b0": 2}), tmp_path, task_shares=(0.5, 0.5))
+
+
+def test_rows_have_one_task(tmp_path):
+    rows = [{"prompt": "Q: 1 + 1?", "completion": " It is 2."}]
+    with pytest.raises(ConfigError, match="task_shares has 2 shares, but rows have one task"):
+        trainer_of(tiny_llama(), rows, tmp_path, task_shares=(0.5, 0.5))
+
+
+# -- a run that is stopped ---------------------------------------------------------------------------------
+
+
+class Stop(TrainerCallback):
+    """Ends training after an update, with a checkpoint."""
+
+    def on_step_end(self, args, state, control, **kwargs):  # noqa: ARG002
+        control.should_training_stop = control.should_save = state.global_step == 4
+
+
+OBJECTIVES = {
+    "tasks": {"tasks": {"q1/0": 1, "q2/1": 1}, "task_shares": (0.3, 0.7)},
+    "rule": {"objective": Objective(((1.0, Nll(by_excess(0.5))),))},
+    "pairs": {"objective": Objective(((1.0, Nll(BY_ENTROPY)), (0.1, Agreement())))},
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_run_that_was_stopped_goes_on_to_the_same_parameters(kind, tmp_path):
+    """Inside an epoch of three updates."""
+    config = TrainingConfig(num_train_epochs=2, learning_rate=1e-2, per_device_train_batch_size=2)
+
+    def run(name, *callbacks):
+        lm = tiny_llama(dropout=0.1)
+        tokens = [tiny_tokens(lm, f"q{q}/{n}", (2 + n, 3)) for q in range(3) for n in range(2)]
+        reference = {t.id: np.linspace(-3, -1, len(t.token_ids) - t.segment_stops[0], dtype=np.float32) for t in tokens}
+        more = {"reference": reference, "groups": {t.id: t.id[:2] for t in tokens}, **OBJECTIVES[kind]}
+        weights = {t.id: tiny_weights(t) for t in tokens}
+        train_student(
+            lm, tokens, weights, whole(tokens), config, seed=0, output_dir=tmp_path / name, callbacks=callbacks, **more
+        )
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    with pytest.raises(TrainingError, match="training stopped at update 4 of 6"):
+        run("stopped", Stop())
+    assert run("stopped") == run("at once")
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("stopped", "at once")]
+    assert lines[0] == lines[1]
+
+
+def test_students_of_other_losses_have_other_fingerprints_in_every_process():
+    """A loss is named, not told by where its functions lie in memory."""
+    assert "0x" not in repr([options.get("objective") for options in OBJECTIVES.values()])
+    assert len({repr(options.get("objective")) for options in OBJECTIVES.values()}) == len(OBJECTIVES)

@@ -211,7 +211,7 @@ def test_an_example_has_the_reference_of_its_trained_tokens(lm, steps):
     (tokens,) = some(lm, 1)
     written = len(tokens.token_ids) - tokens.segment_stops[0]
     reference = {tokens.id: np.arange(written, dtype=np.float32)}
-    schedule = Schedule((tokens.id,), np.array([[steps]], dtype=np.int32))
+    schedule = Schedule((tokens.id,), np.array([[steps], [0]], dtype=np.int32))
     ones = {tokens.id: np.ones(tokens.num_tokens, np.float32)}
     data = StageDataset([tokens], ones, schedule, encoder_decoder=lm.encoder_decoder, reference=reference)
     assert data[0, 0].reference.tolist() == list(range(tokens.num_input_tokens(steps), written))

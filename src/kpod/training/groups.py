@@ -15,7 +15,7 @@ class GroupSampler(ByEpoch[list[StageKey]]):
     """Batches of whole groups in an order that only seed and epoch decide; each at the stage of its update.
 
     A batch holds as many groups as fit, so none is split over batches that are accumulated. Every epoch has the same
-    number of batches.
+    number of batches. They are random, not of like length.
 
     Args:
         groups: The group of every example.

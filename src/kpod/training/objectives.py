@@ -17,6 +17,7 @@ from kpod.records.errors import ConfigError
 from kpod.training.batches import StageBatch, StageDataset
 from kpod.training.groups import num_alone
 from kpod.training.loss import Normaliser, keypoint_loss, size, tasks_of
+from kpod.training.row_dataset import RowDataset
 from kpod.training.terms import GroupTerm, Nll, Seen, Targets, Term, TokenTerm
 
 log = logging.getLogger(__name__)
@@ -190,11 +191,11 @@ class StepLoss:
         return tasks.to(batch["weights"].device)
 
 
-def check_objective(objective: Objective, dataset: Any, args: TrainingArguments, *, by_tokens: bool) -> None:
+def check_loss(loss: StepLoss, dataset: Any, args: TrainingArguments, *, by_tokens: bool) -> None:
     """Refuse what a loss cannot be trained on, and tell how many questions it leaves to the NLL alone.
 
     Args:
-        objective: The loss.
+        loss: What an optimiser step is trained on.
         dataset: What it is trained on.
         args: Of the training.
         by_tokens: Whether batches are cut by tokens.
@@ -202,7 +203,9 @@ def check_objective(objective: Objective, dataset: Any, args: TrainingArguments,
     Raises:
         ConfigError: If the dataset lacks what the loss needs, or examples that it compares cannot share a batch.
     """
-    has = dataset.has if isinstance(dataset, StageDataset) else frozenset()
+    objective, has = loss.objective, dataset.has if isinstance(dataset, StageDataset) else frozenset()
+    if loss.num_tasks > 1 and isinstance(dataset, RowDataset):
+        raise ConfigError(f"task_shares has {loss.num_tasks} shares, but rows have one task; use a StageDataset")
     for name in sorted(objective.needs - has):
         raise ConfigError(f"this loss needs {NEEDS[name]}; give them as StageDataset(..., {name}=...)")
     if "groups" not in has:
@@ -214,12 +217,10 @@ def check_objective(objective: Objective, dataset: Any, args: TrainingArguments,
             "this loss compares two rationales of a question, and no question has two; ask a teacher for more with "
             "teacher.ask.samples, and keep two or more with teacher.per_question"
         )
-    for name, is_set in (
-        ("tokens_per_batch", by_tokens),
-        ("train_sampling_strategy", args.train_sampling_strategy != "random"),
-    ):
-        if is_set:
-            raise ConfigError(f"training.{name}: the texts of a question share a batch under this method; leave it out")
+    if by_tokens:
+        raise ConfigError(
+            "training.tokens_per_batch: the texts of a question share a batch under this method; leave it out"
+        )
     if args.world_size > 1:
         raise ConfigError(
             "the texts of a question share a batch under this method, on one process; leave accelerate out"

@@ -19,20 +19,14 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 from kpod.lm.head import Predictions, has_linear_head, predictions_of
 from kpod.lm.sequences import Batch, Example, inputs_of, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
-from kpod.training.batches import (
-    StageBatch,
-    StageDataset,
-    StageExample,
-    StageSampler,
-    TokenBatchSampler,
-)
+from kpod.training.batches import StageBatch, StageDataset, StageExample, StageSampler, TokenBatchSampler
 from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.collation import check_packing, collator_of, language_model_of
 from kpod.training.groups import GroupSampler
 from kpod.training.guards import failed_update
 from kpod.training.loss import Normaliser, measures, segments_of
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
-from kpod.training.objectives import Found, Objective, StepLoss, check_objective
+from kpod.training.objectives import Found, Objective, StepLoss, check_loss
 from kpod.training.row_dataset import RowDataset, holds_rows
 
 log = logging.getLogger(__name__)
@@ -115,10 +109,10 @@ class KeypointTrainer(Trainer):
         if data_collator is None:
             self.data_collator = collator_of(language_model_of(self.model, processing_class), packing)
         self.train_dataset, self.eval_dataset = self._examples(train_dataset), self._examples(eval_dataset)
-        check_objective(self.step_loss.objective, self.train_dataset, args, by_tokens=tokens_per_batch is not None)
+        check_loss(self.step_loss, self.train_dataset, args, by_tokens=tokens_per_batch is not None)
         self.label_names = ["labels"]
         self._measured = torch.zeros(6, device=args.device)
-        self._evaluated = self._nothing_evaluated()
+        self._evaluated = torch.zeros(2, self.step_loss.num_means, device=args.device)
         self.add_callback(MetricsFile(self._folder / METRICS, self._take_metrics))
 
     @property
@@ -202,10 +196,6 @@ class KeypointTrainer(Trainer):
         total = torch.stack([self.step_loss.sizes(batch) for batch in batch_samples]).sum(dim=0).to(device)
         return self.accelerator.reduce(total, "sum") if self.args.world_size > 1 else total
 
-    def _nothing_evaluated(self) -> Float[Tensor, "2 means"]:
-        """The sums and sizes of the means of an evaluation that has not begun."""
-        return torch.zeros(2, self.step_loss.num_means, device=self.args.device)
-
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Stop before an update that would make every parameter NaN.
 
@@ -259,7 +249,7 @@ class KeypointTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers', with the loss of the set in place of its batches' mean."""
-        self._evaluated = self._nothing_evaluated()
+        self._evaluated = torch.zeros_like(self._evaluated)
         output = super().evaluation_loop(*args, **kwargs)
         sums = self.accelerator.reduce(self._evaluated, "sum") if self.args.world_size > 1 else self._evaluated
         if output.metrics is not None:
