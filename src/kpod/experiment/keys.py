@@ -47,8 +47,8 @@ class Phase:
     after: tuple[str, ...] = ()
 
     def parts_of(self, method: Method) -> list[Part[Any]]:
-        """The method's parts that make the phase."""
-        return [getattr(method, field) for field in self.parts]
+        """The method's parts that make the phase; a field without one adds none."""
+        return [part for field in self.parts if (part := getattr(method, field)) is not None]
 
 
 def needed(phases: Sequence[Phase], method: Method, last: str = "student") -> list[Phase]:

@@ -1,6 +1,7 @@
-"""METHODS: one row per line of the paper's tables, and controls that they lack.
+"""METHODS: one row per line of the paper's tables, controls that they lack, and other methods of the field.
 
-A method is made of parts: what weighs tokens in the loss, what weighs them in the difficulties, and what orders steps.
+A method is made of parts: what weighs tokens in the loss, what weighs them in the difficulties, what orders steps, and
+perhaps what goes by what happens while the student is trained.
 A part says which phases it needs and which recipe keys it reads. Phases that no part needs are not made, and the keys
 of those that are made follow from what the parts say.
 """
@@ -17,8 +18,14 @@ from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
 from kpod.records.columns import ById
+from kpod.records.errors import ConfigError, require
 from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
+from kpod.training.curriculum import Curriculum
+from kpod.training.easiest_first import EasiestFirst
+from kpod.training.in_sample import InSample
+from kpod.training.internalisation import Internalisation
+from kpod.training.self_paced import SelfPaced
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
 
 ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
@@ -69,16 +76,19 @@ class Part(Generic[Result]):
         run: The function.
         needs: The phases that it asks for, by name; `Given` hands out no others.
         reads: The recipe keys that change its result, or sections of keys.
+        check: Raises ConfigError on a recipe that the part does not work with, before anything is made.
     """
 
     name: str
     run: Callable[[Given], Result]
     needs: frozenset[str] = frozenset()
     reads: tuple[str, ...] = ()
+    check: Callable[[Recipe], None] = lambda _: None
 
 
 Weigh: TypeAlias = Part[ByRationale]
 Order: TypeAlias = Part[Schedule]
+InTraining: TypeAlias = Part[Curriculum]
 
 # -- what weighs tokens --------------------------------------------------------------------------------
 
@@ -182,6 +192,64 @@ whole: Order = Part("whole", lambda given: whole_rationales([rationale.id for ra
 """Whole rationales from the first epoch."""
 
 
+# -- what goes by what happens while the student is trained ----------------------------------------------
+
+
+def _no_batches_by_tokens(recipe: Recipe) -> None:
+    if recipe.training.tokens_per_batch is not None:
+        raise ConfigError("training.tokens_per_batch: the method chooses the batches' rationales; leave it out")
+
+
+def _ramp(recipe: Recipe) -> int:
+    """T in epochs: half of them, or as the recipe says where every stage is an epoch."""
+    return recipe.schedule.ramp_stages or max(1, recipe.training.num_train_epochs // 2)
+
+
+def _easiest_first(given: Given) -> Curriculum:
+    """The share of `EasiestFirst`, geometric too, but from C_0 / B to 1 in T epochs; scores are as old as the epoch."""
+    share = given.recipe.schedule.initial_fraction
+    growth = (1 / share) ** (1 / _ramp(given.recipe))
+    return EasiestFirst(share, growth, epochs_per_growth=1, epochs_per_refresh=1, kl_to_start=0.0)
+
+
+def _check_easiest_first(recipe: Recipe) -> None:
+    _no_batches_by_tokens(recipe)
+    share = recipe.schedule.initial_fraction
+    require(share > 0, "schedule.initial_fraction", share, "above 0: it is the share of rationales to start with")
+
+
+def _in_sample(given: Given) -> Curriculum:
+    validation = given.recipe.training.validation
+    patience = None if validation is None else validation.patience
+    return InSample() if patience is None else InSample(patience=patience)
+
+
+def _check_in_sample(recipe: Recipe) -> None:
+    _no_batches_by_tokens(recipe)
+    if recipe.training.validation is None:
+        raise ConfigError(
+            "training.validation: the method goes by the accuracy between epochs; name its questions, such as "
+            "training.validation: {questions: FILE}"
+        )
+
+
+adaptive_share: InTraining = Part("adaptive_share", lambda _: EasiestFirst(), check=_no_batches_by_tokens)
+"""A growing share of the rationales with the least loss, with the constants of CurML."""
+easiest_first: InTraining = Part(
+    "easiest_first",
+    _easiest_first,
+    reads=("schedule.initial_fraction", "schedule.ramp_stages", "training.num_train_epochs"),
+    check=_check_easiest_first,
+)
+"""The same in KPOD's time: all rationales by stage T, and scores that are refreshed at each epoch."""
+self_paced: InTraining = Part("self_paced", lambda _: SelfPaced())
+"""Loss weights times the student's confidence under its own dropout."""
+in_sample: InTraining = Part("in_sample", _in_sample, check=_check_in_sample)
+"""The first tokens are given; fewer whenever a validation finds no new best. The key of validation has its patience."""
+internalised: InTraining = Part("internalised", lambda _: Internalisation(), check=_no_batches_by_tokens)
+"""The first tokens of the rationale are left out; more and more, until none is written."""
+
+
 def cluster_questions(
     lm: LanguageModel, questions: Sequence[str], config: ScheduleConfig, seed: int
 ) -> NDArray[np.int64]:
@@ -231,6 +299,7 @@ class Method:
         weigh_steps: What weighs them in the step difficulties (Eq. 8).
         order: What orders the steps.
         weight_normalisation: What becomes of the loss weights while training; None: as the recipe says.
+        curriculum: What goes by what happens while the student is trained; None: nothing does.
     """
 
     label: str
@@ -238,6 +307,7 @@ class Method:
     weigh_steps: Weigh
     order: Order
     weight_normalisation: Literal["none", "mean"] | None = None
+    curriculum: InTraining | None = None
 
     @property
     def learns(self) -> bool:
@@ -268,4 +338,11 @@ METHODS: Mapping[str, Method] = {
     "scotd": Method("SCoTD", uniform, uniform, whole),
     "scotd-shuffled": Method("SCoTD, weights shuffled", shuffled, uniform, whole),
     "scotd-rule": Method("SCoTD, weights by the digit rule", digit_rule, uniform, whole),
+    "adaptive-cl": Method("Adaptive CL", uniform, uniform, whole, curriculum=adaptive_share),
+    "kpod-acl": Method("KPOD, easiest rationales first", learned, learned, whole, curriculum=easiest_first),
+    "spl": Method("SPL", uniform, uniform, whole, curriculum=self_paced),
+    "kpod-spl": Method("KPOD, self-paced", learned, learned, whole, curriculum=self_paced),
+    "icl": Method("ICL", uniform, uniform, whole, curriculum=in_sample),
+    "kpod-icl": Method("KPOD, in-sample curriculum", learned, learned, whole, curriculum=in_sample),
+    "icot-si": Method("ICoT-SI", uniform, uniform, whole, curriculum=internalised),
 }

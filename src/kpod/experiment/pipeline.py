@@ -104,7 +104,7 @@ PHASES = (
     Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
     Phase("validation"),
-    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
+    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh", "curriculum"), reads=TRAINING),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
 BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
@@ -145,13 +145,16 @@ class Pipeline:
         recipe: The whole experiment.
 
     Raises:
-        ConfigError: If the method or a training argument does not exist; nothing has been written then.
+        ConfigError: If the method or a training argument does not exist, or they do not go together; nothing has been
+            written then.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         require(recipe.method in METHODS, "method", recipe.method, f"one of {', '.join(METHODS)}")
         check_arguments(recipe.training)
         self.recipe, self.method = recipe, METHODS[recipe.method]
+        if self.method.curriculum is not None:
+            self.method.curriculum.check(recipe)
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
         self.data = Sources(recipe, self.folder)
         self.evaluations = Evaluations(recipe, self.folder, self.data)
@@ -309,6 +312,7 @@ class Pipeline:
                 fingerprint=key,
                 base_model=self.recipe.student,
                 validate=self.evaluations.accuracy_on_validation,
+                curriculum=None if self.method.curriculum is None else self.by(self.method.curriculum),
             )
             if is_first_process():
                 seal(place, key)

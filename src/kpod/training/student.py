@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +33,8 @@ from kpod.training.arguments import Precision, check_model_arguments, training_a
 from kpod.training.batches import StageDataset
 from kpod.training.best_by_accuracy import BestByAccuracy
 from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
+from kpod.training.curriculum import Curriculum, CurriculumDataset, load_state
+from kpod.training.curriculum_trainer import CurriculumTrainer
 from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
 from kpod.training.metrics import METRICS, read_updates
@@ -82,6 +85,7 @@ def train_student(
     fingerprint: str | None = None,
     base_model: str | None = None,
     validate: Callable[[LanguageModel], float] | None = None,
+    curriculum: Curriculum | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSummary:
     """Train a student on its schedule with the loss of Eq. 15 and write it to `output_dir`.
@@ -102,19 +106,21 @@ def train_student(
             for a hash of all arguments, the student's parameters among them.
         base_model: Hub name for the model card.
         validate: The accuracy of a student as it is, in [0, 1]; needed where `config.validation` is set.
+        curriculum: Chooses by what happens in training; it is made afresh for each call. None: the schedule alone does.
         callbacks: Further callbacks of transformers.
 
     Raises:
-        ConfigError: On arguments that cannot be passed to transformers.
+        ConfigError: On arguments that cannot be passed to transformers, or that the curriculum does not work with.
         DataError: If a rationale has no weights or no place in the schedule.
         TrainingError: If the loss is not finite, a checkpoint belongs to another run, memory or disk do not suffice,
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     if fingerprint is None:
-        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision))
+        others = (config, seed, precision) if curriculum is None else (config, seed, precision, curriculum)
+        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, others)
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
-    dataset = StageDataset(
+    dataset = (CurriculumDataset if curriculum is not None and curriculum.orders else StageDataset)(
         tokens,
         weights,
         schedule,
@@ -124,13 +130,15 @@ def train_student(
     )
     arguments = training_arguments(config, output_dir, seed, precision)
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
-    trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
+    trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks, curriculum)
     per_epoch = _updates_per_epoch(trainer)
-    selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
     )
     trainer.add_callback(stop)
+    selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
+    if isinstance(trainer, CurriculumTrainer) and checkpoint:
+        trainer.restore(load_state(Path(checkpoint)))
     if not trainer.is_sharded:
         check_disk(output_dir, cast("nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
     with _no_shard_bars():
@@ -196,12 +204,14 @@ def _trainer(
     arguments: TrainingArguments,
     fingerprint: str,
     callbacks: Sequence[TrainerCallback],
+    curriculum: Curriculum | None,
 ) -> KeypointTrainer:
     model = cast("PreTrainedModel", lm.model)
     check_model_arguments(arguments, model.config.model_type)
     if config.packing and (arguments.bf16 or arguments.fp16) and (found := flash_attention()):
         model.set_attn_implementation(found)
-    trainer = KeypointTrainer(
+    kind = KeypointTrainer if curriculum is None else partial(CurriculumTrainer, curriculum=curriculum)
+    trainer = kind(
         _trainable(model, config, arguments.seed),
         arguments,
         train_dataset=dataset,
@@ -242,7 +252,13 @@ def _selection(
     validate: Callable[[LanguageModel], float] | None,
 ) -> BestByAccuracy | None:
     """What chooses the checkpoint, made part of the trainer; None where the recipe wants the last one."""
+    under_curriculum = trainer if isinstance(trainer, CurriculumTrainer) else None
     if config.validation is None:
+        if under_curriculum is not None and under_curriculum.curriculum.asks:
+            raise ConfigError(
+                "training.validation: the method goes by the accuracy between epochs; name its questions, such as "
+                "training.validation: {questions: FILE}"
+            )
         return None
     if validate is None or trainer.is_sharded:
         raise ConfigError("training.validation: a sharded student is not asked while it trains; leave it out")
@@ -254,13 +270,16 @@ def _selection(
         clear_device_cache()  # of what writing texts took, which other runs on the same GPU may want
         return float(trainer.accelerator.gather(found).flatten()[0])  # the first process's, should they ever differ
 
-    selection = BestByAccuracy(accuracy, config.validation, schedule, updates_per_epoch, trainer.log)
+    selection = BestByAccuracy(accuracy, config.validation, schedule, updates_per_epoch, trainer.log, under_curriculum)
     trainer.add_callback(selection)
     trainer.args.load_best_model_at_end = config.validation.student == "best"
     return selection
 
 
 def _updates_per_epoch(trainer: KeypointTrainer) -> int:
+    """Of the last epoch, where they differ."""
+    if isinstance(trainer, CurriculumTrainer) and trainer.curriculum.varies:
+        return trainer.updates_in(math.ceil(trainer.args.num_train_epochs) - 1)
     return math.ceil(len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps)
 
 
@@ -270,7 +289,10 @@ def _train(trainer: KeypointTrainer, checkpoint: str | None, selection: BestByAc
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         if selection.is_over(state):
             trainer.state = state
-            trainer._load_best_model()
+            if trainer.args.load_best_model_at_end:
+                trainer._load_best_model()
+            else:
+                trainer._load_from_checkpoint(checkpoint)
             return True
     trainer.train(resume_from_checkpoint=checkpoint)
     return selection is not None and selection.is_over(trainer.state)
