@@ -125,8 +125,9 @@ def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe,
     kpod = METHODS["kpod"]
     for name, other in METHODS.items():
         weighs = (other.weigh, other.weigh_steps) != (kpod.weigh, kpod.weigh_steps)
-        parts = (weighs, other.order is not kpod.order, other.weight_normalisation is not None)
-        assert sum(parts) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name
+        orders = (other.order, other.curriculum) != (kpod.order, kpod.curriculum)
+        parts = (weighs, orders, other.weight_normalisation is not None)
+        assert sum(parts) == (0 if name == "kpod" else 1 if name.startswith("kpod") else 2), name
     plain = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
     assert plain.schedule.input_steps.max() == 0
     assert all(w.tolist() == [1.0] * len(w) for w in plain.weights.loss.values())
