@@ -13,9 +13,18 @@ import pytest
 from kpod.commands.command_line import main
 from kpod.experiment import artifacts
 from kpod.experiment.keys import evaluation_key, needed, touched
-from kpod.experiment.methods import METHODS, Given, linear, progressive, progressive_at_random, whole
+from kpod.experiment.methods import METHODS
+from kpod.experiment.parts import Given, InTraining, linear, progressive, progressive_at_random, whole
 from kpod.experiment.pipeline import PHASES, Pipeline
-from kpod.recipe import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.recipe import (
+    AskConfig,
+    LoraConfig,
+    Recipe,
+    ScheduleConfig,
+    TeacherConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
 from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError
 from kpod.records.files import model_files
@@ -27,6 +36,7 @@ from tiny_runs import recipe, write_tiny_data
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 
 ORDERS = {method.order.name: method.order for method in METHODS.values()}
+CURRICULA = {m.curriculum.name: m.curriculum for m in METHODS.values() if m.curriculum is not None}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +69,9 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
     method: str, data: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All others raise; what a phase asks for beyond the rows before it raises too."""
-    found = Pipeline(recipe(data, tmp_path_factory.getbasetemp() / "shared", "llama", "--method", method))
+    asked = ("--training.validation", f"{{questions: {data / 'rationales.jsonl'}, limit: 2}}")
+    more = asked if METHODS[method].curriculum is CURRICULA["in_sample"] else ()
+    found = Pipeline(recipe(data, tmp_path_factory.getbasetemp() / "shared", "llama", "--method", method, *more))
     wanted = {phase.name for phase in needed(PHASES, METHODS[method])}
     assert {phase.name for phase in found.phases} == wanted
 
@@ -132,6 +144,23 @@ def test_an_order_reads_the_keys_that_it_declares(name: str, tokens: list[Tokeni
     longer = planned(changed(half, "training.num_train_epochs", 9))
     found |= {"training.num_train_epochs"} if longer != planned(half) else set()
     assert {key.removesuffix(".beta") for key in found} == set(order.reads)
+
+
+@pytest.mark.parametrize("part", CURRICULA.values(), ids=CURRICULA)
+def test_a_curriculum_reads_the_keys_that_it_declares(part: InTraining) -> None:
+    """The keys of `training` change the student in any case; those of validation are in the key of its questions."""
+    base = Recipe(training=TrainingConfig(validation=ValidationConfig("questions")))
+
+    def made(found: Recipe) -> str:
+        return repr(part.run(Given((), {}, found, {})))
+
+    values: dict[str, Any] = {key: value for key, (value, _) in TOUCHED.items() if not key.startswith("data")}
+    found = {key for key, value in values.items() if made(changed(base, key, value)) != made(base)}
+    assert {key for key in found if not key.startswith("training")} == {
+        key for key in part.reads if not key.startswith("training")
+    }
+    patient = changed(base, "training.validation", ValidationConfig("questions", patience=9))
+    assert (made(patient) != made(base)) == (part.name == "in_sample")
 
 
 # -- keys ----------------------------------------------------------------------------------------------
@@ -448,6 +477,39 @@ def test_what_a_method_overrules_is_not_in_its_key(base: Recipe) -> None:
         if key.startswith(("weighting", "schedule")):
             assert keys_of(changed(plain, key, TOUCHED[key][0])) == keys_of(plain)
     assert (linear.needs, whole.reads, progressive_at_random.needs) == (frozenset(), (), progressive.needs)
+
+
+def test_a_curriculum_changes_the_student_alone(base: Recipe, data: Path) -> None:
+    watched = changed(base, "training.validation", ValidationConfig(str(data / "rationales.jsonl"), limit=2))
+    for plain, names in {
+        "scotd": ("adaptive-cl", "spl", "icl", "icot-si"),
+        "kpod-wo-prog": ("kpod-acl", "kpod-spl", "kpod-icl"),
+    }.items():
+        keys = {name: keys_of(replace(watched, method=name)) for name in (plain, *names)}
+        assert all(remade(replace(watched, method=plain), replace(watched, method=name)) == STUDENT for name in names)
+        assert len({found["student"] for found in keys.values()}) == len(keys)
+    ours = replace(base, method="kpod-acl")
+    for key in ("schedule.initial_fraction", "schedule.ramp_stages"):
+        assert remade(ours, changed(ours, key, TOUCHED[key][0])) == STUDENT
+    for key in ("schedule.growth_exponent", "schedule.selector", "schedule.num_clusters"):
+        assert remade(ours, changed(ours, key, TOUCHED[key][0])) == NONE
+    theirs = replace(base, method="adaptive-cl")
+    assert remade(theirs, changed(theirs, "schedule.initial_fraction", 0.5)) == NONE
+
+
+def test_a_method_refuses_a_recipe_that_it_does_not_work_with(base: Recipe) -> None:
+    """When the pipeline is made, before anything else."""
+    by_tokens = changed(base, "training.tokens_per_batch", 999)
+    for name in ("adaptive-cl", "kpod-acl", "icl", "kpod-icl", "icot-si"):
+        with pytest.raises(ConfigError, match=r"training\.tokens_per_batch: the method chooses"):
+            Pipeline(replace(by_tokens, method=name))
+    for name in ("icl", "kpod-icl"):
+        with pytest.raises(ConfigError, match=r"training\.validation: the method goes by the accuracy"):
+            Pipeline(replace(base, method=name))
+    with pytest.raises(ConfigError, match=r"schedule\.initial_fraction is 0\.0; it must be above 0"):
+        Pipeline(replace(changed(base, "schedule.initial_fraction", 0.0), method="kpod-acl"))
+    for name in ("spl", "kpod-spl", "adaptive-cl"):
+        Pipeline(replace(by_tokens if "spl" in name else base, method=name))
 
 
 def test_adapters_are_merged_or_not_in_another_student(base: Recipe) -> None:

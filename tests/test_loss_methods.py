@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from kpod.experiment import artifacts
-from kpod.experiment.methods import METHODS, nll
+from kpod.experiment.methods import METHODS
+from kpod.experiment.parts import nll
 from kpod.experiment.pipeline import Pipeline, run
 from kpod.records.errors import ConfigError
 from tiny_runs import recipe, write_tiny_data

@@ -17,7 +17,8 @@ from kpod.evaluation import generation
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.given_texts import judge_file
 from kpod.experiment import artifacts
-from kpod.experiment.methods import METHODS, Given, Order, linear, nll, progressive, uniform, whole
+from kpod.experiment.methods import METHODS
+from kpod.experiment.parts import Given, Order, linear, nll, progressive, uniform, whole
 from kpod.experiment.pipeline import Pipeline, run
 from kpod.recipe import Recipe
 from kpod.recipe.loading import load_recipe
@@ -130,8 +131,9 @@ def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe,
         if other.loss is not kpod.loss:
             continue  # a row of another loss
         weighs = (other.weigh, other.weigh_steps) != (kpod.weigh, kpod.weigh_steps)
-        parts = (weighs, other.order is not kpod.order, other.weight_normalisation is not None)
-        assert sum(parts) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name
+        orders = (other.order, other.curriculum) != (kpod.order, kpod.curriculum)
+        parts = (weighs, orders, other.weight_normalisation is not None)
+        assert sum(parts) == (0 if name == "kpod" else 1 if name.startswith("kpod") else 2), name
     assert all(
         row.weigh is uniform and row.order in (whole, kpod.order) for row in METHODS.values() if row.loss is not nll
     )

@@ -13,7 +13,8 @@ from typing import Any
 
 import kpod
 from kpod.experiment.artifacts import key_of, question_row, rationale_row
-from kpod.experiment.methods import METHODS, Method, Part
+from kpod.experiment.methods import METHODS, Method
+from kpod.experiment.parts import Part
 from kpod.lm.models import model_identity
 from kpod.recipe import EvaluationConfig, Recipe
 from kpod.records import Question, Rationale

@@ -1,227 +1,51 @@
-"""METHODS: one row per line of the paper's tables, and controls that they lack.
+"""METHODS: one row per line of the paper's tables, controls that they lack, and other methods of the field."""
 
-A method is made of parts: what weighs tokens in the loss, what weighs them in the difficulties, what orders steps, and
-which loss the student is trained on.
-A part says which phases it needs and which recipe keys it reads. Phases that no part needs are not made, and the keys
-of those that are made follow from what the parts say.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kpod.data.views import View
 from kpod.experiment import method_views
+from kpod.experiment.parts import (
+    InTraining,
+    Loss,
+    Order,
+    Part,
+    Views,
+    Weigh,
+    adaptive_share,
+    agreeing,
+    close_to_start,
+    dft,
+    digit_rule,
+    eaft,
+    easiest_first,
+    in_sample,
+    infosft,
+    internalised,
+    learned,
+    linear,
+    mean_one,
+    most_excess,
+    nll,
+    prefix_first,
+    progressive,
+    progressive_at_random,
+    progressive_unordered,
+    progressive_without_diversity,
+    self_paced,
+    shuffled,
+    two_tasks,
+    uniform,
+    whole,
+)
 from kpod.lm.models import LanguageModel, mean_input_embeddings
-from kpod.recipe import DataConfig, DiversityConfig, PromptConfig, Recipe, ScheduleConfig, TrainingConfig
-from kpod.records import EXPLAIN, Rationale, Schedule, TokenizedRationale
-from kpod.records.columns import ById
+from kpod.recipe import DataConfig, PromptConfig, Recipe, ScheduleConfig, TrainingConfig
+from kpod.records import EXPLAIN
 from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
-from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
-from kpod.training.objectives import Objective
-from kpod.training.terms import Agreement, MatchDistribution, Nll
-from kpod.training.token_rules import BY_ENTROPY, BY_INFORMATION, BY_PROBABILITY, by_excess
-from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
-
-ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
-Result = TypeVar("Result", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a part works with.
-
-    Attributes:
-        tokens: What the student is trained on, in tokens: the rationales, or the method's views of them.
-        texts: Rationale id -> its text.
-        recipe: Of which a part reads the keys that it declares.
-        made: Phase that the part declares -> returns what the phase came to; makes it first where it is missing.
-        rationales: What passed the filter.
-    """
-
-    tokens: Sequence[TokenizedRationale]
-    texts: Mapping[str, str]
-    recipe: Recipe
-    made: Mapping[str, Callable[[], Any]]
-    rationales: Sequence[Rationale] = ()
-
-    @property
-    def weights(self) -> ByRationale:
-        """Learnt weights of the rationale tokens."""
-        found: ByRationale = self.made["weights"]()
-        return found
-
-    @property
-    def difficulties(self) -> ByRationale:
-        """d_k of every step, in nats."""
-        found: ByRationale = self.made["difficulties"]()
-        return found
-
-    @property
-    def clusters(self) -> NDArray[np.int64]:
-        """The group of similar questions that each rationale's question is in."""
-        found: NDArray[np.int64] = self.made["clusters"]()
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Part(Generic[Result]):
-    """A function that a method is made of, and what it needs beside the rationales and their tokens.
-
-    Attributes:
-        name: Phases that use the part are hashed by it: a part that comes to something else needs another name.
-        run: The function.
-        needs: The phases that it asks for, by name; `Given` hands out no others.
-        reads: The recipe keys that change its result, or sections of keys.
-    """
-
-    name: str
-    run: Callable[[Given], Result]
-    needs: frozenset[str] = frozenset()
-    reads: tuple[str, ...] = ()
-
-
-Weigh: TypeAlias = Part[ByRationale]
-Order: TypeAlias = Part[Schedule]
-Loss: TypeAlias = Part[Objective]
-Views: TypeAlias = Part[Iterable[View]]
-
-# -- what the student reads and writes -----------------------------------------------------------------
-
-two_tasks: Views = Part("two_tasks", lambda given: method_views.two_tasks(given.rationales, given.recipe.data.prompt))
-"""Two texts of each rationale: one writes the answer alone, the other the rationale alone."""
-
-# -- what weighs tokens --------------------------------------------------------------------------------
-
-LEARNT = frozenset({"weights"})
-
-
-def _digit_rule(given: Given) -> ByRationale:
-    return digit_rule_weights(given.tokens, given.texts)
-
-
-def _shuffled(given: Given) -> ByRationale:
-    return shuffled_weights(given.weights, given.recipe.seed)
-
-
-def _mean_one(given: Given) -> ByRationale:
-    return ById.of((name, np.full_like(weights, weights.mean())) for name, weights in given.weights.items())
-
-
-learned: Weigh = Part("learned", lambda given: given.weights, LEARNT)
-"""Learnt weights (the paper)."""
-uniform: Weigh = Part("uniform", lambda given: uniform_weights(given.tokens))
-"""Every token weighs 1; nothing is learnt."""
-shuffled: Weigh = Part("shuffled", _shuffled, LEARNT, ("seed",))
-"""Learnt weights on other tokens of their rationale: their histogram, without knowing where keypoints are."""
-digit_rule: Weigh = Part("digit_rule", _digit_rule)
-"""Digits and operators weigh 1, the rest 0.3; nothing is learnt."""
-mean_one: Weigh = Part("mean_one", _mean_one, LEARNT)
-"""The mean of a rationale's learnt weights on each of its tokens: less weight than 1, and no keypoints."""
-
-# -- what orders steps ---------------------------------------------------------------------------------
-
-ASSESSED = frozenset({"difficulties", "clusters"})
-PACE = (
-    "schedule.ramp_stages",
-    "schedule.stages",
-    "schedule.first_stage",
-    "schedule.initial_fraction",
-    "schedule.min_output_steps",
-    "training.num_train_epochs",
-)
-"""What every order with stages reads."""
-BUDGET = (*PACE, "schedule.growth_exponent", "schedule.stride", "schedule.pace")
-
-
-def _progressive(given: Given, **changes: Any) -> Schedule:
-    """The progressive schedule of Eq. 9-13, under a recipe's schedule with changes."""
-    recipe, difficulties = given.recipe, given.difficulties
-    return make_schedule(
-        list(difficulties),
-        list(difficulties.values()),
-        given.clusters,
-        replace(recipe.schedule, **changes),
-        recipe.training.num_train_epochs,
-        recipe.seed,
-    )
-
-
-def _without_diversity(given: Given) -> Schedule:
-    return _progressive(given, diversity=DiversityConfig(beta=0.0))
-
-
-def _at_random(given: Given) -> Schedule:
-    return _progressive(given, selector="random")
-
-
-def _unordered(given: Given) -> Schedule:
-    schedule = _progressive(given)
-    steps, ramp = schedule.input_steps.copy(), slice(schedule.first_stage, schedule.ramp_stages)
-    steps[ramp] = np.random.default_rng(given.recipe.seed).permuted(steps[ramp], axis=0)
-    return replace(schedule, input_steps=steps, stages=(), ordered=False)
-
-
-def _prefix_first(given: Given) -> Schedule:
-    return replace(_progressive(given), stages=(), trains="prefix")
-
-
-def _linear(given: Given) -> Schedule:
-    num_steps = np.array([rationale.num_steps for rationale in given.tokens], dtype=np.int64)
-    ids, recipe = [rationale.id for rationale in given.tokens], given.recipe
-    return linear_schedule(ids, num_steps, recipe.schedule, recipe.training.num_train_epochs)
-
-
-SELECTION = (*BUDGET, "schedule.selector", "schedule.diversity")
-progressive: Order = Part("progressive", _progressive, ASSESSED, SELECTION)
-"""The progressive schedule of Eq. 9-13."""
-progressive_without_diversity: Order = Part(
-    "progressive_without_diversity", _without_diversity, ASSESSED, (*BUDGET, "schedule.selector")
-)
-"""The progressive schedule with beta = 0."""
-progressive_at_random: Order = Part(
-    "progressive_at_random", _at_random, ASSESSED, (*BUDGET, "schedule.diversity", "seed")
-)
-"""A schedule with the same D(t) whose questions are drawn by chance."""
-progressive_unordered: Order = Part("progressive_unordered", _unordered, ASSESSED, (*SELECTION, "seed"))
-"""The suffixes of the progressive schedule, each question's in random order up to stage T."""
-prefix_first: Order = Part("prefix_first", _prefix_first, ASSESSED, SELECTION)
-"""The progressive schedule's numbers of steps, of the rationale's start instead of its end: the wrong direction."""
-linear: Order = Part("linear", _linear, reads=PACE)
-"""Every question's given steps fall evenly."""
-whole: Order = Part("whole", lambda given: whole_rationales([rationale.id for rationale in given.tokens]))
-"""Whole rationales from the first epoch."""
-
-
-# -- which loss ----------------------------------------------------------------------------------------
-
-
-def _most_excess(given: Given) -> Objective:
-    return Objective(((1.0, Nll(by_excess(given.recipe.training.excess_share))),))
-
-
-nll: Loss = Part("nll", lambda _: Objective())
-"""The weighted NLL (Eq. 15)."""
-dft: Loss = Part("dft", lambda _: Objective(((1.0, Nll(BY_PROBABILITY)),)))
-"""The NLL of each token times the student's probability of it."""
-eaft: Loss = Part("eaft", lambda _: Objective(((1.0, Nll(BY_ENTROPY)),)))
-"""The NLL of each token times the student's uncertainty at its place."""
-infosft: Loss = Part("infosft", lambda _: Objective(((1.0, Nll(BY_INFORMATION)),)))
-"""The NLL of each token times a rule that favours tokens of medium probability."""
-most_excess: Loss = Part("most_excess", _most_excess, frozenset({"reference"}), ("training.excess_share",))
-"""The NLL of the tokens of a batch that exceeds a reference model's most."""
-logit_matching: Loss = Part(
-    "0.1 nll + 0.9 matched, renormalised",
-    lambda _: Objective(((0.1, Nll()), (0.9, MatchDistribution(renormalised=True)))),
-    frozenset({"teacher_logprobs"}),
-)
-"""The NLL, and KL from a teacher's stored top-k probabilities."""
-agreeing: Loss = Part("nll + 0.1 agreement", lambda _: Objective(((1.0, Nll()), (0.1, Agreement()))))
-"""The NLL of two rationales of each question, and how far their answers' distributions differ."""
 
 
 def cluster_questions(
@@ -278,6 +102,7 @@ class Method:
         shares: How much of the loss is each task's. Every task has a mean of its own.
         data: What becomes of the recipe's `data`: a method may have words of its own around question and answer.
         asks: How the student is asked: the first is what its accuracy means, the others are measured beside it.
+        curriculum: What goes by what happens while the student is trained; None: nothing does.
     """
 
     label: str
@@ -292,6 +117,7 @@ class Method:
     asks: Mapping[str, Callable[[PromptConfig], PromptConfig]] = field(
         default_factory=lambda: {EXPLAIN: method_views.explained}
     )
+    curriculum: InTraining | None = None
 
     @property
     def learns(self) -> bool:
@@ -355,4 +181,11 @@ METHODS: Mapping[str, Method] = {
     "kpod-eaft": Method("KPOD, order alone, with EAFT", uniform, learned, progressive, eaft),
     "kpod-infosft": Method("KPOD, order alone, with InfoSFT", uniform, learned, progressive, infosft),
     "kpod-rho-1": Method("KPOD, order alone, with Rho-1", uniform, learned, progressive, most_excess),
+    "adaptive-cl": Method("Adaptive CL", uniform, uniform, whole, close_to_start, curriculum=adaptive_share),
+    "kpod-acl": Method("KPOD, easiest rationales first", learned, learned, whole, curriculum=easiest_first),
+    "spl": Method("SPL", uniform, uniform, whole, curriculum=self_paced),
+    "kpod-spl": Method("KPOD, self-paced", learned, learned, whole, curriculum=self_paced),
+    "icl": Method("ICL", uniform, uniform, whole, curriculum=in_sample),
+    "kpod-icl": Method("KPOD, in-sample curriculum", learned, learned, whole, curriculum=in_sample),
+    "icot-si": Method("ICoT-SI", uniform, uniform, whole, curriculum=internalised),
 }

@@ -19,7 +19,8 @@ from kpod.experiment.artifacts import DROPPED
 from kpod.experiment.evaluations import Evaluations
 from kpod.experiment.forecast import Forecast, Role, unused
 from kpod.experiment.keys import Phase, needed, phase_keys
-from kpod.experiment.methods import METHODS, ByRationale, Given, Part, Result, cluster_questions
+from kpod.experiment.methods import METHODS, cluster_questions
+from kpod.experiment.parts import ByRationale, Given, Part, Result
 from kpod.experiment.phases import do_phase, in_place
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
@@ -125,7 +126,12 @@ PHASES = (
     Phase("reference", _refer, _reference, needs=("tokens", "views"), reads=("training.reference", "precision")),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
     Phase("validation", sources=VALIDATION),
-    Phase("student", needs=("tokens", "views", "plan", "validation"), parts=("weigh", "loss"), reads=TRAINING),
+    Phase(
+        "student",
+        needs=("tokens", "views", "plan", "validation"),
+        parts=("weigh", "loss", "curriculum"),
+        reads=TRAINING,
+    ),
 )
 """What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
 BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
@@ -166,7 +172,8 @@ class Pipeline:
         recipe: The whole experiment.
 
     Raises:
-        ConfigError: If the method or a training argument does not exist; nothing has been written then.
+        ConfigError: If the method or a training argument does not exist, or they do not go together; nothing has been
+            written then.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -174,6 +181,8 @@ class Pipeline:
         check_arguments(recipe.training)
         self.method = METHODS[recipe.method]
         self.recipe = recipe = self.method.recipe(recipe)
+        for part in self.method.parts("curriculum"):
+            part.check(recipe)
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
         self.data = Sources(recipe, self.folder)
         self.evaluations, *self._beside = (
@@ -365,6 +374,8 @@ class Pipeline:
             found["tasks"] = {one.id: list(shares).index(one.task) for one in self.tokens}
             groups = {one.id: one.group for one in self.tokens}
             found |= {"groups": groups} if any(groups.values()) else {}
+        for part in self.method.parts("curriculum"):
+            found["curriculum"] = self.by(part)
         return found
 
     # -- accuracy --------------------------------------------------------------------------------------

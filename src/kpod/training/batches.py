@@ -125,14 +125,20 @@ class StageDataset(Dataset[StageExample]):
         index, stage = key if isinstance(key, tuple) else (key, self.schedule.ramp_stages)
         rationale = self.tokens[index]
         steps = int(self.schedule.input_steps[stage, self._columns[rationale.id]])
-        weights = normalised(_weights_of(rationale, self._weights), rationale.id, self._normalisation)
-        seq2seq = self.encoder_decoder
+        weights, seq2seq = self._loss_weights(rationale), self.encoder_decoder
         if self.schedule.trains == "suffix":
             example = example_at(rationale, weights, steps, encoder_decoder=seq2seq, given=self.given)
             first = len(rationale.token_ids) - len(example.weights)
         else:
             example = beginning_at(rationale, weights, steps, encoder_decoder=seq2seq)
             first = rationale.segment_stops[0]
+        return self._named(example, rationale, stage, first)
+
+    def _loss_weights(self, rationale: TokenizedRationale) -> NDArray[np.float32]:
+        return normalised(_weights_of(rationale, self._weights), rationale.id, self._normalisation)
+
+    def _named(self, example: Example, rationale: TokenizedRationale, stage: int, first: int) -> StageExample:
+        """The example with whose it is and which parts its tokens belong to, the first of them at `first`."""
         asked = rationale.segment_stops[0]
         return StageExample(
             encoder_ids=example.encoder_ids,

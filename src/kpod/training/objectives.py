@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Objective:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Of `teacher`, `reference` and `groups` what the dataset must have; see `StageDataset`."""
+        """Of `teacher`, `reference` and `groups` what the dataset must have; and `start`, which the trainer keeps."""
         return frozenset().union(*(term.needs for _, term in self.terms))
 
     @property
@@ -58,7 +58,7 @@ class Objective:
 
     @property
     def of_groups(self) -> list[tuple[float, GroupTerm]]:
-        """The terms that compare examples, each with a mean of its own."""
+        """The terms that are not linear in log P of tokens, each with a mean of its own."""
         return [(share, term) for share, term in self.terms if isinstance(term, GroupTerm)]
 
 
@@ -132,6 +132,7 @@ class StepLoss:
         batch: StageBatch,
         weights: Float[Tensor, " trained"],
         sizes: Float[Tensor, " means"],
+        start: Callable[[], Predictions] | None = None,
     ) -> Found:
         """A batch's share of the loss.
 
@@ -140,8 +141,9 @@ class StepLoss:
             batch: Of `Collator`.
             weights: w_j of every trained token.
             sizes: Of the whole optimiser step.
+            start: What the student predicted before training, where a term asks for it.
         """
-        seen = Seen(predictions, batch["labels"][trained_positions(batch)], batch["examples"])
+        seen = Seen(predictions, batch["labels"][trained_positions(batch)], batch["examples"], start)
         terms = [(share, term.targets(seen)) for share, term in self.objective.of_tokens]
         found = self._of_tokens(predictions, batch, weights, sizes[: self.num_tasks], terms)
         for (share, term), number in zip(self.objective.of_groups, sizes[self.num_tasks :], strict=True):
@@ -206,7 +208,7 @@ def check_loss(loss: StepLoss, dataset: Any, args: TrainingArguments, *, by_toke
     objective, has = loss.objective, dataset.has if isinstance(dataset, StageDataset) else frozenset()
     if loss.num_tasks > 1 and isinstance(dataset, RowDataset):
         raise ConfigError(f"task_shares has {loss.num_tasks} shares, but rows have one task; use a StageDataset")
-    for name in sorted(objective.needs - has):
+    for name in sorted(objective.needs - has - {"start"}):
         raise ConfigError(f"this loss needs {NEEDS[name]}; give them as StageDataset(..., {name}=...)")
     if "groups" not in has:
         return

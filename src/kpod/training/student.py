@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,8 @@ from kpod.training.arguments import Precision, check_model_arguments, training_a
 from kpod.training.batches import StageDataset
 from kpod.training.best_by_accuracy import BestByAccuracy
 from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
+from kpod.training.curriculum import Curriculum, CurriculumDataset, load_state
+from kpod.training.curriculum_trainer import CurriculumTrainer
 from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
 from kpod.training.metrics import METRICS, read_updates
@@ -90,6 +93,7 @@ def train_student(
     groups: Mapping[str, str] | None = None,
     teacher: Mapping[str, TopK] | None = None,
     reference: Mapping[str, NDArray[np.float32]] | None = None,
+    curriculum: Curriculum | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSummary:
     """Train a student on its schedule with the loss of Eq. 15 and write it to `output_dir`.
@@ -116,23 +120,24 @@ def train_student(
         groups: Rationale id -> its question, where the objective compares rationales of a question.
         teacher: Rationale id -> a teacher's distributions, where the objective matches them.
         reference: Rationale id -> log P under a reference model, where a rule of the objective asks for it.
+        curriculum: Chooses by what happens in training; it is made afresh for each call. None: the schedule alone does.
         callbacks: Further callbacks of transformers.
 
     Raises:
-        ConfigError: On arguments that cannot be passed to transformers, or an objective that the data or the recipe
-            does not fit.
+        ConfigError: On arguments that cannot be passed to transformers, or an objective or curriculum that the data or
+            the recipe does not fit.
         DataError: If a rationale has no weights or no place in the schedule.
         TrainingError: If the loss is not finite, a checkpoint belongs to another run, memory or disk do not suffice,
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     if fingerprint is None:
-        loss = (objective or Objective(), tasks, task_shares, groups)
+        loss = (objective or Objective(), tasks, task_shares, groups, curriculum)
         beside: list[NDArray[Any]] = list((reference or {}).values())
         beside += [array for one in (teacher or {}).values() for array in (one.token_ids, one.logprobs)]
         fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision, loss), beside)
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
-    dataset = StageDataset(
+    dataset = (CurriculumDataset if curriculum is not None and curriculum.orders else StageDataset)(
         tokens,
         weights,
         schedule,
@@ -146,13 +151,15 @@ def train_student(
     )
     arguments = training_arguments(config, output_dir, seed, precision)
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
-    trainer = _trainer(lm, dataset, config, arguments, fingerprint, task_shares, objective, callbacks)
+    trainer = _trainer(lm, dataset, config, arguments, fingerprint, task_shares, objective, callbacks, curriculum)
     per_epoch = _updates_per_epoch(trainer)
-    selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
     )
     trainer.add_callback(stop)
+    selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
+    if isinstance(trainer, CurriculumTrainer) and checkpoint:
+        trainer.restore(load_state(Path(checkpoint)))
     if not trainer.is_sharded:
         check_disk(output_dir, cast("nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
     with _no_shard_bars():
@@ -221,12 +228,14 @@ def _trainer(
     task_shares: Sequence[float],
     objective: Objective | None,
     callbacks: Sequence[TrainerCallback],
+    curriculum: Curriculum | None,
 ) -> KeypointTrainer:
     model = cast("PreTrainedModel", lm.model)
     check_model_arguments(arguments, model.config.model_type)
     if config.packing and (arguments.bf16 or arguments.fp16) and (found := flash_attention()):
         model.set_attn_implementation(found)
-    trainer = KeypointTrainer(
+    kind = KeypointTrainer if curriculum is None else partial(CurriculumTrainer, curriculum=curriculum)
+    trainer = kind(
         _trainable(model, config, arguments.seed),
         arguments,
         train_dataset=dataset,
@@ -269,7 +278,13 @@ def _selection(
     validate: Callable[[LanguageModel], float] | None,
 ) -> BestByAccuracy | None:
     """What chooses the checkpoint, made part of the trainer; None where the recipe wants the last one."""
+    under_curriculum = trainer if isinstance(trainer, CurriculumTrainer) else None
     if config.validation is None:
+        if under_curriculum is not None and under_curriculum.curriculum.asks:
+            raise ConfigError(
+                "training.validation: the method goes by the accuracy between epochs; name its questions, such as "
+                "training.validation: {questions: FILE}"
+            )
         return None
     if validate is None or trainer.is_sharded:
         raise ConfigError("training.validation: a sharded student is not asked while it trains; leave it out")
@@ -281,13 +296,16 @@ def _selection(
         clear_device_cache()  # of what writing texts took, which other runs on the same GPU may want
         return float(trainer.accelerator.gather(found).flatten()[0])  # the first process's, should they ever differ
 
-    selection = BestByAccuracy(accuracy, config.validation, schedule, updates_per_epoch, trainer.log)
+    selection = BestByAccuracy(accuracy, config.validation, schedule, updates_per_epoch, trainer.log, under_curriculum)
     trainer.add_callback(selection)
     trainer.args.load_best_model_at_end = config.validation.student == "best"
     return selection
 
 
 def _updates_per_epoch(trainer: KeypointTrainer) -> int:
+    """Of the last epoch, where they differ."""
+    if isinstance(trainer, CurriculumTrainer) and trainer.curriculum.varies:
+        return trainer.updates_in(math.ceil(trainer.args.num_train_epochs) - 1)
     return math.ceil(len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps)
 
 
@@ -297,7 +315,10 @@ def _train(trainer: KeypointTrainer, checkpoint: str | None, selection: BestByAc
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         if selection.is_over(state):
             trainer.state = state
-            trainer._load_best_model()
+            if trainer.args.load_best_model_at_end:
+                trainer._load_best_model()
+            else:
+                trainer._load_from_checkpoint(checkpoint)
             return True
     trainer.train(resume_from_checkpoint=checkpoint)
     return selection is not None and selection.is_over(trainer.state)

@@ -1,6 +1,6 @@
 """The terms that a loss is a sum of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from kpod.lm.head import Predictions
 from kpod.lm.sequences import Example
 from kpod.records.errors import ConfigError
-from kpod.training.agreement import pairs_of, symmetric_kl
+from kpod.training.agreement import kl_to_reference, pairs_of, symmetric_kl
 from kpod.training.batches import StageExample, name_of
 from kpod.training.token_rules import Rule, facts_of
 
@@ -28,11 +28,13 @@ class Seen:
         predictions: The student's, at the trained positions.
         labels: The tokens there.
         examples: What the batch was made of.
+        start: What the student predicted there before training, where the loss asks for it.
     """
 
     predictions: Predictions
     labels: Int[Tensor, " trained"]
     examples: Sequence[Example]
+    start: Callable[[], Predictions] | None = None
 
 
 class Targets(NamedTuple):
@@ -57,11 +59,11 @@ class TokenTerm(Protocol):
 
 @runtime_checkable
 class GroupTerm(Protocol):
-    """A term that compares examples of one batch; it has a mean of its own."""
+    """A term that is not linear in log P of single tokens; it has a mean of its own."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """`groups`, of which each example must have one."""
+        """`groups`, of which each example must have one, or `start`, the student before training."""
 
     def size(self, examples: Sequence[Example]) -> int:
         """How much a batch adds to what the sum is divided by."""
@@ -136,6 +138,23 @@ class Agreement:
             torch.from_numpy(np.concatenate(side)).to(seen.labels.device) for side in zip(*pairs, strict=True)
         )
         return symmetric_kl(seen.predictions, ours, theirs).sum() / 2
+
+
+@dataclass(frozen=True, slots=True)
+class CloseToStart:
+    """The mean over trained tokens of KL(student before training || student): adaptive CL's."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"start"})
+
+    def size(self, examples: Sequence[Example]) -> int:
+        """The number of trained tokens."""
+        return sum(len(example.weights) for example in examples)
+
+    def total(self, seen: Seen) -> Float[Tensor, ""]:
+        """Summed over the batch's trained tokens."""
+        if seen.start is None:
+            raise ConfigError("this loss needs the student before training; train with KeypointTrainer")
+        return kl_to_reference(seen.start(), seen.predictions).sum()
 
 
 Term = TokenTerm | GroupTerm

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 from kpod.lm.head import Predictions, has_linear_head, predictions_of
 from kpod.lm.sequences import Batch, Example, inputs_of, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
+from kpod.training.agreement import Reference
 from kpod.training.batches import StageBatch, StageDataset, StageExample, StageSampler, TokenBatchSampler
 from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.collation import check_packing, collator_of, language_model_of
@@ -110,6 +112,7 @@ class KeypointTrainer(Trainer):
             self.data_collator = collator_of(language_model_of(self.model, processing_class), packing)
         self.train_dataset, self.eval_dataset = self._examples(train_dataset), self._examples(eval_dataset)
         check_loss(self.step_loss, self.train_dataset, args, by_tokens=tokens_per_batch is not None)
+        self._start = Reference(cast("nn.Module", self.model)) if "start" in self.step_loss.objective.needs else None
         self.label_names = ["labels"]
         self._measured = torch.zeros(6, device=args.device)
         self._evaluated = torch.zeros(2, self.step_loss.num_means, device=args.device)
@@ -168,7 +171,10 @@ class KeypointTrainer(Trainer):
         batch = {name: value for name, value in inputs.items() if name != "examples"}
         weights = batch["weights"][trained_positions(batch)]
         predictions, outputs = self._predictions(model, batch, inputs["examples"], with_outputs=with_outputs)
-        return self.step_loss(predictions, inputs, weights, sizes), outputs
+        start = None
+        if self._start is not None:
+            start = partial(self._start.predictions, model, batch, linear_head=bool(self._linear_head))
+        return self.step_loss(predictions, inputs, weights, sizes, start), outputs
 
     def _predictions(
         self, model: nn.Module, batch: Batch, examples: Sequence[Example], *, with_outputs: bool
