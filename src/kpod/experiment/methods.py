@@ -17,6 +17,7 @@ from kpod.lm.models import LanguageModel, mean_input_embeddings
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
 from kpod.records.columns import ById
+from kpod.records.topk import TopK
 from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
@@ -51,6 +52,12 @@ class Given:
     def difficulties(self) -> ByRationale:
         """d_k of every step, in nats."""
         found: ByRationale = self.made["difficulties"]()
+        return found
+
+    @property
+    def teacher_logprobs(self) -> Mapping[str, TopK]:
+        """By rationale, a teacher's distribution at every token that the student writes."""
+        found: Mapping[str, TopK] = self.made["teacher_logprobs"]()
         return found
 
     @property
@@ -107,6 +114,13 @@ digit_rule: Weigh = Part("digit_rule", _digit_rule)
 """Digits and operators weigh 1, the rest 0.3; nothing is learnt."""
 mean_one: Weigh = Part("mean_one", _mean_one, LEARNT)
 """The mean of a rationale's learnt weights on each of its tokens: less weight than 1, and no keypoints."""
+
+# -- what a teacher expects ----------------------------------------------------------------------------
+
+TAUGHT = frozenset({"teacher_logprobs"})
+
+taught: Part[Mapping[str, TopK]] = Part("taught", lambda given: given.teacher_logprobs, TAUGHT)
+"""A teacher's top-k distributions, for losses that compare the student's with them."""
 
 # -- what orders steps ---------------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ def _tokenised(layout: TextLayout, rationales: Sequence[Rationale], prompt: Prom
         completion(
             one.text,
             one.question.answer,
-            _closing_its_thought(read, one.text, prompt),
+            closing_its_thought(read, one.text, prompt),
             leading(tokenizer, before),
         )
         for one, read, before in zip(rationales, prompts, befores, strict=True)
@@ -263,7 +263,7 @@ def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span] | NDAr
     return np.array([by_character[start:stop].mean() for start, stop in char_spans], dtype=np.float32)
 
 
-def _closing_its_thought(read: str, rationale: str, prompt: PromptConfig) -> PromptConfig:
+def closing_its_thought(read: str, rationale: str, prompt: PromptConfig) -> PromptConfig:
     """The prompt's settings, with a closing that ends the thought which the prompt opens and nothing else closes."""
     tag = open_thought(read)
     if not tag or tag in rationale or tag in prompt.closing:
