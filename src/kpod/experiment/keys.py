@@ -20,6 +20,7 @@ from kpod.recipe import EvaluationConfig, Recipe
 from kpod.records import Question, Rationale
 from kpod.records.errors import require
 from kpod.records.files import content_of
+from kpod.teacher.gathering import Gathered
 
 SAVING = frozenset({"save_steps", "save_total_limit", "report_to", "run_name", "disable_tqdm"})
 """TrainingArguments that say what is saved and shown while a student is trained, whatever it becomes."""
@@ -145,6 +146,13 @@ def _training(recipe: Recipe) -> object:
     return settings
 
 
+def _teacher_logprobs(recipe: Recipe) -> object:
+    config = recipe.teacher.logprobs
+    if config is None:  # those that came with the answers, which are hashed as they are read
+        return None
+    return [model_identity(config.model), config.top_k, config.precision or recipe.precision]
+
+
 def _embeddings(recipe: Recipe) -> object:
     name = recipe.schedule.embeddings
     if name == "student":
@@ -163,6 +171,7 @@ RESOLVED: Mapping[str, Callable[[Recipe], object]] = {
     "weighting": _weighting,
     "training": _training,
     "training.reference": lambda recipe: recipe.training.reference and model_identity(recipe.training.reference),
+    "teacher.logprobs": _teacher_logprobs,
     "schedule.embeddings": _embeddings,
     "schedule.selector": _selector,
 }
@@ -180,6 +189,17 @@ def rationales_key(rationales: Iterable[Rationale]) -> str:
     found = hashlib.sha256()
     for rationale in rationales:
         found.update(key_of(rationale_row(rationale)).encode())
+    return found.hexdigest()[:16]
+
+
+def told_key(recipe: Recipe, gathered: Gathered) -> str:
+    """A hash of the log-probabilities that came with a teacher's answers, where no model is named that gives others."""
+    found, ask = hashlib.sha256(), recipe.teacher.ask
+    if recipe.teacher.logprobs is None and ask is not None and ask.logprobs is not None and gathered.asked is not None:
+        found.update(str(ask.logprobs).encode())
+        for rationale in gathered.kept:
+            place = gathered.places[rationale.id]
+            found.update(repr((place.start, gathered.asked.attempts[place.key].logprobs)).encode())
     return found.hexdigest()[:16]
 
 

@@ -17,6 +17,7 @@ from kpod.recipe import DiversityConfig, Recipe
 from kpod.records import Rationale, Schedule, TokenizedRationale
 from kpod.records.columns import ById
 from kpod.records.errors import ConfigError, require
+from kpod.records.topk import TopK
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
 from kpod.training.curriculum import Curriculum
 from kpod.training.easiest_first import EasiestFirst
@@ -60,6 +61,12 @@ class Given:
     def difficulties(self) -> ByRationale:
         """d_k of every step, in nats."""
         found: ByRationale = self.made["difficulties"]()
+        return found
+
+    @property
+    def teacher_logprobs(self) -> Mapping[str, TopK]:
+        """By rationale, a teacher's distribution at every token that the student writes."""
+        found: Mapping[str, TopK] = self.made["teacher_logprobs"]()
         return found
 
     @property

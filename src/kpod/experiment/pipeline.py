@@ -4,9 +4,11 @@ The file to read first. PHASES says what is made from what, and the functions be
 it was made from the same inputs before; a changed recipe key makes the phases again that it touches, and those after.
 """
 
+import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,9 @@ from kpod.records.columns import ById, write_by_id
 from kpod.records.errors import ConfigError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records.topk import TopKById, write_topk
 from kpod.schedule.difficulty import assess_difficulties
+from kpod.teacher.probabilities import coverage, source_of, teacher_distributions
 from kpod.training import TrainingSummary, check_arguments, finished, train_student
 from kpod.training.reference import check_reference, reference_logprobs
 from kpod.weighting import accepted, weigh_rationales, weights_in_data
@@ -60,6 +64,22 @@ def _tokenise(run: "Pipeline", folder: Path) -> None:
 def _view(run: "Pipeline", folder: Path) -> None:
     views = [view for part in run.method.parts("views") for view in part.run(run.given(part, run.plain))]
     artifacts.save_tokens(folder, encode_views(load_layout(run.recipe.student), views, run.recipe.data, len(views)))
+
+
+def _ask_probabilities(run: "Pipeline", folder: Path) -> None:
+    recipe, student = run.recipe, load_layout(run.recipe.student)
+    prompt, parts = recipe.data.prompt, _parts(run.folder.place("teacher_logprobs", run.keys["teacher_logprobs"]))
+    source = partial(source_of, recipe.teacher, run.data.gathered, student, prompt, recipe.precision)
+    rows = teacher_distributions(run.plain, run.sources[0], student, prompt, source, parts)
+    write_topk(folder / artifacts.TEACHER_LOGPROBS, rows)
+    found = coverage(artifacts.load_teacher_logprobs(folder))
+    write_text(folder / artifacts.SUMMARY, json.dumps(asdict(found), indent=2))
+    log.info("%s", found)
+
+
+def _parts(folder: Path) -> Path:
+    """What a phase that was killed has done so far."""
+    return folder.with_name(f".{folder.name}.parts")
 
 
 def _learn(run: "Pipeline", folder: Path) -> None:
@@ -91,6 +111,11 @@ def _weights(run: "Pipeline", folder: Path) -> ByRationale:
     return ById(folder / artifacts.WEIGHTS)
 
 
+def _teacher_logprobs(_: "Pipeline", folder: Path) -> TopKById:
+    shutil.rmtree(_parts(folder), ignore_errors=True)
+    return artifacts.load_teacher_logprobs(folder)
+
+
 def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
     return lambda _, folder: load(folder)
 
@@ -115,6 +140,16 @@ PHASES = (
     Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
     # what a method makes of them that trains other texts
     Phase("views", _view, _tokens, needs=("tokens",), parts=("views",)),
+    # what a teacher expects at every token, for methods that compare the student's probabilities with it
+    Phase("told"),
+    Phase(
+        "teacher_logprobs",
+        _ask_probabilities,
+        _teacher_logprobs,
+        needs=("texts", "told"),
+        reads=("teacher.logprobs",),
+        after=("tokens",),
+    ),
     # line 2: significance weights (Eq. 2-7), which see no steps
     Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
     # line 3: step difficulties (Eq. 8)
@@ -133,7 +168,7 @@ PHASES = (
         reads=TRAINING,
     ),
 )
-"""What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
+"""What is made, by what, and from what. `rationales`, `told` and `validation` are read anew each time, and hashed."""
 BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
 """Instead of the row above where the data brings the weights: then no key of `weighting` is read."""
 
@@ -183,6 +218,8 @@ class Pipeline:
         self.recipe = recipe = self.method.recipe(recipe)
         for part in self.method.parts("curriculum"):
             part.check(recipe)
+        if "teacher_logprobs" in {phase.name for phase in needed(PHASES, self.method)}:
+            recipe.teacher.check_probabilities()
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
         self.data = Sources(recipe, self.folder)
         self.evaluations, *self._beside = (

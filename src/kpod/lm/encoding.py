@@ -165,7 +165,7 @@ def _tokenised(layout: TextLayout, views: Sequence[View]) -> list[_Text]:
     befores = ["" if layout.encoder_decoder else read for read in prompts]
     targets = [
         completion(
-            view.text, view.answer, _closing_its_thought(read, view.text, view.prompt), leading(tokenizer, before)
+            view.text, view.answer, closing_its_thought(read, view.text, view.prompt), leading(tokenizer, before)
         )
         for view, read, before in zip(views, prompts, befores, strict=True)
     ]
@@ -291,7 +291,7 @@ def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span] | NDAr
     return np.array([by_character[start:stop].mean() for start, stop in char_spans], dtype=np.float32)
 
 
-def _closing_its_thought(read: str, rationale: str, prompt: PromptConfig) -> PromptConfig:
+def closing_its_thought(read: str, rationale: str, prompt: PromptConfig) -> PromptConfig:
     """The prompt's settings, with a closing that ends the thought which the prompt opens and nothing else closes."""
     tag = open_thought(read)
     if not tag or tag in rationale or tag in prompt.closing:

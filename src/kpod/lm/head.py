@@ -128,26 +128,38 @@ def predictions_of(model: nn.Module, batch: Batch, *, linear_head: bool) -> Pred
 def chunked_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
     """The same as `logprobs`, without gradients and with the logits of one chunk of positions at a time.
 
-    The model reads the batch once. Then it reads one token for every chunk, and its output embedding is given the
-    chunk in place of that token: what the model does to its logits, such as a cap, it does itself.
-
     Args:
         model: In evaluation mode.
         batch: As `collate` makes it.
     """
+    labels = batch["labels"][trained_positions(batch)]
+    found = torch.empty(len(labels), device=labels.device)
+    for part, logits in logits_by_chunk(model, batch):
+        found[part] = -functional.cross_entropy(logits, labels[part], reduction="none")
+    return found
+
+
+def logits_by_chunk(model: nn.Module, batch: Batch) -> Iterator[tuple[slice, Float[Tensor, "chunk vocabulary"]]]:
+    """The logits at the batch's trained positions in float32, a chunk of positions at a time, each with its place.
+
+    The model reads the batch once. Then it reads one token for every chunk, and its output embedding is given the
+    chunk in place of that token: what the model does to its logits, such as a cap, it does itself.
+
+    Args:
+        model: In evaluation mode; it is called without gradients.
+        batch: As `collate` makes it.
+    """
     trained = trained_positions(batch).flatten().nonzero()[:, 0]
-    labels, head, inputs = batch["labels"].flatten()[trained], output_embedding(model), inputs_of(batch)
+    head, inputs = output_embedding(model), inputs_of(batch)
     with _head_input_at(head, trained) as taken:
         model(**inputs, use_cache=False)
     one_token = {name: tensor[:1, :1] for name, tensor in inputs.items()}
-    num_rows = _rows_per_chunk(len(head.weight), labels.device)  # type: ignore[arg-type]
-    found = torch.empty(len(labels), device=labels.device)
-    for start in range(0, len(labels), num_rows):
+    num_rows = _rows_per_chunk(len(head.weight), trained.device)  # type: ignore[arg-type]
+    for start in range(0, len(trained), num_rows):
         part = slice(start, start + num_rows)
         with _head_given(head, taken[0][None, part]):
             logits = model(**one_token, use_cache=False).logits[0]
-        found[part] = -functional.cross_entropy(logits.float(), labels[part], reduction="none")
-    return found
+        yield part, logits.float()
 
 
 def _rows_per_chunk(vocabulary: int, device: torch.device) -> int:
