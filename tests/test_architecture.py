@@ -19,7 +19,7 @@ LADDER = [
     {"commands/grid"},
     {"commands/pages"},
     {"experiment/pipeline"},
-    {"experiment/evaluations"},
+    {"experiment/algorithm", "experiment/evaluations"},
     {"experiment/sources"},
     {"experiment/keys", "experiment/phases", "experiment/preflight"},
     {"experiment/methods", "experiment/artifacts", "experiment/run_folder", "experiment/forecast_table"},

@@ -349,7 +349,8 @@ def test_every_verb_that_works_says_first_what_it_uses(
         raise DataError("the work has begun")
 
     recipe(data, tmp_path)
-    monkeypatch.setattr("kpod.experiment.pipeline.load_model", refuse)
+    for module in ("algorithm", "pipeline"):
+        monkeypatch.setattr(f"kpod.experiment.{module}.load_model", refuse)
     monkeypatch.setattr("kpod.experiment.evaluations.ENGINES", {"transformers": refuse})
     with caplog.at_level(logging.INFO):
         assert main([verb, str(written(tmp_path))]) == 2

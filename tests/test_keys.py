@@ -12,10 +12,11 @@ import pytest
 
 from kpod.commands.command_line import main
 from kpod.experiment import artifacts
+from kpod.experiment.algorithm import PHASES
 from kpod.experiment.keys import evaluation_key, needed, touched
 from kpod.experiment.methods import METHODS
 from kpod.experiment.parts import Given, InTraining, linear, progressive, progressive_at_random, whole
-from kpod.experiment.pipeline import PHASES, Pipeline
+from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import (
     AskConfig,
     LoraConfig,

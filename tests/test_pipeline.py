@@ -84,7 +84,7 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
         raise AssertionError("a finished phase was made again")
 
     for name in ("encode_all", "weigh_rationales", "assess_difficulties", "train_student"):
-        monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", refuse)
+        monkeypatch.setattr(f"kpod.experiment.{'pipeline' if name == 'train_student' else 'algorithm'}.{name}", refuse)
     monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
     run(finished)
@@ -156,7 +156,7 @@ def test_an_order_that_only_counts_steps_needs_no_difficulties(
 ) -> None:
     """And is what it would be with them; every other order asks for them."""
     expected = Pipeline(finished).by(order)
-    monkeypatch.setattr("kpod.experiment.pipeline.assess_difficulties", None)
+    monkeypatch.setattr("kpod.experiment.algorithm.assess_difficulties", None)
     found = Pipeline(recipe(data, tmp_path, "llama", "--method", method)).schedule
     assert found.ids == expected.ids
     assert np.array_equal(found.input_steps, expected.input_steps)

@@ -185,7 +185,7 @@ def test_refused_weights_are_saved_and_not_learnt_again(
     folder = tmp_path / "tiny" / "weights"
     assert (folder / "weights.arrow").is_file()
     assert Weigher.load(folder / "weigher").weigh([]) == []
-    monkeypatch.setattr("kpod.experiment.pipeline.weigh_rationales", lambda *_: pytest.fail("learnt again"))
+    monkeypatch.setattr("kpod.experiment.algorithm.weigh_rationales", lambda *_: pytest.fail("learnt again"))
     with pytest.raises(WeightingError, match="the weights mask what matters"):
         _ = Pipeline(recipe(data, tmp_path)).weights
 

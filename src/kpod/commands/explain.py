@@ -23,9 +23,9 @@ def work(options: argparse.Namespace) -> None:
 
 def remade(key: str) -> str:
     """Which phases a change of a key makes again, under the default method."""
+    from kpod.experiment.algorithm import PHASES
     from kpod.experiment.keys import touched
     from kpod.experiment.methods import METHODS
-    from kpod.experiment.pipeline import PHASES
 
     method = Recipe().method
     read, sourced, following = touched(key, PHASES, METHODS[method])

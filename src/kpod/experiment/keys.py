@@ -24,7 +24,7 @@ from kpod.teacher.gathering import Gathered
 
 SAVING = frozenset({"save_steps", "save_total_limit", "report_to", "run_name", "disable_tqdm"})
 """TrainingArguments that say what is saved and shown while a student is trained, whatever it becomes."""
-BESIDE_TRAINING = ("save_strategy", "validation", "reference", "excess_share")
+BESIDE_TRAINING = ("save_strategy", "validation", "reference", "excess_share", "on_policy")
 """Keys of `training` that do not change what an update does, or that some losses alone read."""
 
 

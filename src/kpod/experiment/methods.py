@@ -16,6 +16,7 @@ from kpod.experiment.parts import (
     Part,
     Views,
     Weigh,
+    Writes,
     adaptive_share,
     agreeing,
     close_to_start,
@@ -23,14 +24,19 @@ from kpod.experiment.parts import (
     digit_rule,
     eaft,
     easiest_first,
+    four_formats,
     in_sample,
     infosft,
     internalised,
     learned,
     linear,
+    logit_matching,
+    matching,
     mean_one,
     most_excess,
     nll,
+    on_own_texts,
+    own_texts,
     prefix_first,
     progressive,
     progressive_at_random,
@@ -39,7 +45,9 @@ from kpod.experiment.parts import (
     self_paced,
     shuffled,
     two_tasks,
+    two_worlds,
     uniform,
+    weighed_own_texts,
     whole,
 )
 from kpod.lm.models import LanguageModel, mean_input_embeddings
@@ -103,6 +111,7 @@ class Method:
         data: What becomes of the recipe's `data`: a method may have words of its own around question and answer.
         asks: How the student is asked: the first is what its accuracy means, the others are measured beside it.
         curriculum: What goes by what happens while the student is trained; None: nothing does.
+        writes: Who writes what is trained, if it is not the teacher alone.
     """
 
     label: str
@@ -118,6 +127,7 @@ class Method:
         default_factory=lambda: {EXPLAIN: method_views.explained}
     )
     curriculum: InTraining | None = None
+    writes: Writes | None = None
 
     @property
     def learns(self) -> bool:
@@ -170,6 +180,21 @@ METHODS: Mapping[str, Method] = {
         shares={method_views.LABEL: 0.5, EXPLAIN: 0.5},
         asks={method_views.LABEL: method_views.predicting, EXPLAIN: method_views.explaining},
     ),
+    "scott": Method(
+        "SCOTT",
+        uniform,
+        uniform,
+        whole,
+        views=two_worlds,
+        shares={EXPLAIN: 0.5, method_views.COUNTERFACTUAL: 0.5},
+        asks={EXPLAIN: method_views.factual},
+    ),
+    "on-policy": Method("On-policy distillation", uniform, uniform, whole, on_own_texts, writes=own_texts),
+    "kpod-on-policy": Method(
+        "On-policy distillation, KPOD's weights", learned, uniform, whole, on_own_texts, writes=weighed_own_texts
+    ),
+    "logit-kd": Method("Logit distillation", uniform, uniform, whole, logit_matching),
+    "specialised-kd": Method("Specialized KD", uniform, uniform, whole, matching, views=four_formats),
     "scotd-shuffled": Method("SCoTD, weights shuffled", shuffled, uniform, whole),
     "scotd-rule": Method("SCoTD, weights by the digit rule", digit_rule, uniform, whole),
     "dft": Method("DFT", uniform, uniform, whole, dft),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kpod.data.views import View
 from kpod.experiment import method_views
+from kpod.lm.models import load_layout, load_model
 from kpod.recipe import DiversityConfig, Recipe
 from kpod.records import Rationale, Schedule, TokenizedRationale
 from kpod.records.columns import ById
@@ -24,9 +25,11 @@ from kpod.training.easiest_first import EasiestFirst
 from kpod.training.in_sample import InSample
 from kpod.training.internalisation import Internalisation
 from kpod.training.objectives import Objective
+from kpod.training.own_texts import OwnTexts, Weighs
 from kpod.training.self_paced import SelfPaced
-from kpod.training.terms import Agreement, CloseToStart, MatchDistribution, Nll
+from kpod.training.terms import Agreement, CloseToStart, MatchDistribution, Nll, OnOwnTexts
 from kpod.training.token_rules import BY_ENTROPY, BY_INFORMATION, BY_PROBABILITY, by_excess
+from kpod.weighting import Weigher
 from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
 
 ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
@@ -43,6 +46,8 @@ class Given:
         recipe: Of which a part reads the keys that it declares.
         made: Phase that the part declares -> returns what the phase came to; makes it first where it is missing.
         rationales: What passed the filter.
+        counterfactual: Rationales of wrong answers, which are their questions' here.
+        weigher: Returns what weighs texts that no one weighed yet, once the learnt weights are made.
     """
 
     tokens: Sequence[TokenizedRationale]
@@ -50,6 +55,8 @@ class Given:
     recipe: Recipe
     made: Mapping[str, Callable[[], Any]]
     rationales: Sequence[Rationale] = ()
+    counterfactual: Sequence[Rationale] = ()
+    weigher: Callable[[], Weigher] | None = None
 
     @property
     def weights(self) -> ByRationale:
@@ -102,9 +109,22 @@ Views: TypeAlias = Part[Iterable[View]]
 
 # -- what the student reads and writes -----------------------------------------------------------------
 
+two_worlds: Views = Part(
+    "two_worlds",
+    lambda given: method_views.two_worlds(given.rationales, given.counterfactual, given.recipe.data.prompt),
+    frozenset({"counterfactual"}),
+)
+"""Each rationale, and each rationale of a wrong answer, of which the answer alone is trained."""
+four_formats: Views = Part(
+    "four_formats",
+    lambda given: method_views.four_formats(given.rationales, given.recipe.data.prompt, given.recipe.seed),
+    reads=("seed",),
+)
+"""Each rationale and each answer, with and without worked examples before it."""
 two_tasks: Views = Part("two_tasks", lambda given: method_views.two_tasks(given.rationales, given.recipe.data.prompt))
 """Two texts of each rationale: one writes the answer alone, the other the rationale alone."""
 InTraining: TypeAlias = Part[Curriculum]
+Writes: TypeAlias = Part[OwnTexts]
 
 # -- what weighs tokens --------------------------------------------------------------------------------
 
@@ -215,6 +235,7 @@ def _most_excess(given: Given) -> Objective:
     return Objective(((1.0, Nll(by_excess(given.recipe.training.excess_share))),))
 
 
+TAUGHT = frozenset({"teacher_logprobs"})
 nll: Loss = Part("nll", lambda _: Objective())
 """The weighted NLL (Eq. 15)."""
 dft: Loss = Part("dft", lambda _: Objective(((1.0, Nll(BY_PROBABILITY)),)))
@@ -228,13 +249,68 @@ most_excess: Loss = Part("most_excess", _most_excess, frozenset({"reference"}), 
 logit_matching: Loss = Part(
     "0.1 nll + 0.9 matched, renormalised",
     lambda _: Objective(((0.1, Nll()), (0.9, MatchDistribution(renormalised=True)))),
-    frozenset({"teacher_logprobs"}),
+    TAUGHT,
 )
 """The NLL, and KL from a teacher's stored top-k probabilities."""
+matching: Loss = Part(
+    "matched", lambda _: Objective(((0.0, Nll()), (1.0, MatchDistribution(renormalised=False)))), TAUGHT
+)
+"""KL from a teacher's stored top-k probabilities, as they are; where it has none, the NLL."""
+on_own_texts: Loss = Part(
+    "on own texts",
+    lambda given: Objective(((0.0, Nll()), (1.0, OnOwnTexts(given.recipe.training.on_policy.divergence)))),
+    reads=("training.on_policy.divergence",),
+)
+"""KL from a teacher on the student's own texts; on recorded ones, with which training begins, the NLL."""
 close_to_start: Loss = Part("nll + 0.1 close to start", lambda _: Objective(((1.0, Nll()), (0.1, CloseToStart()))))
 """The NLL, and KL of the student from what it was before training."""
 agreeing: Loss = Part("nll + 0.1 agreement", lambda _: Objective(((1.0, Nll()), (0.1, Agreement()))))
 """The NLL of two rationales of each question, and how far their answers' distributions differ."""
+# -- who writes what is trained ---------------------------------------------------------------------------
+
+
+def _check_own_texts(recipe: Recipe) -> None:
+    if recipe.teacher.logprobs is None:
+        raise ConfigError(
+            "teacher.logprobs: this method asks a local teacher about the student's own texts; name it, such as "
+            "teacher.logprobs: {model: FOLDER}"
+        )
+    if recipe.training.tokens_per_batch is not None:
+        raise ConfigError("training.tokens_per_batch: the student's own texts have no length yet; leave it out")
+
+
+def _own_texts(given: Given, weigh: Weighs | None = None) -> OwnTexts:
+    taught, how = given.recipe.teacher.logprobs, given.recipe.training.on_policy
+    if taught is None:  # `_check_own_texts` was not asked
+        raise ConfigError("teacher.logprobs is null; it must name a model")
+    return OwnTexts(
+        load_model(taught.model, taught.precision or given.recipe.precision),
+        starts_after=how.starts_after,
+        max_new_tokens=how.max_new_tokens,
+        temperature=how.temperature,
+        top_k=taught.top_k,
+        weigh=weigh,
+    )
+
+
+def _weighed_own_texts(given: Given) -> OwnTexts:
+    _ = given.weights  # which leaves the weigher behind
+    weigher = given.weigher()
+    own = load_layout(given.recipe.student).tokenizer.get_vocab()
+    if weigher.layout.tokenizer.get_vocab() != own:
+        raise ConfigError(
+            "weighting.predictor: on the student's own texts a weigher must know the student's tokens; leave it out, "
+            "or name a model with the student's tokenizer"
+        )
+    return _own_texts(given, weigher.weigh_ids)
+
+
+WRITING = ("teacher.logprobs", "training.on_policy")
+own_texts: Writes = Part("own_texts", _own_texts, reads=WRITING, check=_check_own_texts)
+"""The student, after a time of recorded rationales; a teacher says what it expects at every token."""
+weighed_own_texts: Writes = Part("weighed_own_texts", _weighed_own_texts, LEARNT, WRITING, _check_own_texts)
+"""The same, with the weights that the run's weigher gives the student's own tokens."""
+
 # -- what goes by what happens while the student is trained ----------------------------------------------
 
 

@@ -1,14 +1,8 @@
-"""Algorithm 1 from top to bottom: rationales, weights, difficulties, schedule, student, accuracy, report.
+"""One recipe's run: each phase of `kpod.experiment.algorithm` made or loaded when asked for, student and accuracy."""
 
-The file to read first. PHASES says what is made from what, and the functions below it make it. A phase is skipped if
-it was made from the same inputs before; a changed recipe key makes the phases again that it touches, and those after.
-"""
-
-import json
 import logging
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,160 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod.experiment import artifacts
+from kpod.experiment.algorithm import BROUGHT, PHASES
 from kpod.experiment.artifacts import DROPPED
 from kpod.experiment.evaluations import Evaluations
 from kpod.experiment.forecast import Forecast, Role, unused
 from kpod.experiment.keys import Phase, needed, phase_keys
+from kpod.experiment.method_views import TaughtViews
 from kpod.experiment.methods import METHODS, cluster_questions
 from kpod.experiment.parts import ByRationale, Given, Part, Result
 from kpod.experiment.phases import do_phase, in_place
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
-from kpod.lm.encoding import encode_all, encode_views
 from kpod.lm.engines import require_engine
-from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
+from kpod.lm.models import LanguageModel, load_model, model_identity
 from kpod.lm.processes import is_first_process
-from kpod.lm.student_prompts import unused_template
 from kpod.recipe import Recipe, ScheduleConfig
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
-from kpod.records.columns import ById, write_by_id
 from kpod.records.errors import ConfigError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
-from kpod.records.topk import TopKById, write_topk
-from kpod.schedule.difficulty import assess_difficulties
-from kpod.teacher.probabilities import coverage, source_of, teacher_distributions
 from kpod.training import TrainingSummary, check_arguments, finished, train_student
-from kpod.training.reference import check_reference, reference_logprobs
-from kpod.weighting import accepted, weigh_rationales, weights_in_data
+from kpod.weighting import Weigher, weights_in_data
 
 log = logging.getLogger(__name__)
-
-
-# -- Algorithm 1 ---------------------------------------------------------------------------------------
-
-
-def _tokenise(run: "Pipeline", folder: Path) -> None:
-    log.info("tokenising %d rationales", len(run.sources[0]))
-    layout = load_layout(run.recipe.student)
-    if note := unused_template(layout, run.recipe.data.prompt):
-        log.warning("WARNING: %s", note)
-    artifacts.save_tokens(folder, encode_all(layout, run.sources[0], run.recipe.data))
-    run.data.check_some_are_kept(artifacts.load_tokens(folder)[1])
-
-
-def _view(run: "Pipeline", folder: Path) -> None:
-    views = [view for part in run.method.parts("views") for view in part.run(run.given(part, run.plain))]
-    artifacts.save_tokens(folder, encode_views(load_layout(run.recipe.student), views, run.recipe.data, len(views)))
-
-
-def _ask_probabilities(run: "Pipeline", folder: Path) -> None:
-    recipe, student = run.recipe, load_layout(run.recipe.student)
-    prompt, parts = recipe.data.prompt, _parts(run.folder.place("teacher_logprobs", run.keys["teacher_logprobs"]))
-    source = partial(source_of, recipe.teacher, run.data.gathered, student, prompt, recipe.precision)
-    rows = teacher_distributions(run.plain, run.sources[0], student, prompt, source, parts)
-    write_topk(folder / artifacts.TEACHER_LOGPROBS, rows)
-    found = coverage(artifacts.load_teacher_logprobs(folder))
-    write_text(folder / artifacts.SUMMARY, json.dumps(asdict(found), indent=2))
-    log.info("%s", found)
-
-
-def _parts(folder: Path) -> Path:
-    """What a phase that was killed has done so far."""
-    return folder.with_name(f".{folder.name}.parts")
-
-
-def _learn(run: "Pipeline", folder: Path) -> None:
-    write_by_id(folder / artifacts.WEIGHTS, "weights", run.learn(folder).items())
-
-
-def _cluster(run: "Pipeline", folder: Path) -> None:
-    artifacts.save_clusters(folder, run.cluster(run.recipe.schedule))
-
-
-def _assess(run: "Pipeline", folder: Path) -> None:
-    found = assess_difficulties(run.student, run.plain, run.by(run.method.weigh_steps))
-    write_by_id(folder / artifacts.DIFFICULTIES, "difficulties", found.items())
-
-
-def _order(run: "Pipeline", folder: Path) -> None:
-    artifacts.save_plan(folder, run.by(run.method.order))
-
-
-def _refer(run: "Pipeline", folder: Path) -> None:
-    name, student = run.recipe.training.reference, run.student
-    lm = student if name is None else load_model(name, run.recipe.precision)
-    check_reference(lm, student)
-    write_by_id(folder / artifacts.REFERENCE, "logprobs", reference_logprobs(lm, run.tokens))
-
-
-def _weights(run: "Pipeline", folder: Path) -> ByRationale:
-    accepted(run.folder.path / "weights")
-    return ById(folder / artifacts.WEIGHTS)
-
-
-def _teacher_logprobs(_: "Pipeline", folder: Path) -> TopKById:
-    shutil.rmtree(_parts(folder), ignore_errors=True)
-    return artifacts.load_teacher_logprobs(folder)
-
-
-def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
-    return lambda _, folder: load(folder)
-
-
-_tokens, _difficulties = _from(artifacts.load_tokens), _from(artifacts.load_difficulties)
-_clusters, _plan = _from(artifacts.load_clusters), _from(artifacts.load_schedule)
-_reference = _from(artifacts.load_reference)
-
-
-TEXTS = ("student", "data.prompt", "data.max_length")
-STEPS = ("data.step_rule", "data.max_steps")
-CLUSTERS = ("schedule.num_clusters", "schedule.embeddings", "seed")
-TRAINING = ("training", "seed", "precision")
-SOURCES = ("teacher", "data.train", "data.train_limit", "data.root", "data.columns", "data.answer_words")
-ASKED = ("batch_size", "max_new_tokens", "samples", "temperature")
-VALIDATION = ("training.validation", *(f"evaluation.{name}" for name in ASKED), *SOURCES[3:])
-
-PHASES = (
-    # line 1: recorded rationales, or a teacher's; what of them the student can read; and that in tokens and steps
-    Phase("rationales", sources=SOURCES),
-    Phase("texts", needs=("rationales",), reads=TEXTS),
-    Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
-    # what a method makes of them that trains other texts
-    Phase("views", _view, _tokens, needs=("tokens",), parts=("views",)),
-    # what a teacher expects at every token, for methods that compare the student's probabilities with it
-    Phase("told"),
-    Phase(
-        "teacher_logprobs",
-        _ask_probabilities,
-        _teacher_logprobs,
-        needs=("texts", "told"),
-        reads=("teacher.logprobs",),
-        after=("tokens",),
-    ),
-    # line 2: significance weights (Eq. 2-7), which see no steps
-    Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
-    # line 3: step difficulties (Eq. 8)
-    Phase("difficulties", _assess, _difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
-    # line 4: similar questions, and the schedule (Eq. 9-13)
-    Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
-    Phase("plan", _order, _plan, needs=("tokens", "views"), parts=("order",)),
-    # what a reference model makes of the tokens, for losses that compare the student with it
-    Phase("reference", _refer, _reference, needs=("tokens", "views"), reads=("training.reference", "precision")),
-    # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
-    Phase("validation", sources=VALIDATION),
-    Phase(
-        "student",
-        needs=("tokens", "views", "plan", "validation"),
-        parts=("weigh", "loss", "curriculum"),
-        reads=TRAINING,
-    ),
-)
-"""What is made, by what, and from what. `rationales`, `told` and `validation` are read anew each time, and hashed."""
-BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
-"""Instead of the row above where the data brings the weights: then no key of `weighting` is read."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +81,7 @@ class Pipeline:
         check_arguments(recipe.training)
         self.method = METHODS[recipe.method]
         self.recipe = recipe = self.method.recipe(recipe)
-        for part in self.method.parts("curriculum"):
+        for part in (*self.method.parts("curriculum"), *self.method.parts("writes")):
             part.check(recipe)
         if "teacher_logprobs" in {phase.name for phase in needed(PHASES, self.method)}:
             recipe.teacher.check_probabilities()
@@ -245,7 +110,9 @@ class Pipeline:
         rationales = self.sources[0]
         texts = {rationale.id: rationale.text for rationale in rationales}
         made = {name: partial(self.made, name) for name in part.needs}
-        return Given(self.tokens if tokens is None else tokens, texts, self.recipe, made, rationales)
+        tokens = self.tokens if tokens is None else tokens
+        weigher = partial(Weigher.load, self.folder.path / "weights" / "weigher")
+        return Given(tokens, texts, self.recipe, made, rationales, self.data.gathered.counterfactual, weigher)
 
     def by(self, part: Part[Result]) -> Result:
         """What a part of the method comes to."""
@@ -334,23 +201,6 @@ class Pipeline:
         difficulty = self.by(self.method.weigh_steps) if assesses else {}
         return Weights(loss=self.by(self.method.weigh), difficulty=difficulty)
 
-    def learn(self, folder: Path) -> ByRationale:
-        """Weights from the data where it brings them for every rationale, else by mask learning, which sees no steps.
-
-        Args:
-            folder: Gets what was learnt.
-        """
-        recipe, rationales = self.recipe, self.sources[0]
-        tokens = [replace(rationale, step_stops=(rationale.num_tokens,)) for rationale in self.plain]
-        if (given := weights_in_data(rationales, tokens)) is not None:
-            return given
-        name, precision = recipe.weighting.predictor, recipe.weighting.precision or recipe.precision
-        alike = name is None and precision == recipe.precision
-        predictor = self._take_student() if alike else load_model(name or recipe.student, precision)
-        return weigh_rationales(
-            predictor, rationales, tokens, recipe.weighting, recipe.data.prompt, recipe.seed, folder
-        )
-
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
 
     @property
@@ -381,7 +231,7 @@ class Pipeline:
             if is_first_process():
                 write_text(place / "recipe.yaml", dump_recipe(self.recipe))
             summary = train_student(
-                self._take_student(),
+                self.take_student(),
                 tokens,
                 weights,
                 schedule,
@@ -405,14 +255,17 @@ class Pipeline:
         for need, phase in (("teacher", "teacher_logprobs"), ("reference", "reference")):
             if need in objective.needs:
                 found[need] = self.made(phase)
+        if "teacher" in found and self.method.views is not None:
+            found["teacher"] = TaughtViews(self.tokens, self.plain, found["teacher"])
         if "groups" in objective.needs:
             found["groups"] = {one.id: one.question.id for one in self.sources[0]}
         if self.method.views is not None:
             found["tasks"] = {one.id: list(shares).index(one.task) for one in self.tokens}
             groups = {one.id: one.group for one in self.tokens}
             found |= {"groups": groups} if any(groups.values()) else {}
-        for part in self.method.parts("curriculum"):
-            found["curriculum"] = self.by(part)
+        for name, field in (("curriculum", "curriculum"), ("own_texts", "writes")):
+            for part in self.method.parts(field):
+                found[name] = self.by(part)
         return found
 
     # -- accuracy --------------------------------------------------------------------------------------
@@ -456,7 +309,7 @@ class Pipeline:
         """The student before distillation."""
         return load_model(self.recipe.student, self.recipe.precision)
 
-    def _take_student(self) -> LanguageModel:
+    def take_student(self) -> LanguageModel:
         """The student before distillation, for a phase that changes it; the next to ask for it loads it anew."""
         student = self.student
         del self.student

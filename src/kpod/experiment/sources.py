@@ -91,6 +91,7 @@ class Sources:
         """Hashes of what was read, by the phases that stand for it."""
         return {
             "rationales": rationales_key(self.gathered.kept),
+            "counterfactual": rationales_key(self.gathered.counterfactual),
             "told": told_key(self.recipe, self.gathered),
             "validation": validation_key(self.recipe, self.validation),
         }

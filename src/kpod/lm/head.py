@@ -84,6 +84,13 @@ class Predictions:
             return -functional.cross_entropy(logits, targets[:, 0], reduction="none")[:, None]
         return logits.log_softmax(dim=1).gather(1, targets)
 
+    @torch.no_grad()
+    def logprobs_of(self, targets: Int[Tensor, "trained k"]) -> Float[Tensor, "trained k"]:
+        """Log P of tokens at each position in nats, by chunks and without gradients."""
+        if self.weight is None:
+            return self.logprobs(targets)
+        return self.weighted_nll(targets, torch.zeros_like(targets, dtype=torch.float32))[1]
+
     def logits(self, rows: slice | Int[Tensor, " rows"]) -> Float[Tensor, "rows vocabulary"]:
         """The logits of some positions in float32, with gradients."""
         some = self.features[rows]

@@ -48,7 +48,7 @@ class Objective:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Of `teacher`, `reference` and `groups` what the dataset must have; and `start`, which the trainer keeps."""
+        """`teacher`, `reference`, `groups`: what the dataset must have. `start`, `own_texts`: what the trainer has."""
         return frozenset().union(*(term.needs for _, term in self.terms))
 
     @property
@@ -208,7 +208,7 @@ def check_loss(loss: StepLoss, dataset: Any, args: TrainingArguments, *, by_toke
     objective, has = loss.objective, dataset.has if isinstance(dataset, StageDataset) else frozenset()
     if loss.num_tasks > 1 and isinstance(dataset, RowDataset):
         raise ConfigError(f"task_shares has {loss.num_tasks} shares, but rows have one task; use a StageDataset")
-    for name in sorted(objective.needs - has - {"start"}):
+    for name in sorted(objective.needs - has - {"start", "own_texts"}):
         raise ConfigError(f"this loss needs {NEEDS[name]}; give them as StageDataset(..., {name}=...)")
     if "groups" not in has:
         return

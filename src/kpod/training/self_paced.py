@@ -99,10 +99,7 @@ def confidence_factors(
 
 def _logprobs(model: nn.Module, batch: Batch, linear_head: bool) -> Float[Tensor, " trained"]:
     labels = batch["labels"][trained_positions(batch)][:, None]
-    predictions = predictions_of(model, batch, linear_head=linear_head)
-    if not linear_head:
-        return predictions.logprobs(labels)[:, 0]
-    return predictions.weighted_nll(labels, torch.zeros_like(labels, dtype=torch.float32))[1][:, 0]
+    return predictions_of(model, batch, linear_head=linear_head).logprobs_of(labels)[:, 0]
 
 
 def _without_examples(batch: StageBatch) -> Batch:

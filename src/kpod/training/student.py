@@ -40,6 +40,7 @@ from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
 from kpod.training.metrics import METRICS, read_updates
 from kpod.training.objectives import Objective
+from kpod.training.own_texts import OwnTexts
 from kpod.training.trainer import KeypointTrainer
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def train_student(
     groups: Mapping[str, str] | None = None,
     teacher: Mapping[str, TopK] | None = None,
     reference: Mapping[str, NDArray[np.float32]] | None = None,
+    own_texts: OwnTexts | None = None,
     curriculum: Curriculum | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSummary:
@@ -120,6 +122,7 @@ def train_student(
         groups: Rationale id -> its question, where the objective compares rationales of a question.
         teacher: Rationale id -> a teacher's distributions, where the objective matches them.
         reference: Rationale id -> log P under a reference model, where a rule of the objective asks for it.
+        own_texts: Has the student write what it is trained on, where the objective asks for that.
         curriculum: Chooses by what happens in training; it is made afresh for each call. None: the schedule alone does.
         callbacks: Further callbacks of transformers.
 
@@ -151,7 +154,9 @@ def train_student(
     )
     arguments = training_arguments(config, output_dir, seed, precision)
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
-    trainer = _trainer(lm, dataset, config, arguments, fingerprint, task_shares, objective, callbacks, curriculum)
+    trainer = _trainer(
+        lm, dataset, config, arguments, fingerprint, task_shares, objective, own_texts, callbacks, curriculum
+    )
     per_epoch = _updates_per_epoch(trainer)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
@@ -227,6 +232,7 @@ def _trainer(
     fingerprint: str,
     task_shares: Sequence[float],
     objective: Objective | None,
+    own_texts: OwnTexts | None,
     callbacks: Sequence[TrainerCallback],
     curriculum: Curriculum | None,
 ) -> KeypointTrainer:
@@ -243,6 +249,7 @@ def _trainer(
         normaliser=config.normaliser,
         task_shares=task_shares,
         objective=objective,
+        own_texts=own_texts,
         fingerprint=fingerprint,
         tokens_per_batch=config.tokens_per_batch,
         packing=config.packing,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,11 +13,14 @@ from torch.nn import functional
 from kpod.lm.head import Predictions
 from kpod.lm.sequences import Example
 from kpod.records.errors import ConfigError
+from kpod.records.topk import TopK
 from kpod.training.agreement import kl_to_reference, pairs_of, symmetric_kl
 from kpod.training.batches import StageExample, name_of
 from kpod.training.token_rules import Rule, facts_of
 
 Kind = TypeVar("Kind")
+LEAST_REST = 1e-6
+"""What the tokens that a teacher's top k leave out have together at least: float16 rounds the others to 11 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,54 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
+class OnOwnTexts:
+    """KL(p || q) of the student's distribution p from a teacher's top-k q on texts of its own; the NLL on recorded ones.
+
+    All tokens that the teacher's top k leave out count as one, so that the divergence is at least 0, and 0 only where
+    the student agrees. Its gradient is exact, by p (log(p / q) - log(rest of p / rest of q)) at every token.
+
+    Attributes:
+        divergence: reverse: KL(p || q); forward: KL(q || p).
+    """
+
+    divergence: Literal["reverse", "forward"] = "reverse"
+    needs: ClassVar[frozenset[str]] = frozenset({"own_texts"})
+
+    def targets(self, seen: Seen) -> Targets:
+        """The tokens of recorded texts, and the teacher's tokens on the student's own."""
+        rows = [example.teacher if isinstance(example, StageExample) else None for example in seen.examples]
+        lengths = torch.tensor([len(example.weights) for example in seen.examples], device=seen.labels.device)
+        own = torch.tensor([row is not None for row in rows], device=seen.labels.device).repeat_interleave(lengths)
+        if not own.any():
+            return Targets(seen.labels[:, None], torch.ones_like(seen.labels[:, None], dtype=torch.float32))
+        certain = [
+            TopK.one_hot(np.zeros(len(example.weights), np.int32), 1) if row is None else row
+            for example, row in zip(seen.examples, rows, strict=True)
+        ]
+        tokens, logs = _padded(certain, seen.labels.device)
+        tokens = torch.where(own[:, None] & logs.isfinite(), tokens, seen.labels[:, None])
+        factors, constants = self._divergence(seen.predictions.logprobs_of(tokens), logs)
+        certainly = torch.zeros_like(factors)
+        certainly[:, 0] = 1
+        return Targets(tokens, torch.where(own[:, None], factors, certainly), torch.where(own, constants, 0))
+
+    def _divergence(
+        self, found: Float[Tensor, "trained k"], logs: Float[Tensor, "trained k"]
+    ) -> tuple[Float[Tensor, "trained k"], Float[Tensor, " trained"]]:
+        """Factors and constant of the divergence; entries that the teacher does not have count for nothing."""
+        there = logs.isfinite()
+        p, q = torch.where(there, found.exp(), 0), torch.where(there, logs.exp(), 0)
+        ratio = torch.where(there, found - logs, 0)
+        rest_p, rest_q = ((1 - x.sum(dim=1, keepdim=True)).clamp_min(LEAST_REST) for x in (p, q))
+        rest = (rest_p / rest_q).log()
+        if self.divergence == "reverse":
+            factors, value = -p * (ratio - rest), (p * ratio).sum(dim=1) + (rest_p * rest)[:, 0]
+        else:
+            factors, value = q - rest_q / rest_p * p, -(q * ratio).sum(dim=1) - (rest_q * rest)[:, 0]
+        return factors, value + (factors * torch.where(there, found, 0)).sum(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
 class CloseToStart:
     """The mean over trained tokens of KL(student before training || student): adaptive CL's."""
 
@@ -171,6 +222,11 @@ def _teacher_of(seen: Seen) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "tr
     """A teacher's tokens at every trained token, and their log P in float32; -inf where there is no entry."""
     found = [e.teacher if isinstance(e, StageExample) else None for e in seen.examples]
     rows = [_present(row, seen, number, "top-k probabilities of a teacher") for number, row in enumerate(found)]
+    return _padded(rows, seen.labels.device)
+
+
+def _padded(rows: Sequence[TopK], device: torch.device) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
+    """Distributions one below the other, as wide as the widest."""
     width = max(row.token_ids.shape[1] for row in rows)
     more = [(0, width - row.token_ids.shape[1]) for row in rows]
     ids = [functional.pad(torch.from_numpy(r.token_ids).long(), by) for r, by in zip(rows, more, strict=True)]
@@ -178,7 +234,7 @@ def _teacher_of(seen: Seen) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "tr
         functional.pad(torch.from_numpy(r.logprobs).float(), by, value=-torch.inf)
         for r, by in zip(rows, more, strict=True)
     ]
-    return torch.cat(ids).to(seen.labels.device), torch.cat(logs).to(seen.labels.device)
+    return torch.cat(ids).to(device), torch.cat(logs).to(device)
 
 
 def _present(found: Kind | None, seen: Seen, number: int, what: str) -> Kind:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from peft import PeftModel
@@ -21,7 +22,7 @@ from kpod.lm.head import Predictions, has_linear_head, predictions_of
 from kpod.lm.sequences import Batch, Example, inputs_of, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
 from kpod.training.agreement import Reference
-from kpod.training.batches import StageBatch, StageDataset, StageExample, StageSampler, TokenBatchSampler
+from kpod.training.batches import Collator, StageBatch, StageDataset, StageExample, StageSampler, TokenBatchSampler
 from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.collation import check_packing, collator_of, language_model_of
 from kpod.training.groups import GroupSampler
@@ -29,6 +30,7 @@ from kpod.training.guards import failed_update
 from kpod.training.loss import Normaliser, measures, segments_of
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
 from kpod.training.objectives import Found, Objective, StepLoss, check_loss
+from kpod.training.own_texts import OwnTexts
 from kpod.training.row_dataset import RowDataset, holds_rows
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class KeypointTrainer(Trainer):
     on all processes. With a `StageDataset` each epoch trains its stage. Every update adds a line to
     `metrics.jsonl` in the output folder: losses in nats, `rationale_loss` and `answer_loss` per token, unweighted.
 
-    Arguments are those of transformers.Trainer, in its order, and six more. `compute_metrics` gets logits and labels
+    Arguments are those of transformers.Trainer, in its order, and seven more. `compute_metrics` gets logits and labels
     that stand side by side: the logits at position i predict `labels[i]`, for causal models too, so do not shift them.
 
     Args:
@@ -55,6 +57,7 @@ class KeypointTrainer(Trainer):
         normaliser: What the loss is divided by: the number of trained tokens, or their summed weights.
         task_shares: What each task of a `StageDataset` counts for in the loss; see `StepLoss`.
         objective: What is trained on; by default the NLL.
+        own_texts: Has the student write what it is trained on, with a teacher's distributions.
         fingerprint: Written into every checkpoint; says what it was made from.
         tokens_per_batch: Cut the batches of a `StageDataset` by tokens.
         packing: Put a batch's examples into one row; refused at the first batch where the model mixes them up.
@@ -84,6 +87,7 @@ class KeypointTrainer(Trainer):
         normaliser: Normaliser = "tokens",
         task_shares: Sequence[float] = (1.0,),
         objective: Objective | None = None,
+        own_texts: OwnTexts | None = None,
         fingerprint: str = "",
         tokens_per_batch: int | None = None,
         packing: bool = False,
@@ -100,6 +104,7 @@ class KeypointTrainer(Trainer):
         if tokens_per_batch and args.world_size > 1:
             raise ConfigError("training.tokens_per_batch works on one process; leave it out on several")
         self.step_loss = StepLoss(normaliser, task_shares, objective)
+        self.own_texts = own_texts
         self.fingerprint = fingerprint
         self.tokens_per_batch = tokens_per_batch
         self._staging: Path | None = None
@@ -112,6 +117,8 @@ class KeypointTrainer(Trainer):
             self.data_collator = collator_of(language_model_of(self.model, processing_class), packing)
         self.train_dataset, self.eval_dataset = self._examples(train_dataset), self._examples(eval_dataset)
         check_loss(self.step_loss, self.train_dataset, args, by_tokens=tokens_per_batch is not None)
+        if own_texts is not None:
+            own_texts.check(cast("Collator", self.data_collator).lm, args)
         self._start = Reference(cast("nn.Module", self.model)) if "start" in self.step_loss.objective.needs else None
         self.label_names = ["labels"]
         self._measured = torch.zeros(6, device=args.device)
@@ -196,6 +203,18 @@ class KeypointTrainer(Trainer):
         """The sizes of an optimiser step's means: those given, or those of a batch alone."""
         own = self.step_loss.sizes(batch)
         return own if num_items is None else torch.as_tensor(num_items).to(own).expand_as(own)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[StageBatch], Any]:
+        """As transformers', with texts of the student itself where it is time for them."""
+        batches, sizes = super().get_batch_samples(*args, **kwargs)
+        own, update = self.own_texts, self.state.global_step
+        if own is None or not own.is_on(update, self.state.max_steps):
+            return batches, sizes
+        collator, model = cast("Collator", self.data_collator), cast("nn.Module", self.model)
+        for number, batch in enumerate(batches):
+            seed = int(np.random.SeedSequence((self._order_seed, update, number)).generate_state(1)[0])
+            batches[number] = collator(own.of(collator.lm, model, batch["examples"], seed))
+        return batches, self._get_num_items_in_batch(batches, self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[StageBatch], device: torch.device) -> Tensor:
         """The sizes of an optimiser step's means: over its accumulated batches, and over all processes."""
