@@ -213,7 +213,6 @@ PHASES = (
         reads=TRAINING,
     ),
 )
-"""What is made, by what, and from what. `rationales`, `counterfactual`, `told` and `validation` are read and hashed at each
-start."""
+"""What is made, by what, and from what. Rows without a function are read and hashed at each start."""
 BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
 """Instead of the row above where the data brings the weights: then no key of `weighting` is read."""

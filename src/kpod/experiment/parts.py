@@ -17,7 +17,7 @@ from kpod.lm.models import load_layout, load_model
 from kpod.recipe import DiversityConfig, Recipe
 from kpod.records import Rationale, Schedule, TokenizedRationale
 from kpod.records.columns import ById
-from kpod.records.errors import ConfigError, require
+from kpod.records.errors import ConfigError, DataError, require
 from kpod.records.topk import TopK
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
 from kpod.training.curriculum import Curriculum
@@ -34,6 +34,10 @@ from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_w
 
 ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
 Result = TypeVar("Result", covariant=True)
+
+
+def _no_weigher() -> Weigher:
+    raise DataError("no weigher was kept; kpod weigh writes one where it learns weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Given:
     made: Mapping[str, Callable[[], Any]]
     rationales: Sequence[Rationale] = ()
     counterfactual: Sequence[Rationale] = ()
-    weigher: Callable[[], Weigher] | None = None
+    weigher: Callable[[], Weigher] = _no_weigher
 
     @property
     def weights(self) -> ByRationale:

@@ -154,9 +154,8 @@ def train_student(
     )
     arguments = training_arguments(config, output_dir, seed, precision)
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
-    trainer = _trainer(
-        lm, dataset, config, arguments, fingerprint, task_shares, objective, own_texts, callbacks, curriculum
-    )
+    loss = {"task_shares": task_shares, "objective": objective, "own_texts": own_texts}
+    trainer = _trainer(lm, dataset, config, arguments, fingerprint, loss, callbacks, curriculum)
     per_epoch = _updates_per_epoch(trainer)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
@@ -230,9 +229,7 @@ def _trainer(
     config: TrainingConfig,
     arguments: TrainingArguments,
     fingerprint: str,
-    task_shares: Sequence[float],
-    objective: Objective | None,
-    own_texts: OwnTexts | None,
+    loss: Mapping[str, Any],
     callbacks: Sequence[TrainerCallback],
     curriculum: Curriculum | None,
 ) -> KeypointTrainer:
@@ -247,9 +244,7 @@ def _trainer(
         train_dataset=dataset,
         processing_class=lm.tokenizer,
         normaliser=config.normaliser,
-        task_shares=task_shares,
-        objective=objective,
-        own_texts=own_texts,
+        **loss,
         fingerprint=fingerprint,
         tokens_per_batch=config.tokens_per_batch,
         packing=config.packing,

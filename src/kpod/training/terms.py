@@ -145,7 +145,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class OnOwnTexts:
-    """KL(p || q) of the student's distribution p from a teacher's top-k q on texts of its own; the NLL on recorded ones.
+    """On the student's own texts KL(p || q) of its distribution p from a teacher's top-k q; on recorded ones the NLL.
 
     All tokens that the teacher's top k leave out count as one, so that the divergence is at least 0, and 0 only where
     the student agrees. Its gradient is exact, by p (log(p / q) - log(rest of p / rest of q)) at every token.
