@@ -134,10 +134,10 @@ def train_student(
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     if fingerprint is None:
-        loss = (objective or Objective(), tasks, task_shares, groups, curriculum)
+        made_of = (objective or Objective(), tasks, task_shares, groups, curriculum)
         beside: list[NDArray[Any]] = list((reference or {}).values())
         beside += [array for one in (teacher or {}).values() for array in (one.token_ids, one.logprobs)]
-        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision, loss), beside)
+        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision, made_of), beside)
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
     dataset = (CurriculumDataset if curriculum is not None and curriculum.orders else StageDataset)(
