@@ -147,14 +147,14 @@ STOPS = [
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Callable[[str, str], Path]:
-    """The folder of a run that nothing stopped."""
+def whole(tmp_path_factory) -> Callable[[str, str], tuple[Path, Curriculum]]:
+    """The folder of a run that nothing stopped, and what its curriculum came to."""
 
     @cache
-    def made(kind: str, student: str) -> Path:
-        folder = tmp_path_factory.mktemp("whole")
-        run(folder, KINDS[kind](), RESUMED, answers=Answers(*SCORES), lm=MAKERS[student](dropout=0.1))
-        return folder
+    def made(kind: str, student: str) -> tuple[Path, Curriculum]:
+        folder, curriculum = tmp_path_factory.mktemp("whole"), KINDS[kind]()
+        run(folder, curriculum, RESUMED, answers=Answers(*SCORES), lm=MAKERS[student](dropout=0.1))
+        return folder, curriculum
 
     return made
 
@@ -168,9 +168,12 @@ def test_a_run_that_was_stopped_and_goes_on_ends_in_the_same_bytes(kind, student
     done = int(checkpoint.name.partition("-")[2]) if checkpoint else 0
     lines = read_metrics(tmp_path / "metrics.jsonl", done)
     heard = sum("validation_accuracy" in line for line in lines)
-    run(tmp_path, KINDS[kind](), RESUMED, answers=Answers(*SCORES[heard:]), lm=lm(dropout=0.1))
+    curriculum, (folder, expected) = KINDS[kind](), whole(kind, student)
+    run(tmp_path, curriculum, RESUMED, answers=Answers(*SCORES[heard:]), lm=lm(dropout=0.1))
     for file in ("model.safetensors", "metrics.jsonl"):
-        assert (tmp_path / file).read_bytes() == (whole(kind, student) / file).read_bytes(), file
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes(), file
+    states = curriculum.state(), expected.state()
+    assert {name: array.tolist() for name, array in states[0].items()} == {n: a.tolist() for n, a in states[1].items()}
 
 
 def test_a_run_under_a_curriculum_is_not_gone_on_with_under_another(tmp_path):
