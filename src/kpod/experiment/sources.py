@@ -90,7 +90,7 @@ class Sources:
     def keys(self) -> Mapping[str, str]:
         """Hashes of what was read, by the phases that stand for it."""
         return {
-            "rationales": rationales_key(self.gathered.kept),
+            "rationales": rationales_key((*self.gathered.kept, *self.gathered.counterfactual)),
             "told": told_key(self.recipe, self.gathered),
             "validation": validation_key(self.recipe, self.validation),
         }
