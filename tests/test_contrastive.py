@@ -1,5 +1,6 @@
 """Rationales by contrastive decoding, and the wrong answers that they are written against."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,18 +78,37 @@ A, B, STOP = range(3)
     ],
 )
 def test_a_model_of_three_tokens(gold: tuple[float, ...], other: tuple[float, ...], weight: float, chosen: int) -> None:
-    contrast = Contrast(weight, STOP, [STOP])
+    contrast = Contrast(weight, [STOP])
     scores = contrast(torch.zeros(2, 1, dtype=torch.long), torch.tensor([gold, other]).log())
     assert scores.argmax(dim=-1).tolist() == [chosen, chosen]
 
 
-def test_a_text_ends_before_a_token_that_holds_a_stop() -> None:
+@pytest.mark.parametrize(
+    ("gold", "other", "before", "chosen"),
+    [
+        ((0.5, 0.4, 0.1), (0.6, 0.1, 0.3), B, STOP),  # A, which holds a stop, is what the first prompt expects
+        ((0.5, 0.4, 0.1), (0.5, 0.4, 0.1), B, A),  # what is chosen is written, since text may stand before the stop
+        ((0.1, 0.8, 0.1), (0.1, 0.8, 0.1), A, STOP),  # and the answer ends behind it
+        ((0.1, 0.8, 0.1), (0.1, 0.8, 0.1), B, B),
+    ],
+)
+def test_a_token_that_holds_a_stop(gold: tuple[float, ...], other: tuple[float, ...], before: int, chosen: int) -> None:
+    contrast = Contrast(0.5, [STOP], held=[A])
+    start = torch.tensor([[A], [A]])  # a prompt may end in such a token
+    free = torch.tensor([[0.1, 0.8, 0.1]] * 2).log()
+    assert contrast(start, free).argmax(dim=-1).tolist() == [B, B]
+    written = torch.tensor([[A, before], [A, before]])
+    assert contrast(written, torch.tensor([gold, other]).log()).argmax(dim=-1).tolist() == [chosen, chosen]
+
+
+def test_a_text_ends_at_a_token_that_holds_a_stop() -> None:
     (free,) = continue_contrastively(LLAMA, GOLD[:1], OTHER[:1], 12, weight=0.5)
     letter = next(text for id_ in free.token_ids[1:] if (text := decode(LLAMA, [id_])) and text.isascii())
     (found,) = continue_contrastively(LLAMA, GOLD[:1], OTHER[:1], 12, weight=0.5, stops=[letter])
     assert found.finished
     assert found.token_ids == free.token_ids[: len(found.token_ids)]
-    assert letter not in decode(LLAMA, found.token_ids)
+    assert letter not in decode(LLAMA, found.token_ids[:-1])
+    assert letter in decode(LLAMA, found.token_ids) or len(found.token_ids) < len(free.token_ids)
 
 
 def test_a_model_that_a_batch_changes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +212,8 @@ def test_a_teacher_explains_the_gold_answer_and_a_wrong_one(ask: AskConfig, tmp_
     for request in requests:
         gold, other = (lm.tokenizer(m[-1]["content"]).input_ids for m in (request.messages, request.against))
         (alone,) = continue_contrastively(lm, [gold], [other], 12, weight=0.5, stops=ask.stop or ())
-        assert told.attempts[request.key].text == decode(lm, alone.token_ids)
+        text = re.split("[ea.]", decode(lm, alone.token_ids))[0]  # at the texts under stop
+        assert told.attempts[request.key].text == text
     loose = replace(ask, max_tokens=200)
     found, _ = explanations(ask_teacher(QUESTIONS, loose, tmp_path / "s.jsonl"), loose)
     for one in found:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -21,7 +23,7 @@ from kpod.experiment.pipeline import Pipeline
 from kpod.lm import buckets, head
 from kpod.lm.encoding import encode_rationales
 from kpod.lm.models import LanguageModel
-from kpod.lm.readings import read_texts
+from kpod.lm.readings import aligned, read_texts
 from kpod.lm.student_prompts import chat_ids, prompt_ids
 from kpod.lm.vocabularies import Translation, ids_by_text, token_texts, translation
 from kpod.recipe import AskConfig, DataConfig, LogprobsConfig, PromptConfig, Recipe, TeacherConfig, TeacherPromptConfig
@@ -189,6 +191,15 @@ def test_the_end_is_the_students_whatever_its_name(tmp_path: Path) -> None:
         assert one.num_one_hot == 0
 
 
+@given(st.lists(st.integers(1, 4), min_size=1), st.lists(st.integers(1, 4), min_size=1))
+def test_spans_are_aligned_where_they_are_equal(mine: list[int], theirs: list[int]) -> None:
+    """Of tokens that tile the same characters; the longer text goes on where the shorter ends."""
+    spans = [np.array(list(pairwise(np.cumsum([0, *sizes]))), dtype=np.int32) for sizes in (mine, theirs)]
+    found = aligned(*spans)
+    wanted = [next((n for n, b in enumerate(spans[1]) if (a == b).all()), -1) for a in spans[0]]
+    assert found.tolist() == wanted
+
+
 # -- vocabularies -------------------------------------------------------------------------------------------
 
 
@@ -320,7 +331,7 @@ def test_what_came_with_an_answer_is_found_by_its_characters(tmp_path: Path) -> 
     logprobs = told(
         text,
         ("Hi! ", -0.5, {}),
-        ("6", -0.25, {"6": -0.25, "7": -2.0, "seven": -3.0}),
+        ("6", -0.25, {"6": -0.25, "7": -2.0, "seven": -3.0, "\ud83d": -4.0}),
         (" ", -1.0, {"x": -0.5}),
         ("in", -0.125, {"in": -0.125}),
         (".", -9999.0, {"!": -4.0}),

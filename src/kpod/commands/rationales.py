@@ -125,7 +125,7 @@ def _row(rationale: Rationale, gathered: Gathered) -> dict[str, Any]:
 def _report(gathered: Gathered, recipe: Recipe) -> RationaleReport:
     hinted = set()
     if gathered.asked is not None:
-        keys = {request.key for request in gathered.asked.requests if request.hinted}
+        keys = {request.key for request in gathered.asked.requests if request.hinted or request.against}
         hinted = {id_ for id_, place in gathered.places.items() if place.key in keys}
     judged = [r for r in gathered.found if r.id not in hinted and r.source not in TRUSTED_SOURCES]
     right = sum(reaches_gold(r, recipe.data.answer_words) for r in judged)

@@ -33,7 +33,7 @@ def continue_contrastively(
         others: Of each the prompt that is argued against.
         max_new_tokens: Where a text is broken off.
         weight: lambda, at least 0; 0 is greedy decoding of `prompts`.
-        stops: Texts at which an answer ends. A token that holds one of them is not written.
+        stops: Texts at which an answer ends. A token that holds one of them is the last; the text is not cut there.
 
     Returns:
         One continuation per prompt, in their order.
@@ -51,7 +51,7 @@ def continue_contrastively(
     spelt = token_texts(lm.tokenizer) if stops else {}
     wanted = [stop.encode() for stop in stops]
     held = [id_ for id_, text in spelt.items() if isinstance(text, bytes) and any(stop in text for stop in wanted)]
-    contrast = Contrast(weight, lm.end_id, [*ends, *held])
+    contrast = Contrast(weight, [lm.end_id, *ends], held)
     written = continue_greedily(lm, [*prompts, *others], max_new_tokens, processor=LogitsProcessorList([contrast]))
     return written[: len(prompts)]
 
@@ -61,22 +61,32 @@ class Contrast(LogitsProcessor):
 
     Args:
         weight: The share.
-        end: The token that ends a text.
-        ends: Tokens that end a text where the first half finds one of them the most probable, or the scores do.
+        ends: Tokens that end a text where the first half finds one of them the most probable, or the scores do; the
+            first of them is then written.
+        held: Tokens that hold a text at which an answer ends. They end it too, but one that has the largest score is
+            written before, since an answer's last characters may stand in it.
     """
 
-    def __init__(self, weight: float, end: int, ends: Sequence[int]) -> None:
-        self.weight, self.end, self.ends = weight, end, torch.tensor(sorted(set(ends)))
+    def __init__(self, weight: float, ends: Sequence[int], held: Sequence[int] = ()) -> None:
+        self.weight = weight
+        self.ends, self.held = (torch.tensor(list(ids), dtype=torch.long) for ids in (ends, held))
+        self.num_read: int | None = None
 
     def __call__(
-        self, _: Int[Tensor, "rows read"], scores: Float[Tensor, "rows vocabulary"]
+        self, input_ids: Int[Tensor, "rows read"], scores: Float[Tensor, "rows vocabulary"]
     ) -> Float[Tensor, "rows vocabulary"]:
         """The scores of the next token."""
         gold, other = scores.float().log_softmax(dim=-1).chunk(2)
-        found = gold - self.weight * other if self.weight else gold
-        found = found.masked_fill(gold == -torch.inf, -torch.inf)  # also where neither stream can write it
-        ends = self.ends.to(scores.device)
-        over = torch.isin(gold.argmax(dim=-1), ends) | torch.isin(found.argmax(dim=-1), ends)
+        found = gold - self.weight * other if self.weight else gold.clone()
+        found = found.masked_fill(gold == -torch.inf, -torch.inf)  # also where neither prompt can be followed by it
+        ends, held = self.ends.to(scores.device), self.held.to(scores.device)
+        plain, chosen = gold.argmax(dim=-1), found.argmax(dim=-1)
+        stops = torch.isin(plain, torch.cat([ends, held])) & ~torch.isin(chosen, held)
+        over = stops | torch.isin(chosen, ends)
+        if self.num_read is None:
+            self.num_read = input_ids.shape[1]
+        elif input_ids.shape[1] > self.num_read:
+            over |= torch.isin(input_ids[: len(gold), -1], held)
         found[over] = -torch.inf
-        found[over, self.end] = 0
+        found[over, ends[0]] = 0
         return torch.cat([found, found])

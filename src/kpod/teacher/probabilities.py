@@ -300,7 +300,7 @@ def _told(attempt: Attempt, start: int, one: Written, by_text: Mapping[TokenText
     rows = aligned(one.reading.spans, spans)
     for number in np.flatnonzero((rows >= 0) & (spans[rows, 1] <= alike) if len(spans) else []):
         token, id_ = tokens[rows[number]], int(one.reading.ids[number])
-        if by_text.get(_spelt(attempt.text, token)) == id_:
+        if by_text.get(_bytes_of(attempt.text[slice(*token.span)])) == id_:
             entries = _entries(token, id_, by_text)[:k]
             ids[number], logs[number] = 0, -np.inf
             ids[number, : len(entries)], logs[number, : len(entries)] = zip(*entries, strict=True)
@@ -313,13 +313,15 @@ def _num_alike(one: str, other: str) -> int:
     return next((number for number, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _spelt(text: str, token: TokenLogprob) -> bytes:
-    return text[slice(*token.span)].encode()
+def _bytes_of(text: str) -> bytes:
+    """Its bytes; an endpoint may send half of a surrogate pair, which is no token."""
+    return text.encode(errors="surrogatepass")
 
 
 def _entries(token: TokenLogprob, own: int, by_text: Mapping[TokenText, int]) -> list[tuple[int, float]]:
     """The student's tokens for the written token and its alternatives, the likeliest first."""
-    known = {by_text[text]: logprob for name, logprob in token.top.items() if (text := name.encode()) in by_text}
+    told = ((_bytes_of(name), logprob) for name, logprob in token.top.items())
+    known = {by_text[text]: logprob for text, logprob in told if text in by_text}
     known[own] = token.logprob
     ordered = sorted(known.items(), key=lambda entry: -entry[1])
     return [entry for entry in ordered if entry[1] > IMPOSSIBLE] or [(own, 0.0)]
