@@ -19,6 +19,7 @@ from kpod.experiment.parts import Given, InTraining, linear, progressive, progre
 from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import (
     AskConfig,
+    LogprobsConfig,
     LoraConfig,
     Recipe,
     ScheduleConfig,
@@ -72,7 +73,10 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
     """All others raise; what a phase asks for beyond the rows before it raises too."""
     asked = ("--training.validation", f"{{questions: {data / 'rationales.jsonl'}, limit: 2}}")
     more = asked if METHODS[method].curriculum is CURRICULA["in_sample"] else ()
+    if METHODS[method].writes or METHODS[method].loss.needs:
+        more = ("--teacher.logprobs.model", str(data / "llama"))
     found = Pipeline(recipe(data, tmp_path_factory.getbasetemp() / "shared", "llama", "--method", method, *more))
+    wrong = tuple(replace(one, id=f"{one.id}/counterfactual") for one in found.sources[0][:2])
     wanted = {phase.name for phase in needed(PHASES, METHODS[method])}
     assert {phase.name for phase in found.phases} == wanted
 
@@ -82,7 +86,9 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
     rows = tuple(row if row.name in wanted or row.make is None else replace(row, make=refuse) for row in PHASES)
     monkeypatch.setattr("kpod.experiment.pipeline.PHASES", rows)
     found = Pipeline(replace(found.recipe, name=f"of-{method}"))
-    assert found.by(found.method.loss).needs <= {"groups", *wanted}
+    found.data.gathered = replace(found.data.gathered, counterfactual=wrong)
+    made = {"teacher" if name == "teacher_logprobs" else name for name in wanted}
+    assert found.by(found.method.loss).needs <= {"groups", "start", "own_texts", *made}
     assert set(found.by(found.method.weigh)) == set(found.schedule.ids) == {t.id for t in found.tokens}
     kept = {"tokens", "views", "weights", "difficulties", "clusters", "plan"}
     assert {path.parent.name for path in found.folder.path.glob("*/stamp.json")} <= wanted & kept
@@ -94,7 +100,9 @@ def test_methods_without_a_phase_do_not_make_it() -> None:
     assert not made["kpod-linear"] & {"difficulties", "clusters"}
     assert "weights" in made["kpod-linear"]
     assert not made["kpod-wo-sig"] & {"weights"}
-    assert made["kpod"] == {phase.name for phase in PHASES} - {"views", "reference", "told", "teacher_logprobs"}
+    others = {"counterfactual", "views", "reference", "told", "teacher_logprobs"}
+    assert made["kpod"] == {phase.name for phase in PHASES} - others
+    assert made["logit-kd"] - made["scotd"] == {"told", "teacher_logprobs"}
     assert made["step-by-step"] == made["scotd"] | {"views"}
     assert made["rho-1"] - made["scotd"] == {"reference"}
 
@@ -239,6 +247,10 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "training.given": ("decoder", STUDENT),
     "training.reference": ("other", NONE),  # which only some losses ask
     "training.excess_share": (0.5, NONE),
+    "training.on_policy.starts_after": (0.1, NONE),  # which only the on-policy methods ask
+    "training.on_policy.divergence": ("forward", NONE),
+    "training.on_policy.max_new_tokens": (9, NONE),
+    "training.on_policy.temperature": (0.5, NONE),
     "training.arguments": ({"weight_decay": 0.1}, STUDENT),
     "evaluation.before": (False, NONE),
     "evaluation.batch_size": (1, EVALUATION),
@@ -414,6 +426,14 @@ def test_a_reference_counts_by_its_content_where_a_loss_asks_for_one(base: Recip
     assert remade(named, changed(referred, "training.reference", str(other))) == {"reference", *STUDENT}
     assert remade(referred, changed(referred, "training.excess_share", 0.5)) == STUDENT
     assert remade(replace(base, method="scotd"), replace(base, method="dft")) == STUDENT
+
+
+def test_on_policy_keys_count_for_the_methods_that_read_them(base: Recipe, data: Path) -> None:
+    taught = changed(replace(base, method="on-policy"), "teacher.logprobs", LogprobsConfig(str(data / "llama")))
+    for name, value in (("starts_after", 0.1), ("divergence", "forward"), ("max_new_tokens", 9), ("temperature", 0.5)):
+        assert remade(taught, changed(taught, f"training.on_policy.{name}", value)) == STUDENT
+    other = changed(taught, "teacher.logprobs", LogprobsConfig(str(data / "llama"), top_k=3))
+    assert remade(taught, other) == STUDENT
 
 
 def test_word_vectors_count_by_their_content(base: Recipe, tmp_path: Path) -> None:

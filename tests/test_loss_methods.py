@@ -50,7 +50,7 @@ def losses_of(data: Path, runs: Path, method: str, student: str = "llama", *word
 )
 def test_a_method_of_another_loss_runs_through_every_phase(method: str, data: Path, tmp_path: Path) -> None:
     losses = losses_of(data, tmp_path, method)
-    assert len(losses) >= 4 * 3
+    assert len(losses) == 4 if METHODS[method].curriculum else len(losses) >= 4 * 3
     assert all(0 <= loss < 20 for loss in losses)
     assert (tmp_path / "tiny" / "reference").exists() is ("reference" in METHODS[method].loss.needs)
 
@@ -77,5 +77,5 @@ def test_a_reference_with_other_tokens_is_refused(data: Path, tmp_path: Path) ->
 
 def test_pairs_cannot_be_cut_by_tokens(data: Path, tmp_path: Path) -> None:
     found = Pipeline(recipe(data, tmp_path, "llama", "--method", "mcc-kd", "--training.tokens_per_batch", "999"))
-    with pytest.raises(ConfigError, match=r"training\.tokens_per_batch: the rationales of a question share a batch"):
+    with pytest.raises(ConfigError, match=r"training\.tokens_per_batch: the texts of a question share a batch"):
         found.distil()

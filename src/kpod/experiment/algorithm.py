@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,45 +38,50 @@ from kpod.weighting import accepted, weigh_rationales, weights_in_data
 log = logging.getLogger(__name__)
 
 
-class Run(Protocol):
-    """What the phases ask of a run."""
+if TYPE_CHECKING:
 
-    recipe: Recipe
-    method: Method
-    folder: RunFolder
-    data: Sources
+    class Run(Protocol):
+        """What the phases ask of a run."""
 
-    @property
-    def keys(self) -> Mapping[str, str]:
-        """Of each phase the hash of all that it is made from."""
+        recipe: Recipe
+        method: Method
+        folder: RunFolder
+        data: Sources
 
-    @property
-    def sources(self) -> tuple[list[Rationale], list[Dropped]]:
-        """The rationales to train on, and those that the filter dropped."""
+        @property
+        def keys(self) -> Mapping[str, str]:
+            """Of each phase the hash of all that it is made from."""
 
-    @property
-    def plain(self) -> Sequence[TokenizedRationale]:
-        """Tokenised rationales, each with its question and its answer."""
+        @property
+        def sources(self) -> tuple[list[Rationale], list[Dropped]]:
+            """The rationales to train on, and those that the filter dropped."""
 
-    @property
-    def tokens(self) -> Sequence[TokenizedRationale]:
-        """What the student is trained on, in tokens."""
+        @property
+        def plain(self) -> Sequence[TokenizedRationale]:
+            """Tokenised rationales, each with its question and its answer."""
 
-    @property
-    def student(self) -> LanguageModel:
-        """The student before distillation."""
+        @property
+        def tokens(self) -> Sequence[TokenizedRationale]:
+            """What the student is trained on, in tokens."""
 
-    def take_student(self) -> LanguageModel:
-        """The student before distillation, for a phase that changes it."""
+        @property
+        def student(self) -> LanguageModel:
+            """The student before distillation."""
 
-    def given(self, part: Part[Any], tokens: Sequence[TokenizedRationale] | None = None) -> Given:
-        """What a part of the method works with."""
+        def take_student(self) -> LanguageModel:
+            """The student before distillation, for a phase that changes it."""
 
-    def by(self, part: Part[Result]) -> Result:
-        """What a part of the method comes to."""
+        def given(self, part: Part[Any], tokens: Sequence[TokenizedRationale] | None = None) -> Given:
+            """What a part of the method works with."""
 
-    def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
-        """The group of similar questions of every rationale."""
+        def by(self, part: Part[Result]) -> Result:
+            """What a part of the method comes to."""
+
+        def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
+            """The group of similar questions of every rationale."""
+
+else:
+    Run = Any  # a check at run time would ask for every attribute, and so make every phase
 
 
 def _tokenise(run: Run, folder: Path) -> None:

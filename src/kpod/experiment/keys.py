@@ -93,7 +93,8 @@ def touched(key: str, phases: Sequence[Phase], method: Method) -> tuple[list[str
 
 def _overlap(key: str, declared: str) -> bool:
     """Whether a key is one that is declared, or one of the two is a section that holds the other."""
-    if key in {f"training.{name}" for name in (*SAVING, *BESIDE_TRAINING)} and key != declared:
+    apart = tuple(f"training.{name}." for name in (*SAVING, *BESIDE_TRAINING))
+    if f"{key}.".startswith(apart) and not f"{declared}.".startswith(apart):
         return False
     return f"{key}.".startswith(f"{declared}.") or f"{declared}.".startswith(f"{key}.")
 

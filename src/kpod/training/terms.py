@@ -229,9 +229,9 @@ def _padded(rows: Sequence[TopK], device: torch.device) -> tuple[Int[Tensor, "tr
     """Distributions one below the other, as wide as the widest."""
     width = max(row.token_ids.shape[1] for row in rows)
     more = [(0, width - row.token_ids.shape[1]) for row in rows]
-    ids = [functional.pad(torch.from_numpy(r.token_ids).long(), by) for r, by in zip(rows, more, strict=True)]
+    ids = [functional.pad(torch.from_numpy(r.token_ids.astype(np.int64)), by) for r, by in zip(rows, more, strict=True)]
     logs = [
-        functional.pad(torch.from_numpy(r.logprobs).float(), by, value=-torch.inf)
+        functional.pad(torch.from_numpy(r.logprobs.astype(np.float32)), by, value=-torch.inf)
         for r, by in zip(rows, more, strict=True)
     ]
     return torch.cat(ids).to(device), torch.cat(logs).to(device)
