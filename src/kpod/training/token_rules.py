@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from kpod.lm.head import Predictions
 
@@ -74,7 +73,7 @@ def facts_of(
     entropies = torch.empty_like(logprobs) if rule.entropies else None
     for part in predictions.chunks():
         logits = predictions.logits(part)
-        logprobs[part] = -functional.cross_entropy(logits, labels[part], reduction="none")
+        logprobs[part] = logits.gather(1, labels[part, None])[:, 0] - logits.logsumexp(dim=1)
         if entropies is not None:
             num = min(TOP, logits.shape[1])
             top = logits.topk(num, dim=1).values.softmax(dim=1)
