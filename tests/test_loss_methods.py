@@ -51,7 +51,7 @@ def losses_of(data: Path, runs: Path, method: str, student: str = "llama", *word
 def test_a_method_of_another_loss_runs_through_every_phase(method: str, data: Path, tmp_path: Path) -> None:
     losses = losses_of(data, tmp_path, method)
     assert len(losses) == 4 if METHODS[method].curriculum else len(losses) >= 4 * 3
-    assert all(0 <= loss < 20 for loss in losses)
+    assert all(-0.1 < loss < 20 for loss in losses)  # a top k that sums to less than 1 may come to less than 0
     assert (tmp_path / "tiny" / "reference").exists() is ("reference" in METHODS[method].loss.needs)
 
 
