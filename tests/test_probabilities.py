@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from kpod.experiment import artifacts
-from kpod.experiment.methods import METHODS, ByRationale, Given, Method, Part, taught, whole
+from kpod.experiment import artifacts, parts
+from kpod.experiment.methods import METHODS, Method
+from kpod.experiment.parts import ByRationale, Given, Part, uniform, whole
 from kpod.experiment.pipeline import Pipeline
 from kpod.lm import buckets, head
 from kpod.lm.encoding import encode_rationales
@@ -364,7 +365,8 @@ def _by_mass(given: Given) -> ByRationale:
     return {one.id: np.minimum(given.teacher_logprobs[one.id].mass[: one.num_tokens], 1) for one in given.tokens}
 
 
-TAUGHT = Method("Taught", Part("by_mass", _by_mass, taught.needs), METHODS["scotd"].weigh_steps, whole)
+taught = Part("taught", lambda given: given.teacher_logprobs, parts.TAUGHT)
+TAUGHT = Method("Taught", Part("by_mass", _by_mass, parts.TAUGHT), uniform, whole)
 
 
 @pytest.fixture(scope="module")
