@@ -80,7 +80,7 @@ INSIDE = {
     "oracle_words": {"kpod.data.numbers"},
     "paper_splits": {"kpod.data.splits"},
     "planting": {"kpod.data.word_problems"},
-    "scale": {"kpod.commands.check", "kpod.experiment.pipeline", "kpod.lm.encoding"},
+    "scale": {"kpod.commands.check", "kpod.experiment.algorithm", "kpod.lm.encoding"},
     "teacher": {"kpod.teacher.requests"},
     "word_classes": {"kpod.data.spoken", "kpod.steps"},
 }
