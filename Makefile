@@ -9,6 +9,10 @@ export TOKENIZERS_PARALLELISM := false
 
 # Two processes of one thread each; the tests of a file stay together, since they share what is made for them once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# Here only packages with arrays have each call checked, which makes tests of texts a third faster; `make test-ci`
+# checks all of them.
+ARRAYS := kpod.commands.grid,kpod.evaluation,kpod.lm,kpod.schedule,kpod.training,kpod.weighting
+FAST := --jaxtyping-packages=$(ARRAYS),beartype.beartype
 
 .PHONY: help venv demo test test-ci test-all check bench clean
 
@@ -31,7 +35,7 @@ demo: venv ## distil the small student with the whole of KPOD and show the repor
 	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo
 
 test: venv ## the fast tests
-	$(PYTEST)
+	$(PYTEST) $(FAST)
 
 test-ci: venv ## also those that start and kill processes, and more whole runs
 	$(PYTEST) -m "not long"
@@ -43,7 +47,7 @@ check: venv ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
+	$(PYTEST) $(FAST)
 
 bench: venv ## figures for benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo

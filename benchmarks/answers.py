@@ -21,12 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kpod.data.answers import extract_answer, same_answer
+from kpod import PromptConfig, Question, extract_answer, read_questions, same_answer
 from kpod.data.findings import Row
-from kpod.data.reader import read_questions
 from kpod.data.rows import rows_of
-from kpod.recipe import PromptConfig
-from kpod.records import Question
 
 CLOSING = PromptConfig().closing
 

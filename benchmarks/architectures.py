@@ -35,18 +35,23 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainin
 from transformers.utils import logging as transformers_logging
 
 import kpod.weighting.learn
-from kpod.experiment.pipeline import Pipeline
+from kpod import (
+    KeypointTrainer,
+    KpodError,
+    LanguageModel,
+    MaskedRationale,
+    Pipeline,
+    Predictor,
+    Schedule,
+    StageDataset,
+    TokenizedRationale,
+    WeightingConfig,
+    assess_difficulties,
+    uniform_weights,
+)
 from kpod.lm.decoding import continue_greedily
-from kpod.lm.models import LanguageModel, evaluating
+from kpod.lm.models import evaluating
 from kpod.lm.sequences import collate, example_at, logprobs
-from kpod.recipe import WeightingConfig
-from kpod.records import Schedule, TokenizedRationale
-from kpod.records.errors import KpodError
-from kpod.schedule.difficulty import assess_difficulties
-from kpod.training import KeypointTrainer, StageDataset
-from kpod.weighting.given import uniform_weights
-from kpod.weighting.layouts import MaskedRationale
-from kpod.weighting.prefixes import Predictor
 from kpod.weighting.proof import prove
 from tiny import BRIEF, byte_tokenizer, tiny_tokens
 from tiny_runs import recipe, write_tiny_data

@@ -25,12 +25,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-from kpod.data.answers import extract_answer, last_number, same_answer
-from kpod.data.reader import read_rationales
-from kpod.recipe import TeacherConfig
-from kpod.records import Rationale
-from kpod.teacher.equations import checked_equations
-from kpod.teacher.filters import filter_rationales
+from kpod import (
+    Rationale,
+    TeacherConfig,
+    checked_equations,
+    extract_answer,
+    filter_rationales,
+    last_number,
+    read_rationales,
+    same_answer,
+)
 from kpod.teacher.similarity import jaccard, ngrams
 
 RULES = TeacherConfig(filter="gold", check_equations=True, max_similarity=0.9)

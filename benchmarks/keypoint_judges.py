@@ -14,18 +14,22 @@ from oracle_words import right_rationales
 from planting import IN_TRAINING
 from scipy.stats import spearmanr
 
-from kpod.lm.models import load_model, merged
+from kpod import (
+    MaskedRationale,
+    Predictor,
+    Rationale,
+    TokenizedRationale,
+    WeightGenerator,
+    WeightingConfig,
+    digit_rule_weights,
+    load_model,
+)
+from kpod.lm.models import merged
 from kpod.lm.sequences import collate, example_at, logprobs
-from kpod.recipe import WeightingConfig
-from kpod.records import Rationale, TokenizedRationale
 from kpod.weighting.effects import fit_generator, fit_linear
-from kpod.weighting.given import digit_rule_weights
-from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_prefixes
-from kpod.weighting.module import WeightGenerator
 from kpod.weighting.objective import held_out_objectives
 from kpod.weighting.predictor import Observation, warm_up, with_adapters
-from kpod.weighting.prefixes import Predictor
 from kpod.weighting.rounds import NUM_HELD_OUT, ROUNDS, observe_in_rounds
 
 NUM_JUDGED, NUM_OCCLUDED = 60, 6

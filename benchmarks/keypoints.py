@@ -50,11 +50,7 @@ from prefixes import files_with_rationales, prefix_holds_answer_share
 from scipy.stats import spearmanr
 from word_judges import auc, first_step_words_rise, operation_words_auc, weights_by_class
 
-from kpod.lm.models import load_model
-from kpod.recipe import WeightingConfig
-from kpod.records import TokenizedRationale
-from kpod.weighting.given import spans_of
-from kpod.weighting.prefixes import Predictor
+from kpod import Predictor, TokenizedRationale, WeightingConfig, load_model, spans_of
 
 PARTS = ("fillers", "words", "predictor", "prefixes")
 WEIGHTING = WeightingConfig()

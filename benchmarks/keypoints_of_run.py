@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sklearn.metrics import roc_auc_score
 
+from kpod import DataError
 from kpod.data.word_problems import filler_spans
 from kpod.experiment import artifacts
 from kpod.records.columns import ById, Tokens
-from kpod.records.errors import DataError
 
 OPERATORS = set("+-*/=$")
 

@@ -13,15 +13,21 @@ from numpy.typing import NDArray
 from oracle_words import right_rationales
 from planting import IN_TRAINING, UNSEEN, planted
 
-from kpod.lm.encoding import encode
-from kpod.lm.layout import TextLayout
-from kpod.lm.models import LanguageModel, load_model
-from kpod.recipe import PromptConfig, WeightingConfig
-from kpod.records import Rationale, Span, TokenizedRationale
-from kpod.steps import split_steps
-from kpod.weighting.learn import learn_weights
-from kpod.weighting.module import compute_weights
-from kpod.weighting.rounds import came_to_rest
+from kpod import (
+    DataConfig,
+    LanguageModel,
+    PromptConfig,
+    Rationale,
+    TextLayout,
+    TokenizedRationale,
+    WeightingConfig,
+    compute_weights,
+    encode_rationales,
+    learn_weights,
+    load_model,
+)
+from kpod.records import Span
+from kpod.weighting import came_to_rest
 
 STUDENT = "smollm2-135m"
 PROMPT = PromptConfig(chat=False)
@@ -65,8 +71,7 @@ def sample(layout: TextLayout, rationales: list[Rationale], fillers: tuple[str, 
     spans: dict[str, list[Span]] = {}
     if fillers:
         rationales, spans = planted(rationales, fillers, random.Random(seed))
-    encoded = [encode(layout, r, split_steps(r.text), PROMPT, 512) for r in rationales]
-    tokens = [t for t in encoded if isinstance(t, TokenizedRationale)]
+    tokens, _ = encode_rationales(layout, rationales, DataConfig(prompt=PROMPT, max_length=512))
     return Sample(tokens, {r.id: r.text for r in rationales}, spans)
 
 

@@ -25,14 +25,21 @@ from oracle_making import make
 from oracle_words import Replaced, by_id
 from scipy.stats import rankdata
 
-from kpod.lm.encoding import encode
-from kpod.lm.layout import TextLayout
-from kpod.lm.models import load_layout, load_model
-from kpod.recipe import PromptConfig
-from kpod.records import TokenizedRationale, WeightSpan
-from kpod.records.errors import DataError, KpodError
-from kpod.steps import split_steps
-from kpod.weighting.given import KEYPOINTS, REST, digit_rule_weights, spans_of
+from kpod import (
+    DataConfig,
+    DataError,
+    KpodError,
+    PromptConfig,
+    TextLayout,
+    TokenizedRationale,
+    digit_rule_weights,
+    encode_rationales,
+    load_layout,
+    load_model,
+    spans_of,
+)
+from kpod.records import WeightSpan
+from kpod.weighting import KEYPOINTS, REST
 
 ORACLE = Path(__file__).with_name("oracle.jsonl")
 PER_FILE, WORDS, SAMPLES = 20, 10, 6
@@ -91,10 +98,10 @@ def oracle_tokens(layout: TextLayout, rows: Sequence[Replaced]) -> tuple[list[To
     """
     tokens, texts = [], {}
     for id_, rationale in by_id({row.id: row.file for row in rows}).items():
-        encoded = encode(layout, rationale, split_steps(rationale.text), PROMPT, LONGEST)
-        if not isinstance(encoded, TokenizedRationale):
-            raise DataError(f"oracle, rationale {id_!r}: {encoded.reason}")
-        tokens.append(encoded)
+        encoded, dropped = encode_rationales(layout, [rationale], DataConfig(prompt=PROMPT, max_length=LONGEST))
+        if dropped:
+            raise DataError(f"oracle, rationale {id_!r}: {dropped[0].reason}")
+        tokens += encoded
         texts[id_] = rationale.text
     return tokens, texts
 

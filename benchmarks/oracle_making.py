@@ -18,11 +18,10 @@ import torch
 from oracle_words import FILES, Replaced, candidates, drawn, is_another, reaches, replaceable, words_of
 from transformers import DynamicCache
 
+from kpod import LanguageModel, PromptConfig, Rationale
 from kpod.lm.decoding import end_ids
-from kpod.lm.models import LanguageModel
 from kpod.lm.student_prompts import prompt_ids
-from kpod.recipe import PromptConfig
-from kpod.records import Rationale, Span
+from kpod.records import Span
 
 TEMPERATURE, NEW_TOKENS = 0.7, 80
 LONGEST, TRIED = 6, 8

@@ -12,15 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kpod.data.answers import extract_answer, last_number, same_answer
-from kpod.data.datasets import load_rationales
+from kpod import (
+    DataConfig,
+    DataError,
+    Rationale,
+    TeacherConfig,
+    extract_answer,
+    filter_rationales,
+    last_number,
+    load_rationales,
+    same_answer,
+    split_steps,
+)
 from kpod.data.numbers import mentions, whole_number
-from kpod.recipe import DataConfig, TeacherConfig
-from kpod.records import Rationale, Span
-from kpod.records.errors import DataError
-from kpod.steps import split_steps
-from kpod.teacher.filters import filter_rationales
-from kpod.weighting.given import KEYPOINTS
+from kpod.records import Span
+from kpod.weighting import KEYPOINTS
 
 FILES = ("asdiv", "svamp")
 TEACHER = "gpt-3.5-turbo"

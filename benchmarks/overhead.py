@@ -21,17 +21,21 @@ import trainers
 import training
 from transformers import TrainingArguments
 
-from kpod.experiment.methods import cluster_questions
-from kpod.lm.models import load_model, with_lora
-from kpod.recipe import ScheduleConfig
-from kpod.recipe.loading import load_recipe
-from kpod.records import Schedule
-from kpod.schedule.difficulty import assess_difficulties
-from kpod.schedule.progressive import make_schedule
-from kpod.training import KeypointTrainer, StageDataset
-from kpod.weighting.given import uniform_weights
-from kpod.weighting.learn import learn_weights
-from kpod.weighting.module import compute_weights
+from kpod import (
+    KeypointTrainer,
+    Schedule,
+    ScheduleConfig,
+    StageDataset,
+    assess_difficulties,
+    cluster_questions,
+    compute_weights,
+    learn_weights,
+    load_model,
+    load_recipe,
+    make_schedule,
+    uniform_weights,
+)
+from kpod.lm.models import with_lora
 
 NUM = 1000
 RECIPE = Path(__file__).parent.parent / "recipes" / "gsm8k-smollm2.yaml"

@@ -17,8 +17,7 @@ from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
-from kpod.data.datasets import DATASETS
-from kpod.data.reader import read_questions
+from kpod import DATASETS, read_questions
 from kpod.data.splits import FILE
 
 SPLITS = ("train", "validation", "test")

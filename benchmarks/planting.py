@@ -3,9 +3,9 @@
 import random
 import re
 
+from kpod import Rationale, split_steps
 from kpod.data.word_problems import OPENERS
-from kpod.records import Rationale, Span
-from kpod.steps import split_steps
+from kpod.records import Span
 
 IN_TRAINING = OPENERS
 UNSEEN = (

@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from kpod.data.mentions import first_statement
+from kpod import first_statement
 
 NUMBER = re.compile(r"(?<![\d.,/:\w])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d/:]|[.,]\d)")
 NAMES = (

@@ -53,8 +53,7 @@ def numbered(rows: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
 
 def traces(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Numbered copies one below the other."""
-    from kpod.lm.models import load_layout
-    from kpod.recipe import Recipe
+    from kpod import Recipe, load_layout
 
     texts = [row["rationale"] for row in rows]
     sizes = [len(ids) + NUMBER for ids in load_layout(Recipe().student).tokenizer(texts).input_ids]
@@ -86,13 +85,11 @@ def measured(path: Path) -> dict[str, float]:
     import numpy as np
     import torch
 
+    from kpod import DataConfig, Pipeline, Recipe, load_layout, step_difficulties
     from kpod.commands.check import check_data
-    from kpod.experiment import pipeline
+    from kpod.experiment import algorithm
     from kpod.lm.encoding import BATCH, CHARACTERS
-    from kpod.lm.models import load_layout
-    from kpod.recipe import DataConfig, Recipe
     from kpod.records.columns import parts
-    from kpod.schedule.difficulty import step_difficulties
 
     def drawn(_: object, tokens: Any, weights: Any) -> dict[str, Any]:
         rng = np.random.default_rng(0)
@@ -103,11 +100,11 @@ def measured(path: Path) -> dict[str, float]:
         return found
 
     torch.set_num_threads(1)
-    pipeline.assess_difficulties = drawn  # type: ignore[assignment]
+    algorithm.assess_difficulties = drawn  # type: ignore[assignment]
     data = DataConfig(train=str(path), tests=(), max_length=8192)
     recipe = replace(Recipe(), name="scale", method="kpod-rule", runs=str(path.parent / "runs"), data=data)
     found = {"check_s": seconds(lambda: check_data(path, recipe))}
-    run = pipeline.Pipeline(recipe)
+    run = Pipeline(recipe)
     found["read_s"] = seconds(lambda: run.keys)
     found["tokens_s"] = seconds(lambda: run.tokens)
     tokenizer = load_layout(recipe.student).tokenizer

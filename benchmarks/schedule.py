@@ -23,11 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from peers import LARGEST, Peer, installed
 
-from kpod.recipe import ScheduleConfig
-from kpod.records import Schedule
-from kpod.schedule.progressive import make_schedule
-from kpod.schedule.selection import select
-from kpod.schedule.selectors import SELECTORS, Selector
+from kpod import SELECTORS, Schedule, ScheduleConfig, make_schedule
+from kpod.schedule.selection import Selector, select
 
 NAT = 2.0**30
 """Ticks in a nat."""

@@ -29,10 +29,8 @@ from urllib.parse import urlsplit
 
 from openai import AsyncOpenAI
 
+from kpod import AskConfig, Question, ask_teacher
 from kpod.lm.models import smollm2_folder
-from kpod.recipe import AskConfig
-from kpod.records import Question
-from kpod.teacher.asking import ask_teacher
 from kpod.teacher.requests import chat_arguments, requests_for
 
 CONCURRENCIES = (1, 8, 32)

@@ -9,11 +9,8 @@ import numpy as np
 import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from kpod.lm.models import LanguageModel
-from kpod.records import Schedule, TokenizedRationale
-from kpod.training import KeypointTrainer, StageDataset
-from kpod.training.student import flash_attention
-from kpod.weighting.given import uniform_weights
+from kpod import KeypointTrainer, LanguageModel, Schedule, StageDataset, TokenizedRationale, uniform_weights
+from kpod.training import flash_attention
 
 ON_CARD = torch.cuda.is_available()
 

@@ -34,17 +34,23 @@ import numpy as np
 import torch
 from trainers import ON_CARD, Given, arguments, variants
 
-from kpod.data.datasets import load_rationales
-from kpod.lm.encoding import encode
-from kpod.lm.models import LanguageModel, load_model
-from kpod.recipe import DataConfig, PromptConfig, ScheduleConfig, TeacherConfig
-from kpod.records import Schedule, TokenizedRationale
-from kpod.schedule.difficulty import assess_difficulties
-from kpod.schedule.progressive import make_schedule
-from kpod.steps import split_steps
-from kpod.teacher.filters import filter_rationales
-from kpod.training.student import flash_attention
-from kpod.weighting.given import uniform_weights
+from kpod import (
+    DataConfig,
+    LanguageModel,
+    PromptConfig,
+    Schedule,
+    ScheduleConfig,
+    TeacherConfig,
+    TokenizedRationale,
+    assess_difficulties,
+    encode_rationales,
+    filter_rationales,
+    load_model,
+    load_rationales,
+    make_schedule,
+    uniform_weights,
+)
+from kpod.training import flash_attention
 
 STUDENT = "smollm2-135m"
 STAGES = (0, 5, 10)
@@ -56,8 +62,8 @@ def rationales(lm: LanguageModel, number: int) -> list[TokenizedRationale]:
     teacher = TeacherConfig("gemini-1.5-flash")
     kept, _ = filter_rationales(load_rationales(data, teacher).rationales, teacher)
     random.Random(0).shuffle(kept)
-    encoded = [encode(lm, r, split_steps(r.text), PromptConfig(chat=False), 512) for r in kept[: 2 * number]]
-    return [tokens for tokens in encoded if isinstance(tokens, TokenizedRationale)][:number]
+    how = DataConfig(prompt=PromptConfig(chat=False), max_length=512)
+    return encode_rationales(lm, kept[: 2 * number], how)[0][:number]
 
 
 def scheduled(tokens: list[TokenizedRationale]) -> Schedule:

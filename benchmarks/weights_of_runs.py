@@ -14,8 +14,7 @@ import numpy as np
 from keypoints_of_run import weighed
 from scipy.stats import spearmanr
 
-from kpod.records.errors import DataError
-from kpod.weighting.given import digit_rule_weights
+from kpod import DataError, digit_rule_weights
 
 LOW = 0.3
 """A token that weighs less is hardly trained."""

@@ -12,10 +12,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kpod import TokenizedRationale, split_steps
 from kpod.data.spoken import FINE_PARTS, NUMBER_WORDS, PARTS, PLURALS
-from kpod.records import Span, TokenizedRationale
-from kpod.steps import split_steps, step_stops_of
-from kpod.weighting.given import KEYPOINTS
+from kpod.records import Span
+from kpod.steps import step_stops_of
+from kpod.weighting import KEYPOINTS
 
 WordClass: TypeAlias = Literal["operation", "number", "operator", "quantity", "comparison", "other", "punctuation"]
 

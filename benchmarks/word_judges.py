@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from word_classes import in_first_step, token_classes
 
-from kpod.records import Span, TokenizedRationale
-from kpod.records.errors import DataError
-from kpod.weighting.layouts import MaskedRationale
-from kpod.weighting.prefixes import Predictor
+from kpod import DataError, MaskedRationale, Predictor, TokenizedRationale
+from kpod.records import Span
 
 PLAIN_WORDS = ("other", "quantity", "comparison")
 """The classes of words that operation words are held against."""

@@ -16,6 +16,7 @@ from kpod.data.numbers import plain_digits, whole_number
 from kpod.data.statements import LANGUAGES
 from kpod.evaluation.accuracy import judge
 from kpod.records import Question
+from tiers import tiered
 
 PLACES = {"A": "bank", "B": "library", "C": "store", "D": "mall"}
 WHOLE = st.integers(2, 999)
@@ -288,11 +289,15 @@ FORMULAS = [
 ]
 
 
-@pytest.mark.parametrize("formula", FORMULAS)
-@pytest.mark.parametrize(
-    "form", [r"\boxed{{{}}}", "The answer is {}.", "The answer is ${}$.", "Final answer: $${}$$", "{}"]
-)
-def test_a_formula_is_read_whole(formula: str, form: str):
+FORMS = [r"\boxed{{{}}}", "The answer is {}.", "The answer is ${}$.", "Final answer: $${}$$", "{}"]
+READ_FAST = [(formula, FORMS[number % len(FORMS)]) for number, formula in enumerate(FORMULAS[::2])]
+"""Every form with two formulas or three; each is compared with all other formulas."""
+READ_SLOWLY = [(formula, form) for form in FORMS for formula in FORMULAS if (formula, form) not in READ_FAST]
+
+
+@pytest.mark.parametrize("stated", tiered([*READ_FAST, *READ_SLOWLY], READ_SLOWLY))
+def test_a_formula_is_read_whole(stated: tuple[str, str]):
+    formula, form = stated
     text = form.format(formula) if form != "{}" else f"#### Work\n\n<answer>{formula}</answer>"
     answer = extract_answer(text)
     assert answer is not None

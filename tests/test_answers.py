@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kpod.data.answers import extract_answer, last_number, normalise_answer, same_answer
 from kpod.data.numbers import plain_digits, whole_number
+from tiers import tiered
 
 PLACES = {"A": "harbour", "B": "old harbour", "C": "market hall", "D": "wait outside", "E": "none of these"}
 AMOUNTS = {"A": "8 days", "B": "$12.50", "C": "3/4", "D": "1,250 m", "E": "none of these"}
@@ -296,28 +297,28 @@ def test_any_text_is_read_and_normalised_once(text: str, choices: dict[str, str]
     assert same_answer(text, text, choices) == bool(normal)
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "7",
-        "1,",
-        "1/",
-        "1 1/",
-        ".",
-        "$",
-        " ",
-        "\n",
-        "answer ",
-        "answer is ",
-        "#### 5",
-        "\\boxed{",
-        "{",
-        "=",
-        "**",
-        "(a) or ",
-        "(wait ",
-    ],
-)
+ADVERSARIAL = [
+    "7",
+    "1,",
+    "1/",
+    "1 1/",
+    ".",
+    "$",
+    " ",
+    "\n",
+    "answer ",
+    "answer is ",
+    "#### 5",
+    "\\boxed{",
+    "{",
+    "=",
+    "**",
+    "(a) or ",
+    "(wait ",
+]
+
+
+@pytest.mark.parametrize("unit", tiered(ADVERSARIAL, ["1/", "1 1/", "#### 5"]))
 def test_a_long_adversarial_text_is_read_in_one_go(unit: str):
     text = unit * (100_000 if len(unit) == 1 else 5_000)
     for choices in (None, PLACES):

@@ -50,6 +50,7 @@ def given(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_seven_chinese_rationales_are_trained_on(given: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
         assert main(["run", str(given)]) == 0

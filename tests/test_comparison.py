@@ -68,6 +68,7 @@ def test_runs_share_what_they_have_in_common(grid: Grid) -> None:
     assert len({(grid.folder / f"{name}-seed0" / "tokens" / "tokens.arrow").stat().st_ino for name in METHODS}) == 1
 
 
+@pytest.mark.slow
 def test_weights_are_learnt_before_the_runs_also_where_the_order_needs_none(data: Path, tmp_path: Path) -> None:
     linear = replace(recipe(data, tmp_path), method="kpod-linear")
     prepare([linear])
@@ -85,6 +86,7 @@ def test_what_is_finished_is_not_done_again(grid: Grid, monkeypatch: pytest.Monk
     assert (grid.folder / "comparison.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_same_recipe_outside_a_grid_comes_to_the_same(grid: Grid, tmp_path: Path) -> None:
     alone = Pipeline(replace(grid.runs["kpod"][1], runs=str(tmp_path)))
     alone.run()
@@ -165,6 +167,7 @@ def test_a_sweep_draws_accuracy_by_the_values_that_are_numbers() -> None:
     assert "<svg" not in render_comparison("x", {"near": rows[:1] + rows[2:]}, {}, "p=0.5", "schedule.growth_exponent")
 
 
+@pytest.mark.slow
 def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "in_processes", in_this_process)
     tables = compare(grid, match_tokens="kpod")

@@ -17,6 +17,7 @@ from kpod.data.splits import paper_splits, question_key
 from kpod.recipe import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.records import Dropped, Question, Rationale
 from kpod.records.errors import DataError
+from tiers import tiered
 
 OWN = TeacherConfig()
 PUBLIC = os.environ.get("KPOD_DATA")
@@ -499,7 +500,7 @@ HUB_SCHEMAS = {
 
 
 @pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")
-@pytest.mark.parametrize("name", HUB_SCHEMAS)
+@pytest.mark.parametrize("name", tiered(HUB_SCHEMAS, ["gsm8k", "commonsense_qa"]))
 def test_the_hub_s_rows_are_divided_into_the_paper_s_files(name: str, monkeypatch: pytest.MonkeyPatch):
     """A Hub set with the offline rows, in a random order where files, not the official order, say who goes where."""
     parts = {
@@ -537,6 +538,7 @@ def vars_of(question: Question) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not PUBLIC, reason="needs the public data sets: set KPOD_DATA to their folder")
+@pytest.mark.slow
 def test_mcc_kd_s_division_of_gsm8k_is_that_of_its_index_list():
     listed = json.loads((Path(PUBLIC) / "gsm8k" / "mcc_kd_split.json").read_text())
     for split in ("validation", "test"):

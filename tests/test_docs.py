@@ -36,6 +36,6 @@ def test_every_recipe_can_be_read(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
 
-def test_the_readme_lists_every_method() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == set(METHODS)
+def test_readme_and_page_of_methods_list_every_method() -> None:
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/methods.md"))
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE)) == set(METHODS)

@@ -254,6 +254,7 @@ def test_an_endpoint_that_cannot_be_reached_ends_the_run(tmp_path, upstream):
 # ----- the whole matrix, kills and signals
 
 
+@pytest.mark.slow
 def test_with_a_third_of_the_requests_spoilt_none_is_lost_and_none_bought_twice(tmp_path, upstream):
     store, plan = tmp_path / "store.jsonl", spoiling(0.3, MIX)
     with proxied(upstream, plan) as (url, proxy):
@@ -511,6 +512,7 @@ def check_no_key(text: str | bytes) -> None:
     assert (SENTINEL.encode() if isinstance(text, bytes) else SENTINEL) not in text
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_file_no_log_and_no_message_though_the_server_echoes_it(tmp_path, upstream):
     store = tmp_path / "deep" / "store.jsonl"
     faults: Sequence[str] = ("500", "HTML", "no choices", "429", "408", "401")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpod.teacher.equations import checked_equations, wrong_equations
+from tiers import tiered
 
 RIGHT = [
     "3 + 4 = 7",
@@ -357,7 +358,7 @@ HOSTILE = ["1 + 1 + ", "((((", "(1 + ", "1 + 1 = ", "= ", "1 1 ", "-", "2.", "1,
 HOSTILE += [r"\a_{", "^\n", "1,\\!111", "log_2 ", "1 + 1 = 3 ("]
 
 
-@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("piece", tiered(HOSTILE, ["1 + 1 = ", "1 + 1 = 3 ("]))
 def test_a_hostile_text_of_100_kb_takes_a_time_linear_in_it(piece: str):
     start = time.process_time()
     list(checked_equations(piece * (100_000 // len(piece)) + "= 3"))

@@ -18,6 +18,7 @@ from kpod.data.reader import check_file, checked_file, read_file, read_questions
 from kpod.recipe import ColumnsConfig, DataConfig, TeacherConfig
 from kpod.records import Dropped
 from kpod.records.errors import DataError
+from tiers import tiered
 
 ASKED = ("Ann has 6 pens and buys 2. How many pens?", "Half of 48?")
 TOLD = ("6 + 2 = 8, so she has 8.", "48 / 2 = 24.")
@@ -160,7 +161,9 @@ def in_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 FILES = [in_jsonl, in_json, in_data, in_gzip, in_csv, in_tsv, in_semicolons, in_parquet]
 
 
-@pytest.mark.parametrize("write", FILES, ids=lambda write: write.__name__)
+@pytest.mark.parametrize(
+    "write", tiered(FILES, [f for f in FILES if f not in (in_jsonl, in_csv)]), ids=lambda write: write.__name__
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_read_from_every_kind_of_file(tmp_path: Path, form: str, write):
     rows, texts = FORMS[form]

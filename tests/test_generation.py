@@ -19,6 +19,7 @@ from kpod.lm.student_prompts import prompt_ids
 from kpod.recipe import EvaluationConfig, LoraConfig, PromptConfig
 from kpod.records import Question, Rationale, TokenizedRationale
 from kpod.records.errors import DataError
+from tiers import tiered
 from tiny import END, PAD, START, VOCABULARY, byte_tokenizer, tiny_llama, tiny_rationales, tiny_t5
 from zoo import build
 
@@ -55,7 +56,7 @@ RANDOM = pytest.mark.parametrize(
 TAUGHT = {"2 + 2?": ("Four.", "4"), "Is a rose a plant that grows?": ("It is.", "yes")}
 
 
-@pytest.fixture(scope="module", params=[tiny_llama, tiny_t5], ids=["causal", "t5"])
+@pytest.fixture(scope="module", params=tiered([tiny_llama, tiny_t5], [tiny_t5]), ids=["causal", "t5"])
 def taught(request) -> LanguageModel:
     """A student that knows two rationales by heart, taught through the package's own sequences and loss."""
     lm = request.param()
@@ -266,7 +267,7 @@ def test_the_self_check_tells_what_batching_changed(monkeypatch, caplog):
 PROMPT_IDS = [tuple(range(first, first + length)) for first, length in ((3, 9), (3, 30), (40, 9), (5, 14))]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", tiered([torch.float32, torch.bfloat16], [torch.bfloat16]), ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("name", "read"),
     [

@@ -20,6 +20,7 @@ from kpod.records import Schedule
 from kpod.records.errors import TrainingError, TrainingInterruptedError
 from kpod.training import guards, train_student
 from kpod.training.guards import check_disk, explained_memory
+from tiers import tiered
 from tiny import tiny_llama, tiny_tokens, tiny_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -46,7 +47,7 @@ def run(folder: Path, callbacks=(), config: TrainingConfig = CONFIG):
     return train_student(lm, tokens, weights, schedule, config, callbacks=callbacks, **options)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", tiered([signal.SIGTERM, signal.SIGINT], [signal.SIGTERM]))
 def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to_the_same_bytes(
     number, tmp_path, in_the_foreground
 ):

@@ -10,21 +10,35 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kpod.commands.command_line import main
 from kpod.experiment import artifacts
-from kpod.experiment.keys import evaluation_key, needed
-from kpod.experiment.methods import METHODS, Given, Order, linear, progressive, progressive_at_random, whole
-from kpod.experiment.pipeline import PHASES, Pipeline
-from kpod.recipe import AskConfig, LoraConfig, Recipe, ScheduleConfig, TeacherConfig, ValidationConfig
+from kpod.experiment.algorithm import PHASES
+from kpod.experiment.keys import evaluation_key, needed, touched
+from kpod.experiment.methods import METHODS
+from kpod.experiment.parts import Given, InTraining, linear, progressive, progressive_at_random, whole
+from kpod.experiment.pipeline import Pipeline
+from kpod.recipe import (
+    AskConfig,
+    LogprobsConfig,
+    LoraConfig,
+    Recipe,
+    ScheduleConfig,
+    TeacherConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
 from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError
 from kpod.records.files import model_files
 from kpod.teacher.requests import requests_for
+from tiers import tiered
 from tiny import tiny_rationales
 from tiny_runs import recipe, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 
 ORDERS = {method.order.name: method.order for method in METHODS.values()}
+CURRICULA = {m.curriculum.name: m.curriculum for m in METHODS.values() if m.curriculum is not None}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +71,12 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
     method: str, data: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All others raise; what a phase asks for beyond the rows before it raises too."""
-    found = Pipeline(recipe(data, tmp_path_factory.getbasetemp() / "shared", "llama", "--method", method))
+    asked = ("--training.validation", f"{{questions: {data / 'rationales.jsonl'}, limit: 2}}")
+    more = asked if METHODS[method].curriculum is CURRICULA["in_sample"] else ()
+    if METHODS[method].writes or METHODS[method].loss.needs:
+        more = ("--teacher.logprobs.model", str(data / "llama"))
+    found = Pipeline(recipe(data, tmp_path_factory.getbasetemp() / "shared", "llama", "--method", method, *more))
+    wrong = tuple(replace(one, id=f"{one.id}/counterfactual") for one in found.sources[0][:2])
     wanted = {phase.name for phase in needed(PHASES, METHODS[method])}
     assert {phase.name for phase in found.phases} == wanted
 
@@ -67,8 +86,11 @@ def test_a_method_works_with_the_phases_that_its_parts_declare(
     rows = tuple(row if row.name in wanted or row.make is None else replace(row, make=refuse) for row in PHASES)
     monkeypatch.setattr("kpod.experiment.pipeline.PHASES", rows)
     found = Pipeline(replace(found.recipe, name=f"of-{method}"))
+    found.data.gathered = replace(found.data.gathered, counterfactual=wrong)
+    made = {"teacher" if name == "teacher_logprobs" else name for name in wanted}
+    assert found.by(found.method.loss).needs <= {"groups", "start", "own_texts", *made}
     assert set(found.by(found.method.weigh)) == set(found.schedule.ids) == {t.id for t in found.tokens}
-    kept = {"tokens", "weights", "difficulties", "clusters", "plan"}
+    kept = {"tokens", "views", "weights", "difficulties", "clusters", "plan"}
     assert {path.parent.name for path in found.folder.path.glob("*/stamp.json")} <= wanted & kept
 
 
@@ -78,7 +100,11 @@ def test_methods_without_a_phase_do_not_make_it() -> None:
     assert not made["kpod-linear"] & {"difficulties", "clusters"}
     assert "weights" in made["kpod-linear"]
     assert not made["kpod-wo-sig"] & {"weights"}
-    assert made["kpod"] == {phase.name for phase in PHASES}
+    others = {"counterfactual", "views", "reference", "told", "teacher_logprobs"}
+    assert made["kpod"] == {phase.name for phase in PHASES} - others
+    assert made["logit-kd"] - made["scotd"] == {"told", "teacher_logprobs"}
+    assert made["step-by-step"] == made["scotd"] | {"views"}
+    assert made["rho-1"] - made["scotd"] == {"reference"}
 
 
 def test_what_a_part_does_not_declare_it_does_not_get(data: Path, tmp_path: Path) -> None:
@@ -89,9 +115,13 @@ def test_what_a_part_does_not_declare_it_does_not_get(data: Path, tmp_path: Path
         found.by(replace(progressive, needs=frozenset({"clusters"})))
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_an_order_reads_the_keys_that_it_declares(order: Order, tokens: list[TokenizedRationale]) -> None:
+SLOW_ORDERS = ["progressive_without_diversity", "progressive_unordered", "prefix_first"]
+
+
+@pytest.mark.parametrize("name", tiered(ORDERS, SLOW_ORDERS))
+def test_an_order_reads_the_keys_that_it_declares(name: str, tokens: list[TokenizedRationale]) -> None:
     """Each of them can change its schedule, and no other key of the schedule can."""
+    order = ORDERS[name]
     rng = np.random.default_rng(3)
     many = [replace(t, id=f"{n}-{t.id}") for n in range(5) for t in tokens]
     difficulties = {t.id: rng.lognormal(size=t.num_steps).astype(np.float32) for t in many}
@@ -123,6 +153,23 @@ def test_an_order_reads_the_keys_that_it_declares(order: Order, tokens: list[Tok
     longer = planned(changed(half, "training.num_train_epochs", 9))
     found |= {"training.num_train_epochs"} if longer != planned(half) else set()
     assert {key.removesuffix(".beta") for key in found} == set(order.reads)
+
+
+@pytest.mark.parametrize("part", CURRICULA.values(), ids=CURRICULA)
+def test_a_curriculum_reads_the_keys_that_it_declares(part: InTraining) -> None:
+    """The keys of `training` change the student in any case; those of validation are in the key of its questions."""
+    base = Recipe(training=TrainingConfig(validation=ValidationConfig("questions")))
+
+    def made(found: Recipe) -> str:
+        return repr(part.run(Given((), {}, found, {})))
+
+    values: dict[str, Any] = {key: value for key, (value, _) in TOUCHED.items() if not key.startswith("data")}
+    found = {key for key, value in values.items() if made(changed(base, key, value)) != made(base)}
+    assert {key for key in found if not key.startswith("training")} == {
+        key for key in part.reads if not key.startswith("training")
+    }
+    patient = changed(base, "training.validation", ValidationConfig("questions", patience=9))
+    assert (made(patient) != made(base)) == (part.name == "in_sample")
 
 
 # -- keys ----------------------------------------------------------------------------------------------
@@ -198,6 +245,12 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "training.weight_normalisation": ("mean", STUDENT),
     "training.normaliser": ("weights", STUDENT),
     "training.given": ("decoder", STUDENT),
+    "training.reference": ("other", NONE),  # which only some losses ask
+    "training.excess_share": (0.5, NONE),
+    "training.on_policy.starts_after": (0.1, NONE),  # which only the on-policy methods ask
+    "training.on_policy.divergence": ("forward", NONE),
+    "training.on_policy.max_new_tokens": (9, NONE),
+    "training.on_policy.temperature": (0.5, NONE),
     "training.arguments": ({"weight_decay": 0.1}, STUDENT),
     "evaluation.before": (False, NONE),
     "evaluation.batch_size": (1, EVALUATION),
@@ -223,6 +276,7 @@ IN_TESTS_OF_THEIR_OWN = {
     "data.columns.thoughts",
     "teacher.rationales",
     "teacher.ask",
+    "teacher.logprobs",
     "weighting.predictor",
     "schedule.embeddings",
     "training.validation",
@@ -275,12 +329,46 @@ def test_a_changed_key_remakes_what_it_touches(key: str, base: Recipe) -> None:
     assert remade(base, changed(base, key, value)) == again
 
 
+@pytest.mark.parametrize("key", TOUCHED)
+def test_what_is_declared_of_a_key_is_what_it_touches(key: str) -> None:
+    """Of what leads to a source, and of adapters, it is the most that may be touched."""
+    read, sourced, following = touched(key, PHASES, METHODS["kpod"])
+    declared, phases = {*read, *sourced, *following}, TOUCHED[key][1] - EVALUATION
+    assert len(declared) == len(read) + len(sourced) + len(following)
+    assert declared >= phases if sourced or key == "training.merge_lora" else declared == phases
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (
+            "weighting.spread",
+            "remakes, under method kpod: weights; and what follows from that: difficulties, plan, student.",
+        ),
+        ("training.learning_rate", "remakes, under method kpod: student; and nothing else."),
+        ("training.num_train_epochs", "remakes, under method kpod: plan, student; and nothing else."),
+        ("method", "remakes, under method kpod: difficulties, plan, student; and nothing else."),
+        ("schedule", "remakes, under method kpod: clusters, plan; and what follows from that: student."),
+        (
+            "teacher.filter",
+            "Where it changes what is read as rationales, it remakes that, and what follows from that: texts,",
+        ),
+        ("training.validation", "what is read as validation, it remakes that, and what follows from that: student."),
+        ("data.root", "Where it changes what is read as rationales and validation, it remakes that, and what follows"),
+        *((key, "No phase of a run reads it.") for key in ("name", "training.save_strategy", "evaluation.before")),
+    ],
+)
+def test_explain_says_what_a_change_makes_again(key: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", key]) == 0
+    assert says in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_the_sources_count_by_what_was_read() -> None:
     """Whatever is said under data and teacher that only leads to rationales is read by no phase and no part."""
     parts = [part for method in METHODS.values() for row in PHASES for part in row.parts_of(method)]
     declared = {key for item in (*PHASES, *parts) for key in item.reads}
     sources = ("teacher", "data.train", "data.root", "data.columns", "data.answer_words")
-    assert not [key for key in declared if key.startswith(sources)]
+    assert [key for key in declared if key.startswith(sources)] == ["teacher.logprobs"]  # a model that reads them
 
 
 def test_files_count_by_their_content(base: Recipe, data: Path, tmp_path: Path) -> None:
@@ -326,6 +414,26 @@ def test_a_large_file_counts_as_a_whole(tmp_path: Path) -> None:
     assert model_files(one) == model_files(other)
     flipped(other / "model.safetensors", 2_500_000)
     assert model_files(one) != model_files(other)
+
+
+def test_a_reference_counts_by_its_content_where_a_loss_asks_for_one(base: Recipe, data: Path, tmp_path: Path) -> None:
+    referred = replace(base, method="rho-1")
+    same, other = (shutil.copytree(data / "llama", tmp_path / name) for name in ("same", "other"))
+    flipped(other / "model.safetensors", (other / "model.safetensors").stat().st_size // 2)
+    named = changed(referred, "training.reference", str(same))
+    assert remade(referred, named) == {"reference", *STUDENT}
+    assert remade(named, changed(referred, "training.reference", str(data / "llama"))) == NONE
+    assert remade(named, changed(referred, "training.reference", str(other))) == {"reference", *STUDENT}
+    assert remade(referred, changed(referred, "training.excess_share", 0.5)) == STUDENT
+    assert remade(replace(base, method="scotd"), replace(base, method="dft")) == STUDENT
+
+
+def test_on_policy_keys_count_for_the_methods_that_read_them(base: Recipe, data: Path) -> None:
+    taught = changed(replace(base, method="on-policy"), "teacher.logprobs", LogprobsConfig(str(data / "llama")))
+    for name, value in (("starts_after", 0.1), ("divergence", "forward"), ("max_new_tokens", 9), ("temperature", 0.5)):
+        assert remade(taught, changed(taught, f"training.on_policy.{name}", value)) == STUDENT
+    other = changed(taught, "teacher.logprobs", LogprobsConfig(str(data / "llama"), top_k=3))
+    assert remade(taught, other) == STUDENT
 
 
 def test_word_vectors_count_by_their_content(base: Recipe, tmp_path: Path) -> None:
@@ -391,6 +499,39 @@ def test_what_a_method_overrules_is_not_in_its_key(base: Recipe) -> None:
         if key.startswith(("weighting", "schedule")):
             assert keys_of(changed(plain, key, TOUCHED[key][0])) == keys_of(plain)
     assert (linear.needs, whole.reads, progressive_at_random.needs) == (frozenset(), (), progressive.needs)
+
+
+def test_a_curriculum_changes_the_student_alone(base: Recipe, data: Path) -> None:
+    watched = changed(base, "training.validation", ValidationConfig(str(data / "rationales.jsonl"), limit=2))
+    for plain, names in {
+        "scotd": ("adaptive-cl", "spl", "icl", "icot-si"),
+        "kpod-wo-prog": ("kpod-acl", "kpod-spl", "kpod-icl"),
+    }.items():
+        keys = {name: keys_of(replace(watched, method=name)) for name in (plain, *names)}
+        assert all(remade(replace(watched, method=plain), replace(watched, method=name)) == STUDENT for name in names)
+        assert len({found["student"] for found in keys.values()}) == len(keys)
+    ours = replace(base, method="kpod-acl")
+    for key in ("schedule.initial_fraction", "schedule.ramp_stages"):
+        assert remade(ours, changed(ours, key, TOUCHED[key][0])) == STUDENT
+    for key in ("schedule.growth_exponent", "schedule.selector", "schedule.num_clusters"):
+        assert remade(ours, changed(ours, key, TOUCHED[key][0])) == NONE
+    theirs = replace(base, method="adaptive-cl")
+    assert remade(theirs, changed(theirs, "schedule.initial_fraction", 0.5)) == NONE
+
+
+def test_a_method_refuses_a_recipe_that_it_does_not_work_with(base: Recipe) -> None:
+    """When the pipeline is made, before anything else."""
+    by_tokens = changed(base, "training.tokens_per_batch", 999)
+    for name in ("adaptive-cl", "kpod-acl", "icl", "kpod-icl", "icot-si"):
+        with pytest.raises(ConfigError, match=r"training\.tokens_per_batch: the method chooses"):
+            Pipeline(replace(by_tokens, method=name))
+    for name in ("icl", "kpod-icl"):
+        with pytest.raises(ConfigError, match=r"training\.validation: the method goes by the accuracy"):
+            Pipeline(replace(base, method=name))
+    with pytest.raises(ConfigError, match=r"schedule\.initial_fraction is 0\.0; it must be above 0"):
+        Pipeline(replace(changed(base, "schedule.initial_fraction", 0.0), method="kpod-acl"))
+    for name in ("spl", "kpod-spl", "adaptive-cl"):
+        Pipeline(replace(by_tokens if "spl" in name else base, method=name))
 
 
 def test_adapters_are_merged_or_not_in_another_student(base: Recipe) -> None:

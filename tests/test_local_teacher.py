@@ -18,6 +18,7 @@ from kpod.teacher.local import LocalModel
 from kpod.teacher.replay import Replay
 from kpod.teacher.requests import Request, requests_for
 from kpod.teacher.store import attempts_by_key, read_store
+from tiers import tiered
 from tiny import tiny_llama, tiny_t5
 
 CHAT = (
@@ -38,7 +39,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["plain", "chat"])
+@pytest.fixture(params=tiered(["plain", "chat"], ["plain"]))
 def ask(request, folder) -> AskConfig:
     prompt = TeacherPromptConfig(template="{{ question }}")
     return AskConfig(

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kpod.evaluation.pairing import holm, paired_difference
+from kpod.evaluation.accuracy import wilson_interval
+from kpod.evaluation.pairing import accuracy_interval, holm, paired_difference
 from kpod.records.errors import DataError
 
 
@@ -91,3 +92,34 @@ def test_holm_keeps_the_order_and_lies_between_none_and_bonferroni(p_values):
 
 def test_holm_of_nothing_is_nothing():
     assert holm([]) == []
+
+
+def test_one_seed_has_wilsons_interval() -> None:
+    assert accuracy_interval(answers("1101")) == wilson_interval(3, 4)
+
+
+@pytest.mark.parametrize("mark", ["1", "0"])
+def test_where_all_answers_are_alike_the_questions_count_once(mark: str) -> None:
+    assert accuracy_interval(answers(mark * 20, mark * 20, mark * 20)) == wilson_interval(20 * int(mark), 20)
+
+
+def test_a_seed_that_repeats_another_adds_nothing_but_the_seeds_own_noise() -> None:
+    """Three copies of one seed: the interval is that of its questions, and never that of three times as many."""
+    one = np.random.default_rng(0).random(200) < 0.4
+    low, high = accuracy_interval(np.stack([one] * 3))
+    wilson = wilson_interval(int(one.sum()), 200)
+    assert (low, high) == pytest.approx(wilson, abs=0.01)
+
+
+def test_the_interval_covers_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 200 methods with easy and hard questions and lucky and unlucky seeds, about 190 have it right."""
+    monkeypatch.setattr("kpod.evaluation.pairing.NUM_RESAMPLES", 499)
+    rng = np.random.default_rng(0)
+
+    def draw(seeds: int, questions: int) -> np.ndarray:
+        logits = -0.4 + rng.normal(0, 0.3, (seeds, 1)) + rng.normal(0, 2, (1, questions))
+        return rng.random((seeds, questions)) < 1 / (1 + np.exp(-logits))
+
+    accuracy = draw(2000, 2000).mean()
+    intervals = [accuracy_interval(draw(5, 100)) for _ in range(200)]
+    assert 180 <= sum(low <= accuracy <= high for low, high in intervals) <= 200

@@ -17,7 +17,8 @@ from kpod.evaluation import generation
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.given_texts import judge_file
 from kpod.experiment import artifacts
-from kpod.experiment.methods import METHODS, Given, Order, linear, progressive, whole
+from kpod.experiment.methods import METHODS
+from kpod.experiment.parts import Given, Order, linear, nll, progressive, uniform, whole
 from kpod.experiment.pipeline import Pipeline, run
 from kpod.recipe import Recipe
 from kpod.recipe.loading import load_recipe
@@ -83,13 +84,14 @@ def test_a_second_run_does_nothing_again(finished: Recipe, monkeypatch: pytest.M
         raise AssertionError("a finished phase was made again")
 
     for name in ("encode_all", "weigh_rationales", "assess_difficulties", "train_student"):
-        monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", refuse)
+        monkeypatch.setattr(f"kpod.experiment.{'pipeline' if name == 'train_student' else 'algorithm'}.{name}", refuse)
     monkeypatch.setattr("kpod.experiment.evaluations.answer_questions", refuse)
     written = (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns
     run(finished)
     assert (folder_of(finished) / "student" / "model.safetensors").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_changed_key_redoes_what_it_touches_and_keeps_the_old_student(data: Path, tmp_path: Path) -> None:
     phases = ("tokens", "difficulties", "plan")
     first = recipe(data, tmp_path, "llama", "--method", "kpod-wo-sig")
@@ -109,6 +111,7 @@ def test_two_runs_of_one_recipe_end_in_the_same_student(data: Path, finished: Re
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_student_runs_through_every_phase(data: Path, tmp_path: Path) -> None:
     found = recipe(data, tmp_path, "t5")
     result = run(found)
@@ -123,10 +126,19 @@ def test_an_encoder_decoder_student_runs_through_every_phase(data: Path, tmp_pat
 
 def test_an_ablation_differs_from_kpod_in_one_part(data: Path, finished: Recipe, tmp_path: Path) -> None:
     kpod = METHODS["kpod"]
-    for name, other in METHODS.items():
+    ablations = {name: other for name, other in METHODS.items() if name.startswith(("kpod", "scotd"))}
+    for name, other in ablations.items():
+        if other.loss is not kpod.loss:
+            continue  # a row of another loss
         weighs = (other.weigh, other.weigh_steps) != (kpod.weigh, kpod.weigh_steps)
-        parts = (weighs, other.order is not kpod.order, other.weight_normalisation is not None)
-        assert sum(parts) == (0 if name == "kpod" else 2 if "scotd" in name else 1), name
+        orders = (other.order, other.curriculum) != (kpod.order, kpod.curriculum)
+        parts = (weighs, orders, other.weight_normalisation is not None)
+        assert sum(parts) == (0 if name == "kpod" else 1 if name.startswith("kpod") else 2), name
+    assert all(
+        row.weigh is uniform and row.order in (whole, kpod.order)
+        for row in METHODS.values()
+        if row.loss is not nll and row.writes is None
+    )
     plain = Pipeline(recipe(data, tmp_path, "llama", "--method", "scotd"))
     assert plain.schedule.input_steps.max() == 0
     assert all(w.tolist() == [1.0] * len(w) for w in plain.weights.loss.values())
@@ -146,7 +158,7 @@ def test_an_order_that_only_counts_steps_needs_no_difficulties(
 ) -> None:
     """And is what it would be with them; every other order asks for them."""
     expected = Pipeline(finished).by(order)
-    monkeypatch.setattr("kpod.experiment.pipeline.assess_difficulties", None)
+    monkeypatch.setattr("kpod.experiment.algorithm.assess_difficulties", None)
     found = Pipeline(recipe(data, tmp_path, "llama", "--method", method)).schedule
     assert found.ids == expected.ids
     assert np.array_equal(found.input_steps, expected.input_steps)
@@ -387,6 +399,7 @@ def test_at_most_max_steps_are_told_apart(data: Path, tmp_path: Path) -> None:
     assert max(t.num_steps for t in usual) > 2
 
 
+@pytest.mark.slow
 def test_validation_questions_choose_the_student_and_belong_to_its_key(data: Path, tmp_path: Path) -> None:
     questions = ["--training.validation.questions", str(data / "rationales.jsonl")]
     found = recipe(data, tmp_path, "llama", *questions, "--training.validation.limit", "2")

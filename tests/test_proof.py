@@ -18,6 +18,7 @@ from kpod.weighting.masks import balanced_masks
 from kpod.weighting.predictor import observe, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
 from kpod.weighting.proof import Proof, embedding_factor, prove
+from tiers import tiered
 from tiny import BRIEF, tiny_llama, tiny_t5, tiny_tokens
 from zoo import WINDOW, build, plain_nll
 
@@ -52,7 +53,12 @@ def rows_of(tokens: Sequence[TokenizedRationale]) -> list[MaskedRationale]:
     ]
 
 
-@pytest.mark.parametrize("name", [*ONE_PASS, *SEPARATE])
+SLOW = ["granite", "xglm", "gemma3", "gpt-oss", "cohere2", "llama4", "qwen3.5", "falcon-h1"]
+SLOW += ["falcon-alibi", "mpt", "umt5", "pegasus"]
+"""Of each kind above some stay fast."""
+
+
+@pytest.mark.parametrize("name", tiered([*ONE_PASS, *SEPARATE], SLOW))
 def test_answers_are_those_of_plain_passes_on_every_architecture(name: str) -> None:
     lm = build(name)
     predictor, tokens = Predictor(lm), long_and_short(lm)
@@ -226,7 +232,7 @@ def test_the_factor_is_one_where_nothing_is_scaled() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt-oss", "bart"])
-@pytest.mark.parametrize("limit", [4096, 120, 1])
+@pytest.mark.parametrize("limit", tiered([4096, 120, 1], [4096, 120]))
 def test_separate_prefixes_go_through_in_passes_with_the_same_result(
     name: str, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +272,7 @@ def test_a_pass_holds_the_budget_or_one_sequence(
         assert len(part) * max(sizes) <= 200 or (len(part) == 1 and (one_pass or len(part[0].prefixes) == 1))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt-oss", "t5"])
+@pytest.mark.parametrize("name", tiered(["llama", "gpt-oss", "t5"], ["gpt-oss", "t5"]))
 def test_no_pass_of_a_predictor_exceeds_the_budget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kpod.lm.buckets.TOKENS_PER_PASS", 150)
     lm = build(name)
@@ -283,7 +289,7 @@ def test_no_pass_of_a_predictor_exceeds_the_budget(name: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("estimator", ["gumbel", "regression"])
-@pytest.mark.parametrize("name", ["gpt-oss", "lfm2", "mpt", "bart"])
+@pytest.mark.parametrize("name", tiered(["gpt-oss", "lfm2", "mpt", "bart"], ["gpt-oss", "mpt"]))
 def test_every_estimator_learns_from_separate_prefixes(name: str, estimator: Any) -> None:
     lm = build(name)
     tokens = [tiny_tokens(lm, f"q{n}", (2 * WINDOW + n,)) for n in range(4)]
@@ -293,6 +299,7 @@ def test_every_estimator_learns_from_separate_prefixes(name: str, estimator: Any
     assert all(np.ptp(weights) > 0 for weights in learnt.weights.values())
 
 
+@pytest.mark.slow
 def test_rationales_shorter_than_their_prefixes_are_asked_one_by_one_where_no_words_precede_the_answer() -> None:
     """In one pass two equal prefixes would have the same token predict both answers."""
     lm = tiny_llama()

@@ -1,6 +1,7 @@
 """What `import kpod` offers: names that are there, explained, and light until they are used."""
 
 import ast
+import importlib
 import importlib.util
 import inspect
 import re
@@ -31,7 +32,7 @@ def test_the_three_lists_of_names_are_one() -> None:
 def test_every_name_is_found_listed_and_explained(name: str) -> None:
     found = getattr(kpod, name)
     assert name in dir(kpod)
-    if name not in ("__version__", "METHODS"):
+    if name != "__version__" and not name.isupper():
         assert found.__name__ == name
         assert len(found.__doc__) > 10
 
@@ -61,6 +62,79 @@ def test_a_name_that_is_not_there_is_named() -> None:
         kpod.lern_weights  # noqa: B018
 
 
+MODULES = re.findall(r"^\| `(kpod\.[\w.]+)` \|", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.M)
+"""Public modules beside `kpod` itself."""
+INSIDE = {
+    "answers": {"kpod.data.findings", "kpod.data.rows"},
+    "architectures": {"kpod.lm.decoding", "kpod.weighting.learn", "kpod.weighting.proof"},
+    "filters": {"kpod.teacher.similarity"},
+    "keypoint_judges": {
+        "kpod.weighting.effects",
+        "kpod.weighting.masks",
+        "kpod.weighting.objective",
+        "kpod.weighting.predictor",
+        "kpod.weighting.rounds",
+    },
+    "keypoints_of_run": {"kpod.data.word_problems"},
+    "oracle_making": {"kpod.lm.decoding", "kpod.lm.student_prompts"},
+    "oracle_words": {"kpod.data.numbers"},
+    "paper_splits": {"kpod.data.splits"},
+    "planting": {"kpod.data.word_problems"},
+    "scale": {"kpod.commands.check", "kpod.experiment.algorithm", "kpod.lm.encoding"},
+    "teacher": {"kpod.teacher.requests"},
+    "word_classes": {"kpod.data.spoken", "kpod.steps"},
+}
+"""Benchmark -> the modules that it takes apart or replaces a part of; no user's script needs them."""
+
+
+def modules_in(script: str) -> set[str]:
+    """The modules of kpod that a script imports from, in whatever function; a name that is a module counts as one."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(script)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if is_module(name) else str(node.module) for name in names}
+    return {name for name in found if is_ours(name)}
+
+
+def is_ours(name: str) -> bool:
+    return name.split(".")[0] == "kpod"
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / "src" / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")], ids=lambda p: p.stem)
+def test_a_script_imports_what_is_public(path: Path) -> None:
+    modules = modules_in(path.read_text(encoding="utf-8"))
+    assert modules - {"kpod", *MODULES} == INSIDE.get(path.stem, set())
+
+
+@pytest.mark.parametrize(
+    ("script", "modules"),
+    [
+        ("import kpod", {"kpod"}),
+        ("from kpod import run, Recipe as R", {"kpod"}),
+        ("import kpod.lm.buckets as b, torch", {"kpod.lm.buckets"}),
+        ("def f():\n    from kpod.lm.buckets import cut_to_passes", {"kpod.lm.buckets"}),
+        ("from kpod import teacher", {"kpod.teacher"}),
+        ("from kpod.lm import buckets", {"kpod.lm.buckets"}),
+        ("from kpodium.lm import buckets\nimport json", set()),
+    ],
+)
+def test_modules_in_a_script(script: str, modules: set[str]) -> None:
+    assert modules_in(script) == modules
+
+
+def test_public_modules_are_few_and_explained() -> None:
+    assert 0 < len(MODULES) <= 10
+    assert all(importlib.import_module(name).__doc__ for name in MODULES)
+
+
 def test_the_example_uses_public_names_alone() -> None:
     tree = ast.parse((ROOT / "examples" / "from_records.py").read_text(encoding="utf-8"))
     modules = [
@@ -79,6 +153,7 @@ def test_the_example_uses_public_names_alone() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_the_example_goes_from_records_to_a_trained_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -237,6 +237,7 @@ def test_recorded_rationales_are_filtered_without_a_teacher(here: Path, capsys):
     assert "requests" not in capsys.readouterr().out.split("kept:")[-1]
 
 
+@pytest.mark.slow
 def test_kpod_run_asks_by_itself_and_another_seed_shares_the_answers(here: Path):
     write_tiny_data(here)
     text = {

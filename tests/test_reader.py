@@ -17,6 +17,7 @@ from kpod.data.reader import check_file, read_questions, read_rationales
 from kpod.recipe import ColumnsConfig
 from kpod.records import Dropped, Question, Rationale
 from kpod.records.errors import DataError
+from tiers import tiered
 
 ROW = {"id": "a", "question": "2 + 2?", "answer": "4"}
 EXPLAINED = ROW | {"rationale": "2 + 2 = 4."}
@@ -329,8 +330,11 @@ def test_any_bytes_are_read_or_found_wrong(tmp_path_factory, raw, suffix):
     assert any(finding.severity == "error" for finding in check_file(path))
 
 
+PUBLIC_FILES = ["gsm8k/test", "aqua/test", "svamp/train", "svamp/train.gpt-4o", "nasty"]
+
+
 @pytest.mark.skipif("KPOD_DATA" not in os.environ, reason="needs the public data sets: set KPOD_DATA to their folder")
-@pytest.mark.parametrize("name", ["gsm8k/test", "aqua/test", "svamp/train", "svamp/train.gpt-4o", "nasty"])
+@pytest.mark.parametrize("name", tiered(PUBLIC_FILES, PUBLIC_FILES[:-1]))
 def test_the_public_files_hold_no_errors(name: str):
     path = Path(os.environ["KPOD_DATA"]) / f"{name}.jsonl"
     assert [finding for finding in check_file(path) if finding.severity == "error"] == []

@@ -256,9 +256,12 @@ def test_a_preset_stands_under_the_recipes_own_keys(tmp_path):
 ROOT = Path(__file__).parent.parent
 NEEDED = {
     "teacher.ask": {"model": "m"},
+    "teacher.logprobs": {"model": "m"},
     "teacher.ask.prices": {"prompt": 1.0, "completion": 1.0},
     "training.validation": {"questions": "q"},
 }
+BESIDE = {"teacher.ask.contrastive": {"backend": "local", "temperature": 0.0}}
+"""What must stand beside a section, in the one that holds it."""
 VALUES = (None, True, 3, -1, 2.5, "4", ["x"], {"x": 1})
 KEYS = [f"{section}.{name}".lstrip(".") for section in SECTIONS for name in keys_of(section)]
 
@@ -277,8 +280,9 @@ def instance(section: str, values: dict[str, object]) -> object:
 def around(section: str, inner: object, make: Callable[[str, dict[str, object]], object]) -> object:
     """What holds a section, made from the inside outwards."""
     while section:
+        beside = BESIDE.get(section, {})
         section, _, part = section.rpartition(".")
-        inner = make(section, NEEDED.get(section, {}) | {part: inner})
+        inner = make(section, NEEDED.get(section, {}) | beside | {part: inner})
     return inner
 
 

@@ -105,7 +105,7 @@ def test_a_copied_run_brings_its_phases(finished: Recipe, tmp_path: Path, monkey
     shutil.copytree(Path(finished.runs) / finished.name, tmp_path / finished.name)
     monkeypatch.setattr("kpod.experiment.pipeline.train_student", lambda *_, **__: pytest.fail("trained again"))
     for name in ("encode_all", "weigh_rationales", "assess_difficulties"):
-        monkeypatch.setattr(f"kpod.experiment.pipeline.{name}", lambda *_, **__: pytest.fail("made again"))
+        monkeypatch.setattr(f"kpod.experiment.algorithm.{name}", lambda *_, **__: pytest.fail("made again"))
     Pipeline(replace(finished, runs=str(tmp_path))).distil()
     assert (tmp_path / finished.name / "student").is_symlink()
 

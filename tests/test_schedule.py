@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpod.experiment.methods import Given, prefix_first, progressive, progressive_unordered
+from kpod.experiment.parts import Given, prefix_first, progressive, progressive_unordered
 from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig
 from kpod.records.errors import ConfigError, DataError, ScheduleError
 from kpod.schedule import clusters as clusters_module

@@ -15,6 +15,7 @@ from kpod.records.errors import ConfigError
 from kpod.training import train_student
 from kpod.training.best_by_accuracy import BestByAccuracy
 from kpod.training.metrics import read_metrics
+from tiers import tiered
 from tiny import tiny_llama, tiny_tokens, tiny_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
@@ -117,7 +118,7 @@ def test_waiting_starts_where_rationales_are_whole(tmp_path):
     assert torch.equal(head(tmp_path), answers.asked[0])
 
 
-@pytest.mark.parametrize("update", [5, 8])
+@pytest.mark.parametrize("update", tiered([5, 8], [8]))
 def test_a_run_that_was_stopped_and_goes_on_chooses_the_same(update, tmp_path):
     """Stopped inside an epoch; and stopped after the selection had ended it, before the student was written."""
 

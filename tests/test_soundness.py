@@ -19,6 +19,7 @@ from kpod.recipe import Recipe
 from kpod.records.errors import ConfigError
 from kpod.training.collation import check_packing, collator_of, language_model_of
 from kpod.weighting.given import uniform_weights
+from tiers import tiered
 from tiny import byte_tokenizer, tiny_llama, tiny_tokens
 from zoo import USUAL, ZOO, Species, build_model, some_inputs
 
@@ -159,7 +160,7 @@ def test_a_model_that_does_not_read_token_ids_is_refused(tmp_path, monkeypatch):
 # --- float32 ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", USUAL)
+@pytest.mark.parametrize("kind", tiered(USUAL, [*USUAL][::2]))
 def test_a_bf16_model_computes_in_float32_for_a_while_and_is_then_the_same(kind):
     model = build_model(kind).to(torch.bfloat16)
     exact = copy.deepcopy(model).float()

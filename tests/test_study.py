@@ -19,6 +19,7 @@ from kpod.commands.grid.variants import Grid
 from kpod.evaluation.pairing import paired_difference
 from kpod.experiment.pipeline import Pipeline
 from kpod.training.metrics import METRICS, read_updates
+from tiers import tiered
 
 ROOT = Path(__file__).parent.parent
 STUDY = (ROOT / "benchmarks" / "study.md").read_text(encoding="utf-8")
@@ -59,7 +60,7 @@ def points(interval: tuple[float, float] | None) -> str:
     return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
 
 
-@pytest.mark.parametrize("command", BELOW)
+@pytest.mark.parametrize("command", tiered(BELOW, sorted(BELOW, key=len)[1:]))
 def test_a_command_writes_the_tables_below_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(shlex.split(command)) == 0
     tables = TABLE.findall(capsys.readouterr().out)
@@ -67,6 +68,7 @@ def test_a_command_writes_the_tables_below_it(command: str, capsys: pytest.Captu
     assert tables == TABLE.findall(BELOW[command])
 
 
+@pytest.mark.slow
 def test_a_claim_is_what_the_predictions_say() -> None:
     claims = 0
     for command, text in BELOW.items():
@@ -83,6 +85,7 @@ def test_a_claim_is_what_the_predictions_say() -> None:
     assert claims >= 10
 
 
+@pytest.mark.slow
 def test_the_summary_is_of_the_same_runs() -> None:
     """Its p-values are not corrected for their number."""
     told = 0

@@ -33,6 +33,7 @@ from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arg
 from kpod.training.arguments import check_model_arguments, training_arguments
 from kpod.training.batches import Collator, TokenBatchSampler
 from kpod.training.loss import keypoint_loss
+from tiers import tiered
 from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 MAKERS = {"causal": tiny_llama, "encoder-decoder": tiny_t5}
@@ -209,7 +210,7 @@ def test_the_planted_language_is_spoken_by_transformers_own_forward():
 # -- the same loss and gradient however it is cut ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("normaliser", ["tokens", "weights"])
+@pytest.mark.parametrize("normaliser", tiered(["tokens", "weights"], ["weights"]))
 def test_a_batch_of_8_is_8_accumulated_is_4_by_2(lm, normaliser, tmp_path):
     tokens = rationales(lm)
     dataset = staged(lm, tokens, weights_of(tokens), ramp(tokens, 2, 1, 0))
@@ -332,7 +333,7 @@ class Stages(TrainerCallback):
         trainer.compute_loss = compute_loss
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", tiered([0, 2], [2]))  # which are processes
 def test_the_stage_reaches_the_batch_by_epoch_with_and_without_workers(workers, tmp_path):
     lm = tiny_llama()
     tokens = rationales(lm, 5)
@@ -454,6 +455,7 @@ def test_the_examples_of_an_update_are_of_like_length_where_the_recipe_says_so(l
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.slow
 def test_a_rationale_of_eight_thousand_tokens_trains_with_gradient_checkpointing(tmp_path):
     grads = []
     for checkpointing in (False, True):

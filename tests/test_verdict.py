@@ -23,6 +23,7 @@ from kpod.weighting.verdict import (
     verdict_on_spread,
 )
 from kpod.weighting.weigher import Weigher
+from tiers import tiered
 from tiny import BRIEF, tiny_llama, tiny_tokens
 from tiny_runs import recipe, write_tiny_data
 
@@ -80,7 +81,7 @@ def simulated(effect: float, draw: str, runs: int = 2000) -> float:
     return float(np.mean([bool(on(effect + 0.5 * noise()).refusal) for _ in range(runs)]))
 
 
-@pytest.mark.parametrize("draw", ["normal", "heavy", "skewed", "sparse"])
+@pytest.mark.parametrize("draw", tiered(["normal", "heavy", "skewed", "sparse"], ["normal", "heavy"]))
 def test_harmless_weights_are_hardly_ever_refused(draw: str) -> None:
     """At most 1 in 100, where two standard errors refused 1 in 23; and not even where they cost 4 % of L_k."""
     assert simulated(0.0, draw) < 0.01
@@ -184,11 +185,12 @@ def test_refused_weights_are_saved_and_not_learnt_again(
     folder = tmp_path / "tiny" / "weights"
     assert (folder / "weights.arrow").is_file()
     assert Weigher.load(folder / "weigher").weigh([]) == []
-    monkeypatch.setattr("kpod.experiment.pipeline.weigh_rationales", lambda *_: pytest.fail("learnt again"))
+    monkeypatch.setattr("kpod.experiment.algorithm.weigh_rationales", lambda *_: pytest.fail("learnt again"))
     with pytest.raises(WeightingError, match="the weights mask what matters"):
         _ = Pipeline(recipe(data, tmp_path)).weights
 
 
+@pytest.mark.slow
 def test_a_warning_is_said_and_the_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -176,6 +176,7 @@ def save_word_student(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_a_predictor_with_another_tokenizer_weighs_the_students_tokens(data: Path, tmp_path: Path) -> None:
     save_word_student(data / "words")
     brief = ("--weighting.predictor", str(data / "llama"))

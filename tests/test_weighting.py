@@ -23,6 +23,7 @@ from kpod.weighting.module import WeightGenerator, compute_weights
 from kpod.weighting.objective import keypoint_objective
 from kpod.weighting.predictor import observe, warm_up, with_adapters
 from kpod.weighting.prefixes import Predictor
+from tiers import tiered
 from tiny import BRIEF, generator_of, int32, tiny_llama, tiny_t5, tiny_tokens, tiny_tokens_of
 
 
@@ -309,7 +310,7 @@ def test_the_objective_by_hand() -> None:
 # -- the whole of it ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+@pytest.mark.parametrize("make", tiered([tiny_llama, tiny_t5], [tiny_t5]))
 def test_learning_is_a_function_of_its_seed(make: object) -> None:
     config = replace(BRIEF, observations=8)
     first, again, other = (
@@ -324,6 +325,7 @@ def test_learning_is_a_function_of_its_seed(make: object) -> None:
     assert set(first.objective) == {"learnt", "random", "all"}
 
 
+@pytest.mark.slow
 def test_a_predictor_in_bf16_answers_nearly_as_in_float32() -> None:
     lm, half = tiny_llama(), tiny_llama()
     half.model.bfloat16()

@@ -171,3 +171,31 @@ def tiny_rationales() -> list[Rationale]:
         Rationale(f"tiny-{number}", Question(f"tiny-{number}", question, answer), text, "tests", answer)
         for number, (question, text, answer) in enumerate(rows)
     ]
+
+
+def ascii_tokenizer() -> PreTrainedTokenizerFast:
+    """A token for each of the letters and digits, so that whatever a random model writes is a text."""
+    letters = ["Ġ", *(chr(number) for number in range(33, 127))]
+    core = Tokenizer(BPE({token: number for number, token in enumerate(letters)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(["<pad>", "</s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>")
+
+
+def model_with(tokenizer: PreTrainedTokenizerFast, seed: int = 5, context: int = 1024) -> LanguageModel:
+    """A random model of a tokenizer's size."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=context,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2,
+    )
+    return LanguageModel.of(LlamaForCausalLM(config).eval(), tokenizer)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from kpod.lm.head import chunked_logprobs, has_linear_head, weighted_nll
+from kpod.lm.head import chunked_logprobs, has_linear_head, predictions_of
 from kpod.lm.models import LanguageModel, evaluating
 from kpod.lm.sequences import collate, example_at, logprobs, trained_positions
 from kpod.records import TokenizedRationale
@@ -357,7 +357,9 @@ def loss_difference(lm: LanguageModel, rationales: Sequence[TokenizedRationale])
     batch = collate(examples, lm)
     with evaluating(lm.model):
         if has_linear_head(lm.model, batch):
-            _, found = weighted_nll(lm.model, batch, torch.ones(int(trained_positions(batch).sum())))
+            labels = batch["labels"][trained_positions(batch)][:, None]
+            predictions = predictions_of(lm.model, batch, linear_head=True)
+            found = predictions.weighted_nll(labels, torch.ones(labels.shape))[1][:, 0]
         else:
             found = logprobs(lm.model, batch)
         assert torch.allclose(chunked_logprobs(lm.model, batch), found, atol=1e-4), "as difficulties have it"

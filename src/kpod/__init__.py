@@ -19,16 +19,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kpod.data.answers import extract_answer, same_answer
+    from kpod.data.answers import extract_answer, last_number, same_answer
     from kpod.data.datasets import load_questions, load_rationales
+    from kpod.data.hub import DATASETS
+    from kpod.data.mentions import first_statement
     from kpod.data.reader import read_questions, read_rationales
     from kpod.evaluation.accuracy import judge, summarise, wilson_interval
+    from kpod.evaluation.faithfulness import faithfulness
     from kpod.evaluation.generation import answer_questions
     from kpod.evaluation.pairing import paired_difference
     from kpod.experiment.methods import METHODS, cluster_questions
-    from kpod.experiment.pipeline import RunResult, run
+    from kpod.experiment.pipeline import Pipeline, RunResult, run
     from kpod.lm.encoding import encode_rationales
-    from kpod.lm.models import LanguageModel, load_model
+    from kpod.lm.layout import TextLayout
+    from kpod.lm.models import LanguageModel, load_layout, load_model
     from kpod.recipe import (
         AskConfig,
         ColumnsConfig,
@@ -57,9 +61,13 @@ if TYPE_CHECKING:
         WeightingError,
     )
     from kpod.records.outcomes import Accuracy, PairedDifference, Prediction
+    from kpod.schedule.clusters import cluster_embeddings
     from kpod.schedule.difficulty import assess_difficulties, step_difficulties
     from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
+    from kpod.schedule.selectors import SELECTORS
     from kpod.steps import split_steps
+    from kpod.teacher.asking import ask_teacher
+    from kpod.teacher.equations import checked_equations
     from kpod.teacher.filters import filter_rationales
     from kpod.teacher.gathering import Gathered, gather_rationales
     from kpod.training.batches import StageDataset
@@ -67,33 +75,44 @@ if TYPE_CHECKING:
     from kpod.training.row_dataset import RowDataset
     from kpod.training.student import TrainingSummary, train_student
     from kpod.training.trainer import KeypointTrainer
-    from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights, weights_in_data
+    from kpod.weighting.given import digit_rule_weights, shuffled_weights, spans_of, uniform_weights, weights_in_data
+    from kpod.weighting.layouts import MaskedRationale
     from kpod.weighting.learn import Weighing, learn_weights
+    from kpod.weighting.module import WeightGenerator, compute_weights
+    from kpod.weighting.prefixes import Predictor
     from kpod.weighting.weigher import Weigher
 
 __version__ = "0.2.0.dev1"
 
 _MODULES = {
-    "recipe": "AskConfig ColumnsConfig DataConfig DiversityConfig EvaluationConfig LoraConfig PromptConfig Recipe "
-    "ScheduleConfig TeacherConfig TrainingConfig ValidationConfig WeightingConfig",
-    "data.answers": "extract_answer same_answer",
+    "data.answers": "extract_answer last_number same_answer",
     "data.datasets": "load_questions load_rationales",
+    "data.hub": "DATASETS",
+    "data.mentions": "first_statement",
     "data.reader": "read_questions read_rationales",
-    "schedule.difficulty": "assess_difficulties step_difficulties",
-    "records.errors": "ConfigError DataError KpodError ScheduleError TeacherError TrainingError "
-    "TrainingInterruptedError WeightingError",
     "evaluation.accuracy": "judge summarise wilson_interval",
+    "evaluation.faithfulness": "faithfulness",
     "evaluation.generation": "answer_questions",
     "evaluation.pairing": "paired_difference",
-    "lm.encoding": "encode_rationales",
-    "lm.models": "LanguageModel load_model",
     "experiment.methods": "METHODS cluster_questions",
-    "records.outcomes": "Accuracy PairedDifference Prediction",
-    "experiment.pipeline": "RunResult run",
+    "experiment.pipeline": "Pipeline RunResult run",
+    "lm.encoding": "encode_rationales",
+    "lm.layout": "TextLayout",
+    "lm.models": "LanguageModel load_layout load_model",
+    "recipe": "AskConfig ColumnsConfig DataConfig DiversityConfig EvaluationConfig LoraConfig PromptConfig Recipe "
+    "ScheduleConfig TeacherConfig TrainingConfig ValidationConfig WeightingConfig",
     "recipe.loading": "load_recipe",
     "records": "Dropped Question Rationale Schedule TokenizedRationale",
+    "records.errors": "ConfigError DataError KpodError ScheduleError TeacherError TrainingError "
+    "TrainingInterruptedError WeightingError",
+    "records.outcomes": "Accuracy PairedDifference Prediction",
+    "schedule.clusters": "cluster_embeddings",
+    "schedule.difficulty": "assess_difficulties step_difficulties",
     "schedule.progressive": "linear_schedule make_schedule whole_rationales",
+    "schedule.selectors": "SELECTORS",
     "steps": "split_steps",
+    "teacher.asking": "ask_teacher",
+    "teacher.equations": "checked_equations",
     "teacher.filters": "filter_rationales",
     "teacher.gathering": "Gathered gather_rationales",
     "training.batches": "StageDataset",
@@ -101,15 +120,20 @@ _MODULES = {
     "training.row_dataset": "RowDataset",
     "training.student": "TrainingSummary train_student",
     "training.trainer": "KeypointTrainer",
-    "weighting.given": "digit_rule_weights shuffled_weights uniform_weights weights_in_data",
+    "weighting.given": "digit_rule_weights shuffled_weights spans_of uniform_weights weights_in_data",
+    "weighting.layouts": "MaskedRationale",
     "weighting.learn": "Weighing learn_weights",
+    "weighting.module": "WeightGenerator compute_weights",
+    "weighting.prefixes": "Predictor",
     "weighting.weigher": "Weigher",
 }
 """Where the public names stand, for `__getattr__`; a test compares it with `__all__` and the imports above."""
 _HOMES = {name: f"kpod.{module}" for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
+    "DATASETS",
     "METHODS",
+    "SELECTORS",
     "Accuracy",
     "AskConfig",
     "ColumnsConfig",
@@ -124,8 +148,11 @@ __all__ = [
     "KpodError",
     "LanguageModel",
     "LoraConfig",
+    "MaskedRationale",
     "PairedDifference",
+    "Pipeline",
     "Prediction",
+    "Predictor",
     "PromptConfig",
     "Question",
     "Rationale",
@@ -138,6 +165,7 @@ __all__ = [
     "StageDataset",
     "TeacherConfig",
     "TeacherError",
+    "TextLayout",
     "TokenizedRationale",
     "TrainingConfig",
     "TrainingError",
@@ -146,21 +174,30 @@ __all__ = [
     "ValidationConfig",
     "Weigher",
     "Weighing",
+    "WeightGenerator",
     "WeightingConfig",
     "WeightingError",
     "__version__",
     "answer_questions",
+    "ask_teacher",
     "assess_difficulties",
+    "checked_equations",
+    "cluster_embeddings",
     "cluster_questions",
+    "compute_weights",
     "digit_rule_weights",
     "encode_rationales",
     "extract_answer",
+    "faithfulness",
     "filter_rationales",
+    "first_statement",
     "gather_rationales",
     "judge",
     "keypoint_loss",
+    "last_number",
     "learn_weights",
     "linear_schedule",
+    "load_layout",
     "load_model",
     "load_questions",
     "load_rationales",
@@ -172,6 +209,7 @@ __all__ = [
     "run",
     "same_answer",
     "shuffled_weights",
+    "spans_of",
     "split_steps",
     "step_difficulties",
     "summarise",

@@ -26,7 +26,7 @@ VERBS = {
     "report": "a run folder -> one HTML page",
     "inspect": "one example as the student sees it at a stage, token by token",
     "check": "which rows of a recipe's data or of a data file a run would use, and all errors",
-    "explain": "a recipe key -> what it does, what it may be, and its default",
+    "explain": "a recipe key -> what it does, may be and is by default, and what a change makes again",
     "schema": "the JSON schema of recipes, by which editors complete and check them",
 }
 """What each does. Its module is imported where the verb is named: `kpod --help` waits for none."""

@@ -7,6 +7,7 @@ from kpod.commands.pages.tables import accuracy_markdown, steps_markdown
 from kpod.commands.recipe_argument import add_recipe, recipe_of
 from kpod.commands.terminal import say
 from kpod.data.datasets import load_questions
+from kpod.data.reader import read_rationales
 from kpod.evaluation.accuracy import by_steps, summarise
 from kpod.evaluation.given_texts import judge_file
 from kpod.experiment.artifacts import key_of
@@ -14,6 +15,7 @@ from kpod.experiment.preflight import announce_tests
 from kpod.recipe import Recipe
 from kpod.records.errors import require
 from kpod.records.outcomes import Prediction
+from kpod.teacher.filters import filter_rationales
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--checkpoint", help="a model folder or name instead of the run's student")
     whose.add_argument("--predictions", type=Path, help="a file of texts from elsewhere, for the first test set")
+    parser.add_argument(
+        "--faithfulness",
+        type=Path,
+        metavar="RATIONALES",
+        help="also have the student answer after these rationales, as they are and with half of their tokens replaced",
+    )
 
 
 def work(options: argparse.Namespace) -> None:
@@ -32,6 +40,8 @@ def work(options: argparse.Namespace) -> None:
     say(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
     for test, predictions in found.items():
         say(steps_markdown(test, by_steps(predictions)))
+    if options.faithfulness:
+        say(_faithfulness(recipe, options.checkpoint, options.faithfulness))
 
 
 def _judged(recipe: Recipe, texts: Path) -> dict[str, list[Prediction]]:
@@ -51,6 +61,25 @@ def _asked(recipe: Recipe, checkpoint: str | None) -> dict[str, list[Prediction]
     announce_tests(recipe, recipe.data.tests)
     when = name_of(checkpoint) if checkpoint else "after"
     return {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, checkpoint)}
+
+
+def _faithfulness(recipe: Recipe, checkpoint: str | None, file: Path) -> str:
+    """How often a student is right after a teacher's rationales, sound and disturbed."""
+    from kpod.evaluation.faithfulness import faithfulness
+    from kpod.experiment.pipeline import Pipeline
+    from kpod.lm.models import load_model
+
+    pipeline = Pipeline(recipe)
+    student = checkpoint or str(pipeline.folder.place("student", pipeline.keys["student"]))
+    rationales, dropped = read_rationales(file, recipe.data.columns)
+    rationales, wrong = filter_rationales(rationales, recipe.teacher, recipe.data.answer_words)
+    first_of_each = list({rationale.question.id: rationale for rationale in reversed(rationales)}.values())[::-1]
+    say(
+        f"faithfulness: {len(first_of_each)} rationales of {file}; not used: {len(dropped)} rows, {len(wrong)} by "
+        f"teacher.filter, {len(rationales) - len(first_of_each)} that are not the first of their question"
+    )
+    found = faithfulness(load_model(student, recipe.precision), first_of_each, pipeline.recipe.data, seed=recipe.seed)
+    return accuracy_markdown([(None, found.forced), (None, found.disturbed)])
 
 
 def name_of(checkpoint: str) -> str:

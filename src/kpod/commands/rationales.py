@@ -64,8 +64,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 def explain(recipe: Recipe, output: Path, retry_failed: bool = False) -> RationaleReport:
     """Ask the teacher for what is missing, filter, and write the rationale file.
 
-    Three files are written, each whole or not at all: `output` with the kept rationales and, beside `rationales.jsonl`,
-    `rationales.dropped.jsonl` with the others, each with its reason, and `rationales.report.json`. A kept row names its
+    Files are written, each whole or not at all: `output` with the kept rationales and, beside `rationales.jsonl`,
+    `rationales.dropped.jsonl` with the others, each with its reason, `rationales.report.json`, and
+    `rationales.counterfactual.jsonl` where wrong answers were explained too. A kept row names its
     `attempt` in the store and where its text `start`s there, beside which the teacher's log-probabilities are, if they
     were asked for.
 
@@ -83,6 +84,10 @@ def explain(recipe: Recipe, output: Path, retry_failed: bool = False) -> Rationa
     report = _report(gathered, recipe)
     texts = {rationale.id: rationale.text for rationale in gathered.found}
     write_jsonl(output, [_row(rationale, gathered) for rationale in gathered.kept])
+    if gathered.counterfactual:
+        write_jsonl(
+            output.with_suffix(".counterfactual.jsonl"), [_row(one, gathered) for one in gathered.counterfactual]
+        )
     write_jsonl(
         output.with_suffix(".dropped.jsonl"),
         [{"id": item.id, "reason": item.reason, "rationale": texts.get(item.id, "")} for item in gathered.dropped],
@@ -120,7 +125,7 @@ def _row(rationale: Rationale, gathered: Gathered) -> dict[str, Any]:
 def _report(gathered: Gathered, recipe: Recipe) -> RationaleReport:
     hinted = set()
     if gathered.asked is not None:
-        keys = {request.key for request in gathered.asked.requests if request.hinted}
+        keys = {request.key for request in gathered.asked.requests if request.hinted or request.against}
         hinted = {id_ for id_, place in gathered.places.items() if place.key in keys}
     judged = [r for r in gathered.found if r.id not in hinted and r.source not in TRUSTED_SOURCES]
     right = sum(reaches_gold(r, recipe.data.answer_words) for r in judged)

@@ -36,6 +36,7 @@ def rehearse(recipe: Recipe, target: str) -> Checked:
     errors: list[str] = []
     warnings: list[str] = []
     attempt(lambda: Pipeline(recipe), errors)
+    recipe = METHODS[recipe.method].recipe(recipe) if recipe.method in METHODS else recipe
     attempt(lambda: require_engine(recipe.evaluation.engine), errors)
     attempt(lambda: _check_embeddings(recipe.schedule.embeddings), errors)
     if (predictor := recipe.weighting.predictor) is not None:

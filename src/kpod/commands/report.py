@@ -66,7 +66,8 @@ def gather(pipeline: "Pipeline") -> Report:
     """Everything the page shows, from what the run saved."""
     recipe, tests = pipeline.recipe, pipeline.recipe.data.tests
     rationales = {rationale.id: rationale for rationale in pipeline.sources[0]}
-    views = {t.id: weighed_tokens(rationales[t.id], t, pipeline.weights.loss[t.id]) for t in pipeline.tokens}
+    written = [t for t in pipeline.tokens if t.num_tokens and t.id in rationales]
+    views = {t.id: weighed_tokens(rationales[t.id], t, pipeline.weights.loss[t.id]) for t in written}
     questions = pipeline.data.questions(tests[0]) if tests else []
     return Report(
         title=recipe.name,
@@ -79,8 +80,7 @@ def gather(pipeline: "Pipeline") -> Report:
         forecast=pipeline.forecast,
         num_steps=tuple(t.num_steps for t in pipeline.tokens),
         heatmaps=tuple(
-            HeatMap(t.id, rationales[t.id].question.question, views[t.id])
-            for t in _telling(pipeline.tokens, rationales)
+            HeatMap(t.id, rationales[t.id].question.question, views[t.id]) for t in _telling(written, rationales)
         ),
         word_types=word_type_table(views.values()),
         schedule=pipeline.schedule,

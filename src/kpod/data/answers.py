@@ -96,6 +96,9 @@ def last_number(text: str) -> str | None:
     The flexible reading of a numeric answer, to be reported beside `extract_answer`, never in its place. Numbers in
     words are passed over, and so are those that are part of something else.
 
+    Args:
+        text: What a student or a teacher wrote.
+
     Example:
         >>> last_number("Each gets 1,200 / 4 = 300 g.")
         '300'

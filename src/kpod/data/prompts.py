@@ -2,10 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from kpod.recipe import PromptConfig
-from kpod.records import Question, Span
+from kpod.records import Question, Rationale, Span
 from kpod.records.errors import DataError
+
+Written = Literal["all", "rationale", "answer"]
+"""What a student writes: rationale and answer, or one of the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +36,36 @@ class Completion:
     end: Span
 
 
-def completion(rationale: str, answer: str, prompt: PromptConfig, leading: str = "") -> Completion:
+def completion(rationale: str, answer: str | None, prompt: PromptConfig, leading: str = "") -> Completion:
     """Put a rationale and its answer together as the student writes them.
 
     Args:
-        rationale: The reasoning, without outer whitespace, which is how `kpod.data.reader` reads it.
-        answer: The gold answer.
+        rationale: The reasoning, without outer whitespace, which is how `kpod.data.reader` reads it; empty where the
+            answer is written alone.
+        answer: The answer; None where the rationale is written alone, without the closing.
         prompt: Its `closing` stands behind the rationale, after a space unless it starts with whitespace itself.
         leading: What goes before the rationale: " " after a plain prompt, "" in a chat.
 
     Raises:
-        DataError: If the rationale is blank or has outer whitespace, which would shift its steps and weights.
+        DataError: If the rationale has outer whitespace, which would shift its steps and weights, or if there is
+            neither rationale nor answer.
 
     Example:
         >>> target = completion("6 * 7 = 42.", "42", PromptConfig(closing="The answer is {answer}."))
         >>> [target.text[slice(*span)] for span in (target.rationale, target.closing, target.answer, target.end)]
         ['6 * 7 = 42.', ' The answer is', ' 42', '.']
     """
-    if not rationale or rationale != rationale.strip():
+    if rationale != rationale.strip() or not (rationale or answer):
         raise DataError(f"strip the rationale {rationale[:40]!r} before it goes into a prompt")
     before, after = prompt.closing.rstrip().split("{answer}")
-    before = before if before[:1].isspace() else f" {before}"
+    if not rationale:
+        before, leading = leading + before.lstrip(), ""
+    elif not before[:1].isspace():
+        before = f" {before}"
     words = before.rstrip()
-    parts = (leading + rationale, words, before[len(words) :] + answer, after)
+    parts = (leading + rationale, words, before[len(words) :] + (answer or ""), after)
+    if answer is None:
+        parts = (leading + rationale, "", "", "")
     stops = [sum(len(part) for part in parts[: i + 1]) for i in range(len(parts))]
     spans = list(zip([0, *stops[:-1]], stops, strict=True))
     return Completion("".join(parts), spans[0], len(leading), *spans[1:])
@@ -73,19 +84,37 @@ def question_text(question: Question) -> str:
     return "\n".join((question.question, "Options:", *options))
 
 
-def plain_prompt(question: Question, prompt: PromptConfig) -> str:
+def plain_prompt(question: Question, prompt: PromptConfig, lead: str = "") -> str:
     r"""What a model without a chat template reads before the rationale; no trailing whitespace.
+
+    Args:
+        question: The question.
+        prompt: The words around it.
+        lead: What stands before all that, such as worked examples.
 
     Example:
         >>> plain_prompt(Question("q", "2 + 2?", "4"), PromptConfig())
         "Q: 2 + 2?\nA: Let's think step by step."
     """
-    return _filled(prompt.question, question, prompt)
+    return lead + _filled(prompt.question, question, prompt)
 
 
-def chat_message(question: Question, prompt: PromptConfig) -> str:
+def chat_message(question: Question, prompt: PromptConfig, lead: str = "") -> str:
     """What the user says in a chat; the assistant then writes a `completion`."""
-    return _filled(prompt.chat_question, question, prompt)
+    return lead + _filled(prompt.chat_question, question, prompt)
+
+
+def worked_example(rationale: Rationale, prompt: PromptConfig, writes: Written = "all") -> str:
+    r"""A rationale as an example in the prompt of another question, and the empty line after it.
+
+    Example:
+        >>> solved = Rationale("r", Question("q", "2 + 2?", "4"), "2 + 2 = 4.")
+        >>> worked_example(solved, PromptConfig(cot_prompt="Think.", closing="The answer is {answer}.")).split("\n")
+        ['Q: 2 + 2?', 'A: Think. 2 + 2 = 4. The answer is 4.', '', '']
+    """
+    asked, answer = plain_prompt(rationale.question, prompt), rationale.question.answer
+    text = "" if writes == "answer" else rationale.text
+    return f"{asked}{completion(text, None if writes == 'rationale' else answer, prompt, ' ').text}\n\n"
 
 
 def _filled(template: str, question: Question, prompt: PromptConfig) -> str:

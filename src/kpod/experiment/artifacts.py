@@ -6,7 +6,7 @@ runs/
 recipe.yaml             as resolved
 rationales.jsonl        what passed the filter
 dropped.jsonl           every rationale that is not trained on, with its reason
-tokens weights clusters difficulties plan student evaluation/<when>/<set>
+tokens views teacher_logprobs weights clusters difficulties plan reference student evaluation/<when>/<set>
 links to the phases that the method needs
 report.html, report.json
 """
@@ -34,9 +34,12 @@ from kpod.records.columns import ById, Tokens, write_tokens
 from kpod.records.errors import DataError
 from kpod.records.files import flush_to_disk, whole_lines, write_lines, write_text
 from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records.topk import TopKById
 
 DROPPED = "dropped.jsonl"
 TOKENS, WEIGHTS, DIFFICULTIES = "tokens.arrow", "weights.arrow", "difficulties.arrow"
+REFERENCE = "reference.arrow"
+TEACHER_LOGPROBS = "teacher_logprobs.arrow"
 CLUSTERS, SCHEDULE, STAGES = "clusters.npy", "schedule.npy", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
 
@@ -100,6 +103,16 @@ def load_tokens(folder: Path) -> tuple[Tokens, list[Dropped]]:
 def load_difficulties(folder: Path) -> ById:
     """The step difficulties that a folder holds."""
     return ById(folder / DIFFICULTIES)
+
+
+def load_reference(folder: Path) -> ById:
+    """Log P under the reference model of every token after the question that a folder holds."""
+    return ById(folder / REFERENCE)
+
+
+def load_teacher_logprobs(folder: Path) -> TopKById:
+    """The teacher's distributions that a folder holds."""
+    return TopKById(folder / TEACHER_LOGPROBS)
 
 
 def save_clusters(folder: Path, clusters: NDArray[np.int64]) -> None:

@@ -17,7 +17,7 @@ from kpod.lm.engines import ENGINES, Engine
 from kpod.lm.models import LanguageModel
 from kpod.lm.processes import first_process_first
 from kpod.recipe import Recipe
-from kpod.records import Question
+from kpod.records import EXPLAIN, Question
 from kpod.records.outcomes import Accuracy, Prediction
 
 log = logging.getLogger(__name__)
@@ -30,10 +30,11 @@ class Evaluations:
         recipe: The whole experiment.
         folder: The run's.
         data: Holds the questions.
+        task: What the recipe's words ask of a student.
     """
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, data: Sources) -> None:
-        self.recipe, self.folder, self.data = recipe, folder, data
+    def __init__(self, recipe: Recipe, folder: RunFolder, data: Sources, task: str = EXPLAIN) -> None:
+        self.recipe, self.folder, self.data, self.task = recipe, folder, data, task
 
     def evaluate(self, when: str, identity: str, name: str) -> dict[str, Accuracy]:
         """A model's accuracy on every test set.

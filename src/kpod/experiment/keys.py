@@ -13,15 +13,19 @@ from typing import Any
 
 import kpod
 from kpod.experiment.artifacts import key_of, question_row, rationale_row
-from kpod.experiment.methods import METHODS, Method, Part
+from kpod.experiment.methods import METHODS, Method
+from kpod.experiment.parts import Part
 from kpod.lm.models import model_identity
 from kpod.recipe import EvaluationConfig, Recipe
 from kpod.records import Question, Rationale
 from kpod.records.errors import require
 from kpod.records.files import content_of
+from kpod.teacher.gathering import Gathered
 
 SAVING = frozenset({"save_steps", "save_total_limit", "report_to", "run_name", "disable_tqdm"})
 """TrainingArguments that say what is saved and shown while a student is trained, whatever it becomes."""
+BESIDE_TRAINING = ("save_strategy", "validation", "reference", "excess_share", "on_policy")
+"""Keys of `training` that do not change what an update does, or that some losses alone read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Phase:
         parts: Fields of the method that it is made by; what they need and read counts as its own.
         reads: Recipe keys, or sections of keys, that change it.
         after: Phases before it whose files it reads, though they change with keys that leave it as it is.
+        sources: Recipe keys, or sections of keys, that lead to what is read anew each time and counts by its content.
     """
 
     name: str
@@ -45,19 +50,53 @@ class Phase:
     parts: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def parts_of(self, method: Method) -> list[Part[Any]]:
-        """The method's parts that make the phase."""
-        return [getattr(method, field) for field in self.parts]
+        """The method's parts that make the phase; a phase whose parts it lacks is not made."""
+        return [part for field in self.parts for part in method.parts(field)]
+
+    def is_of(self, method: Method) -> bool:
+        """Whether the method has what makes the phase."""
+        return not self.parts or bool(self.parts_of(method))
 
 
 def needed(phases: Sequence[Phase], method: Method, last: str = "student") -> list[Phase]:
     """The phases that one of them is made from under a method, and itself, in their order."""
     wanted = {last}
     for phase in reversed(phases):
-        if phase.name in wanted:
+        if phase.name in wanted and phase.is_of(method):
             wanted.update(phase.needs, phase.after, *(part.needs for part in phase.parts_of(method)))
-    return [phase for phase in phases if phase.name in wanted]
+    return [phase for phase in phases if phase.name in wanted and phase.is_of(method)]
+
+
+def touched(key: str, phases: Sequence[Phase], method: Method) -> tuple[list[str], list[str], list[str]]:
+    """What a recipe key, or a section of keys, changes under a method, by what phases and parts declare.
+
+    Returns:
+        The phases that read it; those that may, since it leads to what is read anew; and those that follow from both.
+    """
+    read: list[str] = []
+    sourced: list[str] = []
+    following: list[str] = []
+    for phase in needed(phases, method):
+        items: list[Phase | Part[Any]] = [phase, *phase.parts_of(method)]
+        declared = {name for item in items for name in item.reads} | ({"method"} if phase.parts else set())
+        if any(_overlap(key, name) for one in declared for name in (one, *DEPENDS_ON.get(one, ()))):
+            read.append(phase.name)
+        elif any(_overlap(key, name) for name in phase.sources):
+            sourced.append(phase.name)
+        elif {name for item in items for name in item.needs} & {*read, *sourced, *following}:
+            following.append(phase.name)
+    return read, sourced, following
+
+
+def _overlap(key: str, declared: str) -> bool:
+    """Whether a key is one that is declared, or one of the two is a section that holds the other."""
+    apart = tuple(f"training.{name}." for name in (*SAVING, *BESIDE_TRAINING))
+    if f"{key}.".startswith(apart) and not f"{declared}.".startswith(apart):
+        return False
+    return f"{key}.".startswith(f"{declared}.") or f"{declared}.".startswith(f"{key}.")
 
 
 def phase_keys(phases: Sequence[Phase], recipe: Recipe, sources: Mapping[str, str]) -> dict[str, str]:
@@ -81,7 +120,8 @@ def _of(recipe: Recipe) -> Method:
 
 def _declared(item: Phase | Part[Any], keys: Mapping[str, str], recipe: Recipe) -> list[object]:
     """The name of a phase or part, the keys of its needs and the values of what it reads."""
-    return [item.name, {name: keys[name] for name in item.needs}, {key: value_of(recipe, key) for key in item.reads}]
+    needs = {name: keys[name] for name in item.needs if name in keys}
+    return [item.name, needs, {key: value_of(recipe, key) for key in item.reads}]
 
 
 def value_of(recipe: Recipe, key: str) -> object:
@@ -99,12 +139,19 @@ def _weighting(recipe: Recipe) -> object:
 
 
 def _training(recipe: Recipe) -> object:
-    """What changes the student: not what is saved and shown on the way, nor what chooses its checkpoint."""
+    """What changes any student: not what is saved and shown, chooses its checkpoint, or is read by some losses."""
     settings = asdict(_of(recipe).training(recipe.training))
-    for name in ("save_strategy", "validation", *(() if recipe.training.lora else ("merge_lora",))):
+    for name in (*BESIDE_TRAINING, *(() if recipe.training.lora else ("merge_lora",))):
         del settings[name]
     settings["arguments"] = {name: value for name, value in settings["arguments"].items() if name not in SAVING}
     return settings
+
+
+def _teacher_logprobs(recipe: Recipe) -> object:
+    config = recipe.teacher.logprobs
+    if config is None:  # those that came with the answers, which are hashed as they are read
+        return None
+    return [model_identity(config.model), config.top_k, config.precision or recipe.precision]
 
 
 def _embeddings(recipe: Recipe) -> object:
@@ -124,10 +171,18 @@ RESOLVED: Mapping[str, Callable[[Recipe], object]] = {
     "student": lambda recipe: model_identity(recipe.student),
     "weighting": _weighting,
     "training": _training,
+    "training.reference": lambda recipe: recipe.training.reference and model_identity(recipe.training.reference),
+    "teacher.logprobs": _teacher_logprobs,
     "schedule.embeddings": _embeddings,
     "schedule.selector": _selector,
 }
 """Keys whose value in the recipe is not all that they stand for."""
+DEPENDS_ON: Mapping[str, tuple[str, ...]] = {
+    "weighting": ("precision",),
+    "schedule.embeddings": ("precision",),
+    "schedule.selector": ("seed",),
+}
+"""Of the keys above the other keys that they stand for."""
 
 
 def rationales_key(rationales: Iterable[Rationale]) -> str:
@@ -135,6 +190,17 @@ def rationales_key(rationales: Iterable[Rationale]) -> str:
     found = hashlib.sha256()
     for rationale in rationales:
         found.update(key_of(rationale_row(rationale)).encode())
+    return found.hexdigest()[:16]
+
+
+def told_key(recipe: Recipe, gathered: Gathered) -> str:
+    """A hash of the log-probabilities that came with a teacher's answers, where no model is named that gives others."""
+    found, ask = hashlib.sha256(), recipe.teacher.ask
+    if recipe.teacher.logprobs is None and ask is not None and ask.logprobs is not None and gathered.asked is not None:
+        found.update(str(ask.logprobs).encode())
+        for rationale in gathered.kept:
+            place = gathered.places[rationale.id]
+            found.update(repr((place.start, gathered.asked.attempts[place.key].logprobs)).encode())
     return found.hexdigest()[:16]
 
 

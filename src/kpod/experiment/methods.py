@@ -1,185 +1,59 @@
-"""METHODS: one row per line of the paper's tables, and controls that they lack.
+"""METHODS: one row per line of the paper's tables, controls that they lack, and other methods of the field."""
 
-A method is made of parts: what weighs tokens in the loss, what weighs them in the difficulties, and what orders steps.
-A part says which phases it needs and which recipe keys it reads. Phases that no part needs are not made, and the keys
-of those that are made follow from what the parts say.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kpod.experiment import method_views
+from kpod.experiment.parts import (
+    InTraining,
+    Loss,
+    Order,
+    Part,
+    Views,
+    Weigh,
+    Writes,
+    adaptive_share,
+    agreeing,
+    close_to_start,
+    dft,
+    digit_rule,
+    eaft,
+    easiest_first,
+    four_formats,
+    in_sample,
+    infosft,
+    internalised,
+    learned,
+    linear,
+    logit_matching,
+    matching,
+    mean_one,
+    most_excess,
+    nll,
+    on_own_texts,
+    own_texts,
+    prefix_first,
+    progressive,
+    progressive_at_random,
+    progressive_unordered,
+    progressive_without_diversity,
+    self_paced,
+    shuffled,
+    two_tasks,
+    two_worlds,
+    uniform,
+    weighed_own_texts,
+    whole,
+)
 from kpod.lm.models import LanguageModel, mean_input_embeddings
-from kpod.recipe import DiversityConfig, Recipe, ScheduleConfig, TrainingConfig
-from kpod.records import Schedule, TokenizedRationale
-from kpod.records.columns import ById
+from kpod.recipe import DataConfig, PromptConfig, Recipe, ScheduleConfig, TrainingConfig
+from kpod.records import EXPLAIN
 from kpod.schedule.clusters import cluster_embeddings, glove_embeddings
-from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
-from kpod.weighting.given import digit_rule_weights, shuffled_weights, uniform_weights
-
-ByRationale: TypeAlias = Mapping[str, NDArray[np.float32]]
-Result = TypeVar("Result", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a part works with.
-
-    Attributes:
-        tokens: The rationales in tokens.
-        texts: Rationale id -> its text.
-        recipe: Of which a part reads the keys that it declares.
-        made: Phase that the part declares -> returns what the phase came to; makes it first where it is missing.
-    """
-
-    tokens: Sequence[TokenizedRationale]
-    texts: Mapping[str, str]
-    recipe: Recipe
-    made: Mapping[str, Callable[[], Any]]
-
-    @property
-    def weights(self) -> ByRationale:
-        """Learnt weights of the rationale tokens."""
-        found: ByRationale = self.made["weights"]()
-        return found
-
-    @property
-    def difficulties(self) -> ByRationale:
-        """d_k of every step, in nats."""
-        found: ByRationale = self.made["difficulties"]()
-        return found
-
-    @property
-    def clusters(self) -> NDArray[np.int64]:
-        """The group of similar questions that each rationale's question is in."""
-        found: NDArray[np.int64] = self.made["clusters"]()
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Part(Generic[Result]):
-    """A function that a method is made of, and what it needs beside the rationales and their tokens.
-
-    Attributes:
-        name: Phases that use the part are hashed by it: a part that comes to something else needs another name.
-        run: The function.
-        needs: The phases that it asks for, by name; `Given` hands out no others.
-        reads: The recipe keys that change its result, or sections of keys.
-    """
-
-    name: str
-    run: Callable[[Given], Result]
-    needs: frozenset[str] = frozenset()
-    reads: tuple[str, ...] = ()
-
-
-Weigh: TypeAlias = Part[ByRationale]
-Order: TypeAlias = Part[Schedule]
-
-# -- what weighs tokens --------------------------------------------------------------------------------
-
-LEARNT = frozenset({"weights"})
-
-
-def _digit_rule(given: Given) -> ByRationale:
-    return digit_rule_weights(given.tokens, given.texts)
-
-
-def _shuffled(given: Given) -> ByRationale:
-    return shuffled_weights(given.weights, given.recipe.seed)
-
-
-def _mean_one(given: Given) -> ByRationale:
-    return ById.of((name, np.full_like(weights, weights.mean())) for name, weights in given.weights.items())
-
-
-learned: Weigh = Part("learned", lambda given: given.weights, LEARNT)
-"""Learnt weights (the paper)."""
-uniform: Weigh = Part("uniform", lambda given: uniform_weights(given.tokens))
-"""Every token weighs 1; nothing is learnt."""
-shuffled: Weigh = Part("shuffled", _shuffled, LEARNT, ("seed",))
-"""Learnt weights on other tokens of their rationale: their histogram, without knowing where keypoints are."""
-digit_rule: Weigh = Part("digit_rule", _digit_rule)
-"""Digits and operators weigh 1, the rest 0.3; nothing is learnt."""
-mean_one: Weigh = Part("mean_one", _mean_one, LEARNT)
-"""The mean of a rationale's learnt weights on each of its tokens: less weight than 1, and no keypoints."""
-
-# -- what orders steps ---------------------------------------------------------------------------------
-
-ASSESSED = frozenset({"difficulties", "clusters"})
-PACE = (
-    "schedule.ramp_stages",
-    "schedule.stages",
-    "schedule.first_stage",
-    "schedule.initial_fraction",
-    "schedule.min_output_steps",
-    "training.num_train_epochs",
-)
-"""What every order with stages reads."""
-BUDGET = (*PACE, "schedule.growth_exponent", "schedule.stride", "schedule.pace")
-
-
-def _progressive(given: Given, **changes: Any) -> Schedule:
-    """The progressive schedule of Eq. 9-13, under a recipe's schedule with changes."""
-    recipe, difficulties = given.recipe, given.difficulties
-    return make_schedule(
-        list(difficulties),
-        list(difficulties.values()),
-        given.clusters,
-        replace(recipe.schedule, **changes),
-        recipe.training.num_train_epochs,
-        recipe.seed,
-    )
-
-
-def _without_diversity(given: Given) -> Schedule:
-    return _progressive(given, diversity=DiversityConfig(beta=0.0))
-
-
-def _at_random(given: Given) -> Schedule:
-    return _progressive(given, selector="random")
-
-
-def _unordered(given: Given) -> Schedule:
-    schedule = _progressive(given)
-    steps, ramp = schedule.input_steps.copy(), slice(schedule.first_stage, schedule.ramp_stages)
-    steps[ramp] = np.random.default_rng(given.recipe.seed).permuted(steps[ramp], axis=0)
-    return replace(schedule, input_steps=steps, stages=(), ordered=False)
-
-
-def _prefix_first(given: Given) -> Schedule:
-    return replace(_progressive(given), stages=(), trains="prefix")
-
-
-def _linear(given: Given) -> Schedule:
-    num_steps = np.array([rationale.num_steps for rationale in given.tokens], dtype=np.int64)
-    ids, recipe = [rationale.id for rationale in given.tokens], given.recipe
-    return linear_schedule(ids, num_steps, recipe.schedule, recipe.training.num_train_epochs)
-
-
-SELECTION = (*BUDGET, "schedule.selector", "schedule.diversity")
-progressive: Order = Part("progressive", _progressive, ASSESSED, SELECTION)
-"""The progressive schedule of Eq. 9-13."""
-progressive_without_diversity: Order = Part(
-    "progressive_without_diversity", _without_diversity, ASSESSED, (*BUDGET, "schedule.selector")
-)
-"""The progressive schedule with beta = 0."""
-progressive_at_random: Order = Part(
-    "progressive_at_random", _at_random, ASSESSED, (*BUDGET, "schedule.diversity", "seed")
-)
-"""A schedule with the same D(t) whose questions are drawn by chance."""
-progressive_unordered: Order = Part("progressive_unordered", _unordered, ASSESSED, (*SELECTION, "seed"))
-"""The suffixes of the progressive schedule, each question's in random order up to stage T."""
-prefix_first: Order = Part("prefix_first", _prefix_first, ASSESSED, SELECTION)
-"""The progressive schedule's numbers of steps, of the rationale's start instead of its end: the wrong direction."""
-linear: Order = Part("linear", _linear, reads=PACE)
-"""Every question's given steps fall evenly."""
-whole: Order = Part("whole", lambda given: whole_rationales([rationale.id for rationale in given.tokens]))
-"""Whole rationales from the first epoch."""
 
 
 def cluster_questions(
@@ -230,14 +104,30 @@ class Method:
         weigh: What weighs the tokens in the loss (Eq. 15).
         weigh_steps: What weighs them in the step difficulties (Eq. 8).
         order: What orders the steps.
+        loss: What the student is trained on.
         weight_normalisation: What becomes of the loss weights while training; None: as the recipe says.
+        views: The texts that rationales are made into; None: each is one text, with its question and its answer.
+        shares: How much of the loss is each task's. Every task has a mean of its own.
+        data: What becomes of the recipe's `data`: a method may have words of its own around question and answer.
+        asks: How the student is asked: the first is what its accuracy means, the others are measured beside it.
+        curriculum: What goes by what happens while the student is trained; None: nothing does.
+        writes: Who writes what is trained, if it is not the teacher alone.
     """
 
     label: str
     weigh: Weigh
     weigh_steps: Weigh
     order: Order
+    loss: Loss = nll
     weight_normalisation: Literal["none", "mean"] | None = None
+    views: Views | None = None
+    shares: Mapping[str, float] = field(default_factory=lambda: {EXPLAIN: 1.0})
+    data: Callable[[DataConfig], DataConfig] = lambda data: data
+    asks: Mapping[str, Callable[[PromptConfig], PromptConfig]] = field(
+        default_factory=lambda: {EXPLAIN: method_views.explained}
+    )
+    curriculum: InTraining | None = None
+    writes: Writes | None = None
 
     @property
     def learns(self) -> bool:
@@ -245,10 +135,24 @@ class Method:
         assesses = "difficulties" in self.order.needs
         return "weights" in self.weigh.needs | (self.weigh_steps.needs if assesses else frozenset())
 
+    def parts(self, field: str) -> list[Part[Any]]:
+        """The part under one of the fields above, if the method has it."""
+        part = getattr(self, field)
+        return [] if part is None else [part]
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """A recipe with the method's own words, the same where it has them already."""
+        return replace(recipe, data=self.data(recipe.data))
+
     def training(self, config: TrainingConfig) -> TrainingConfig:
         """A recipe's training under this method."""
         how = self.weight_normalisation
         return config if how is None else replace(config, weight_normalisation=how)
+
+    def asking(self, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+        """The tasks that students are asked for, each with a recipe whose words ask for it."""
+        for task, words in self.asks.items():
+            yield task, replace(recipe, data=replace(recipe.data, prompt=words(recipe.data.prompt)))
 
 
 METHODS: Mapping[str, Method] = {
@@ -266,6 +170,47 @@ METHODS: Mapping[str, Method] = {
     "kpod-mean": Method("KPOD, each rationale's mean weight", mean_one, learned, progressive),
     "kpod-normalised": Method("KPOD, weights of mean 1", learned, learned, progressive, weight_normalisation="mean"),
     "scotd": Method("SCoTD", uniform, uniform, whole),
+    "fine-tune-cot": Method("Fine-tune-CoT", uniform, uniform, whole, data=method_views.fine_tune_cot),
+    "step-by-step": Method(
+        "Distilling step-by-step",
+        uniform,
+        uniform,
+        whole,
+        views=two_tasks,
+        shares={method_views.LABEL: 0.5, EXPLAIN: 0.5},
+        asks={method_views.LABEL: method_views.predicting, EXPLAIN: method_views.explaining},
+    ),
+    "scott": Method(
+        "SCOTT",
+        uniform,
+        uniform,
+        whole,
+        views=two_worlds,
+        shares={EXPLAIN: 0.5, method_views.COUNTERFACTUAL: 0.5},
+        asks={EXPLAIN: method_views.factual},
+    ),
+    "on-policy": Method("On-policy distillation", uniform, uniform, whole, on_own_texts, writes=own_texts),
+    "kpod-on-policy": Method(
+        "On-policy distillation, KPOD's weights", learned, uniform, whole, on_own_texts, writes=weighed_own_texts
+    ),
+    "logit-kd": Method("Logit distillation", uniform, uniform, whole, logit_matching),
+    "specialised-kd": Method("Specialized KD", uniform, uniform, whole, matching, views=four_formats),
     "scotd-shuffled": Method("SCoTD, weights shuffled", shuffled, uniform, whole),
     "scotd-rule": Method("SCoTD, weights by the digit rule", digit_rule, uniform, whole),
+    "dft": Method("DFT", uniform, uniform, whole, dft),
+    "eaft": Method("EAFT", uniform, uniform, whole, eaft),
+    "infosft": Method("InfoSFT", uniform, uniform, whole, infosft),
+    "rho-1": Method("Rho-1", uniform, uniform, whole, most_excess),
+    "mcc-kd": Method("MCC-KD", uniform, uniform, whole, agreeing),
+    "kpod-dft": Method("KPOD, order alone, with DFT", uniform, learned, progressive, dft),
+    "kpod-eaft": Method("KPOD, order alone, with EAFT", uniform, learned, progressive, eaft),
+    "kpod-infosft": Method("KPOD, order alone, with InfoSFT", uniform, learned, progressive, infosft),
+    "kpod-rho-1": Method("KPOD, order alone, with Rho-1", uniform, learned, progressive, most_excess),
+    "adaptive-cl": Method("Adaptive CL", uniform, uniform, whole, close_to_start, curriculum=adaptive_share),
+    "kpod-acl": Method("KPOD, easiest rationales first", learned, learned, whole, curriculum=easiest_first),
+    "spl": Method("SPL", uniform, uniform, whole, curriculum=self_paced),
+    "kpod-spl": Method("KPOD, self-paced", learned, learned, whole, curriculum=self_paced),
+    "icl": Method("ICL", uniform, uniform, whole, curriculum=in_sample),
+    "kpod-icl": Method("KPOD, in-sample curriculum", learned, learned, whole, curriculum=in_sample),
+    "icot-si": Method("ICoT-SI", uniform, uniform, whole, curriculum=internalised),
 }

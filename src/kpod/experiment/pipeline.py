@@ -1,12 +1,8 @@
-"""Algorithm 1 from top to bottom: rationales, weights, difficulties, schedule, student, accuracy, report.
-
-The file to read first. PHASES says what is made from what, and the functions below it make it. A phase is skipped if
-it was made from the same inputs before; a changed recipe key makes the phases again that it touches, and those after.
-"""
+"""One recipe's run: each phase of `kpod.experiment.algorithm` made or loaded when asked for, student and accuracy."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,100 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kpod.experiment import artifacts
+from kpod.experiment.algorithm import BROUGHT, PHASES
 from kpod.experiment.artifacts import DROPPED
 from kpod.experiment.evaluations import Evaluations
 from kpod.experiment.forecast import Forecast, Role, unused
 from kpod.experiment.keys import Phase, needed, phase_keys
-from kpod.experiment.methods import METHODS, ByRationale, Given, Part, Result, cluster_questions
+from kpod.experiment.method_views import TaughtViews
+from kpod.experiment.methods import METHODS, cluster_questions
+from kpod.experiment.parts import ByRationale, Given, Part, Result
 from kpod.experiment.phases import do_phase, in_place
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
-from kpod.lm.encoding import encode_all
 from kpod.lm.engines import require_engine
-from kpod.lm.models import LanguageModel, load_layout, load_model, model_identity
+from kpod.lm.models import LanguageModel, load_model, model_identity
 from kpod.lm.processes import is_first_process
-from kpod.lm.student_prompts import unused_template
 from kpod.recipe import Recipe, ScheduleConfig
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
-from kpod.records.columns import ById, write_by_id
 from kpod.records.errors import ConfigError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
-from kpod.schedule.difficulty import assess_difficulties
 from kpod.training import TrainingSummary, check_arguments, finished, train_student
-from kpod.weighting import accepted, weigh_rationales, weights_in_data
+from kpod.weighting import Weigher, weights_in_data
 
 log = logging.getLogger(__name__)
-
-
-# -- Algorithm 1 ---------------------------------------------------------------------------------------
-
-
-def _tokenise(run: "Pipeline", folder: Path) -> None:
-    log.info("tokenising %d rationales", len(run.sources[0]))
-    layout = load_layout(run.recipe.student)
-    if note := unused_template(layout, run.recipe.data.prompt):
-        log.warning("WARNING: %s", note)
-    artifacts.save_tokens(folder, encode_all(layout, run.sources[0], run.recipe.data))
-    run.data.check_some_are_kept(artifacts.load_tokens(folder)[1])
-
-
-def _learn(run: "Pipeline", folder: Path) -> None:
-    write_by_id(folder / artifacts.WEIGHTS, "weights", run.learn(folder).items())
-
-
-def _cluster(run: "Pipeline", folder: Path) -> None:
-    artifacts.save_clusters(folder, run.cluster(run.recipe.schedule))
-
-
-def _assess(run: "Pipeline", folder: Path) -> None:
-    found = assess_difficulties(run.student, run.tokens, run.by(run.method.weigh_steps))
-    write_by_id(folder / artifacts.DIFFICULTIES, "difficulties", found.items())
-
-
-def _order(run: "Pipeline", folder: Path) -> None:
-    artifacts.save_plan(folder, run.by(run.method.order))
-
-
-def _weights(run: "Pipeline", folder: Path) -> ByRationale:
-    accepted(run.folder.path / "weights")
-    return ById(folder / artifacts.WEIGHTS)
-
-
-def _from(load: Callable[[Path], Any]) -> Callable[["Pipeline", Path], Any]:
-    return lambda _, folder: load(folder)
-
-
-_tokens, _difficulties = _from(artifacts.load_tokens), _from(artifacts.load_difficulties)
-_clusters, _plan = _from(artifacts.load_clusters), _from(artifacts.load_schedule)
-
-
-TEXTS = ("student", "data.prompt", "data.max_length")
-STEPS = ("data.step_rule", "data.max_steps")
-CLUSTERS = ("schedule.num_clusters", "schedule.embeddings", "seed")
-TRAINING = ("training", "seed", "precision")
-
-PHASES = (
-    # line 1: recorded rationales, or a teacher's; what of them the student can read; and that in tokens and steps
-    Phase("rationales"),
-    Phase("texts", needs=("rationales",), reads=TEXTS),
-    Phase("tokens", _tokenise, _tokens, needs=("texts",), reads=STEPS),
-    # line 2: significance weights (Eq. 2-7), which see no steps
-    Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
-    # line 3: step difficulties (Eq. 8)
-    Phase("difficulties", _assess, _difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
-    # line 4: similar questions, and the schedule (Eq. 9-13)
-    Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
-    Phase("plan", _order, _plan, needs=("tokens",), parts=("order",)),
-    # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
-    Phase("validation"),
-    Phase("student", needs=("tokens", "plan", "validation"), parts=("weigh",), reads=TRAINING),
-)
-"""What is made, by what, and from what. `rationales` and `validation` are read anew each time, and hashed."""
-BROUGHT = Phase("weights", _learn, _weights, needs=("texts",), after=("tokens",))
-"""Instead of the row above where the data brings the weights: then no key of `weighting` is read."""
 
 
 @dataclass(frozen=True)
@@ -145,16 +72,24 @@ class Pipeline:
         recipe: The whole experiment.
 
     Raises:
-        ConfigError: If the method or a training argument does not exist; nothing has been written then.
+        ConfigError: If the method or a training argument does not exist, or they do not go together; nothing has been
+            written then.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         require(recipe.method in METHODS, "method", recipe.method, f"one of {', '.join(METHODS)}")
         check_arguments(recipe.training)
-        self.recipe, self.method = recipe, METHODS[recipe.method]
+        self.method = METHODS[recipe.method]
+        self.recipe = recipe = self.method.recipe(recipe)
+        for part in (*self.method.parts("curriculum"), *self.method.parts("writes")):
+            part.check(recipe)
+        if "teacher_logprobs" in {phase.name for phase in needed(PHASES, self.method)}:
+            recipe.teacher.check_probabilities()
         self.folder = RunFolder(Path(recipe.runs) / recipe.name)
         self.data = Sources(recipe, self.folder)
-        self.evaluations = Evaluations(recipe, self.folder, self.data)
+        self.evaluations, *self._beside = (
+            Evaluations(asked, self.folder, self.data, task) for task, asked in self.method.asking(recipe)
+        )
         self._loaded: dict[str, Any] = {}
 
     def made(self, name: str) -> Any:
@@ -165,10 +100,19 @@ class Pipeline:
                 self._loaded[phase.name] = phase.load(self, place)
         return self._loaded[name]
 
-    def given(self, part: Part[Any]) -> Given:
-        """What a part of the method works with: the phases that it declares and no others."""
-        texts = {rationale.id: rationale.text for rationale in self.sources[0]}
-        return Given(self.tokens, texts, self.recipe, {name: partial(self.made, name) for name in part.needs})
+    def given(self, part: Part[Any], tokens: Sequence[TokenizedRationale] | None = None) -> Given:
+        """What a part of the method works with: the phases that it declares and no others.
+
+        Args:
+            part: The part.
+            tokens: Instead of what the student is trained on.
+        """
+        rationales = self.sources[0]
+        texts = {rationale.id: rationale.text for rationale in rationales}
+        made = {name: partial(self.made, name) for name in part.needs}
+        tokens = self.tokens if tokens is None else tokens
+        weigher = partial(Weigher.load, self.folder.path / "weights" / "weigher")
+        return Given(tokens, texts, self.recipe, made, rationales, self.data.gathered.counterfactual, weigher)
 
     def by(self, part: Part[Result]) -> Result:
         """What a part of the method comes to."""
@@ -197,7 +141,7 @@ class Pipeline:
     def _evaluate_before(self) -> dict[str, Accuracy]:
         """Ask the untrained student, but first see that nothing later will refuse it."""
         learnt = not self.method.learns or self.folder.has("weights", self.keys["weights"])
-        if not learnt and weights_in_data(self.sources[0], self.tokens) is None:
+        if not learnt and weights_in_data(self.sources[0], self.plain) is None:
             check_recipes_predictor(self.recipe)
         return self.evaluate("before")
 
@@ -233,14 +177,20 @@ class Pipeline:
         return tokens, unfit
 
     @property
-    def tokens(self) -> Sequence[TokenizedRationale]:
-        """Tokenised rationales."""
+    def plain(self) -> Sequence[TokenizedRationale]:
+        """Tokenised rationales, each with its question and its answer."""
         return self.encoded[0]
 
     @property
+    def tokens(self) -> Sequence[TokenizedRationale]:
+        """What the student is trained on: the rationales, or the method's views of them."""
+        return self.plain if self.method.views is None else self.made("views")[0]
+
+    @property
     def dropped(self) -> list[Dropped]:
-        """Every rationale that is not trained on, with its reason."""
-        return [*self.sources[1], *self.encoded[1]]
+        """Every rationale or view that is not trained on, with its reason."""
+        unfit = [] if self.method.views is None else self.made("views")[1]
+        return [*self.sources[1], *self.encoded[1], *unfit]
 
     # -- line 2: significance weights (Eq. 2-7) --------------------------------------------------------
 
@@ -250,23 +200,6 @@ class Pipeline:
         assesses = "difficulties" in self.method.order.needs
         difficulty = self.by(self.method.weigh_steps) if assesses else {}
         return Weights(loss=self.by(self.method.weigh), difficulty=difficulty)
-
-    def learn(self, folder: Path) -> ByRationale:
-        """Weights from the data where it brings them for every rationale, else by mask learning, which sees no steps.
-
-        Args:
-            folder: Gets what was learnt.
-        """
-        recipe, rationales = self.recipe, self.sources[0]
-        tokens = [replace(rationale, step_stops=(rationale.num_tokens,)) for rationale in self.tokens]
-        if (given := weights_in_data(rationales, tokens)) is not None:
-            return given
-        name, precision = recipe.weighting.predictor, recipe.weighting.precision or recipe.precision
-        alike = name is None and precision == recipe.precision
-        predictor = self._take_student() if alike else load_model(name or recipe.student, precision)
-        return weigh_rationales(
-            predictor, rationales, tokens, recipe.weighting, recipe.data.prompt, recipe.seed, folder
-        )
 
     # -- lines 3-4: step difficulties (Eq. 8) and schedule (Eq. 9-13) ---------------------------------
 
@@ -285,7 +218,7 @@ class Pipeline:
     def cluster(self, config: ScheduleConfig) -> NDArray[np.int64]:
         """Groups of similar questions: one number per tokenised rationale."""
         questions = {r.id: r.question.question for r in self.sources[0]}
-        return cluster_questions(self.student, [questions[t.id] for t in self.tokens], config, self.recipe.seed)
+        return cluster_questions(self.student, [questions[t.id] for t in self.plain], config, self.recipe.seed)
 
     # -- lines 5-11: the student (Eq. 14-15) -----------------------------------------------------------
 
@@ -298,7 +231,7 @@ class Pipeline:
             if is_first_process():
                 write_text(place / "recipe.yaml", dump_recipe(self.recipe))
             summary = train_student(
-                self._take_student(),
+                self.take_student(),
                 tokens,
                 weights,
                 schedule,
@@ -309,10 +242,31 @@ class Pipeline:
                 fingerprint=key,
                 base_model=self.recipe.student,
                 validate=self.evaluations.accuracy_on_validation,
+                **self._trained_on(),
             )
             if is_first_process():
                 seal(place, key)
         return summary
+
+    def _trained_on(self) -> dict[str, Any]:
+        """The method's loss and what it needs, as arguments of `train_student`."""
+        objective, shares = self.by(self.method.loss), self.method.shares
+        found: dict[str, Any] = {"objective": objective, "task_shares": tuple(shares.values())}
+        for need, phase in (("teacher", "teacher_logprobs"), ("reference", "reference")):
+            if need in objective.needs:
+                found[need] = self.made(phase)
+        if "teacher" in found and self.method.views is not None:
+            found["teacher"] = TaughtViews(self.tokens, self.plain, found["teacher"])
+        if "groups" in objective.needs:
+            found["groups"] = {one.id: one.question.id for one in self.sources[0]}
+        if self.method.views is not None:
+            found["tasks"] = {one.id: list(shares).index(one.task) for one in self.tokens}
+            groups = {one.id: one.group for one in self.tokens}
+            found |= {"groups": groups} if any(groups.values()) else {}
+        for name, field in (("curriculum", "curriculum"), ("own_texts", "writes")):
+            for part in self.method.parts(field):
+                found[name] = self.by(part)
+        return found
 
     # -- accuracy --------------------------------------------------------------------------------------
 
@@ -328,14 +282,21 @@ class Pipeline:
         """
         if checkpoint is not None or when == "before":
             name = checkpoint or self.recipe.student
-            return self.evaluations.evaluate(when, model_identity(name), name)
+            return self._ask(when, model_identity(name), name)
         key = self.keys["student"]
         if not self.folder.has("student", key):
             raise ConfigError(
                 f"{self.folder.path / 'student'} cannot be loaded: no student was trained from this recipe as it is. "
                 "Train one with kpod run or kpod distill, or name a model's folder with --checkpoint"
             )
-        return self.evaluations.evaluate(when, key, str(self.folder.place("student", key)))
+        return self._ask(when, key, str(self.folder.place("student", key)))
+
+    def _ask(self, when: str, identity: str, name: str) -> dict[str, Accuracy]:
+        """The accuracy that counts; what the method asks for beside it is kept under `<when>-<task>`."""
+        for others in self._beside:
+            for test, accuracy in others.evaluate(f"{when}-{others.task}", identity, name).items():
+                log.info("%s, asked to %s: %d of %d", test, others.task, accuracy.num_correct, accuracy.num_questions)
+        return self.evaluations.evaluate(when, identity, name)
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
         """What `evaluate` saved; see `Evaluations.saved`."""
@@ -348,7 +309,7 @@ class Pipeline:
         """The student before distillation."""
         return load_model(self.recipe.student, self.recipe.precision)
 
-    def _take_student(self) -> LanguageModel:
+    def take_student(self) -> LanguageModel:
         """The student before distillation, for a phase that changes it; the next to ask for it loads it anew."""
         student = self.student
         del self.student

@@ -8,7 +8,7 @@ from pathlib import Path
 from kpod.data.datasets import load_questions
 from kpod.experiment import artifacts
 from kpod.experiment.artifacts import DROPPED
-from kpod.experiment.keys import rationales_key, validation_key
+from kpod.experiment.keys import rationales_key, told_key, validation_key
 from kpod.experiment.methods import METHODS
 from kpod.experiment.preflight import check_before_asking, check_some_are_kept, pays_a_teacher
 from kpod.experiment.run_folder import RunFolder
@@ -91,5 +91,7 @@ class Sources:
         """Hashes of what was read, by the phases that stand for it."""
         return {
             "rationales": rationales_key(self.gathered.kept),
+            "counterfactual": rationales_key(self.gathered.counterfactual),
+            "told": told_key(self.recipe, self.gathered),
             "validation": validation_key(self.recipe, self.validation),
         }

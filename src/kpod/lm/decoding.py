@@ -15,7 +15,7 @@ from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel, evaluating
@@ -46,7 +46,13 @@ class Continuation(NamedTuple):
     finished: bool
 
 
-def continue_greedily(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Continuation]:
+def continue_greedily(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    processor: LogitsProcessorList | None = None,
+) -> list[Continuation]:
     """The most probable next token, again and again, for one batch of prompts.
 
     Nothing but the end tokens is taken from the model's own generation settings: sampling, beams and repetition
@@ -58,11 +64,12 @@ def continue_greedily(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_n
         lm: The model; it is put into evaluation mode for the time of the call.
         prompts: Token ids from `kpod.lm.student_prompts.prompt_ids`; none is empty.
         max_new_tokens: Where a text is broken off; prompt and text together must fit the model's context.
+        processor: Changes the scores of the next tokens.
 
     Returns:
         One continuation per prompt, in their order.
     """
-    return _continue(lm, prompts, max_new_tokens, do_sample=False)
+    return _continue(lm, prompts, max_new_tokens, processor, do_sample=False)
 
 
 def continue_sampled(
@@ -107,7 +114,11 @@ def decode(lm: TextLayout, token_ids: Sequence[int]) -> str:
 
 
 def _continue(
-    lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, **how: Any
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    processor: LogitsProcessorList | None = None,
+    **how: Any,
 ) -> list[Continuation]:
     model = _base(lm)
     ends = end_ids(lm, model.generation_config)
@@ -116,7 +127,9 @@ def _continue(
     for batch in _batches(lm, prompts):
         input_ids, attention_mask = _padded([prompts[index] for index in batch], lm)
         with evaluating(model), _only_settings(model, settings):
-            rows = model.generate(input_ids, attention_mask=attention_mask, generation_config=settings)
+            rows = model.generate(
+                input_ids, attention_mask=attention_mask, generation_config=settings, logits_processor=processor
+            )
         num_read = 1 if lm.encoder_decoder else input_ids.shape[1]
         texts = [until_end(row, ends) for row in rows[:, num_read:].tolist()]
         found |= zip(batch, texts, strict=True)
@@ -141,10 +154,10 @@ def _settings(lm: LanguageModel, ends: frozenset[int], max_new_tokens: int, **ho
 def _batches(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Which prompts are read together."""
     numbers = list(range(len(prompts)))
-    company = _company(lm, prompts) if len(prompts) > 1 else "none"
-    if company == "any":
+    together = company(lm, prompts) if len(prompts) > 1 else "none"
+    if together == "any":
         return [numbers]
-    if company == "none":
+    if together == "none":
         return [[number] for number in numbers]
     lengths = sorted({len(prompt) for prompt in prompts})
     return [[number for number in numbers if len(prompts[number]) == length] for length in lengths]
@@ -153,7 +166,7 @@ def _batches(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[i
 # -- the proof that a batch changes nothing ----------------------------------------------------------------
 
 
-def _company(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Company:
+def company(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Company:
     """Which prompts may share a batch; found out once for each model, in float32 whatever its precision.
 
     The second half of the longest prompt is read beside the whole, then beside another of its own length, and alone.

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kpod.data.mentions import first_statement
 from kpod.data.prompts import Completion, completion
+from kpod.data.views import View, plain_views
 from kpod.lm.alignment import token_spans
 from kpod.lm.layout import TextLayout
 from kpod.lm.student_prompts import asked_ids, leading, prompt_start, prompt_texts
@@ -88,23 +89,36 @@ def encode_batch(
     Raises:
         ConfigError: As `prompt_text`.
     """
-    texts = _tokenised(layout, rationales, prompt)
+    texts = _tokenised(layout, list(plain_views(rationales, prompt)))
     return [_encoded(layout, text, spans, max_length) for text, spans in zip(texts, step_spans, strict=True)]
 
 
 def encode_all(
     layout: TextLayout, rationales: Sequence[Rationale], data: DataConfig
 ) -> Iterator[TokenizedRationale | Dropped]:
-    """Split rationales into steps and encode them, batch by batch, one result for each; a bar shows how far it is.
+    """Every rationale in its plain view, as `encode_views` does it."""
+    return encode_views(layout, plain_views(rationales, data.prompt), data, len(rationales))
+
+
+def encode_views(
+    layout: TextLayout, views: Iterable[View], data: DataConfig, number: int
+) -> Iterator[TokenizedRationale | Dropped]:
+    """Split rationales into steps and encode their views, one result for each; a bar shows how far it is.
 
     The next batch is tokenised in a thread, outside of Python's lock, while the steps of this one are found.
+
+    Args:
+        layout: The tokenizer and its special ids; a LanguageModel is one.
+        views: What is encoded, one view after the other.
+        data: The recipe's `data`: step rule, most steps, and longest sequence in tokens.
+        number: How many views there are.
     """
-    batches = parts(rationales, lambda rationale: len(rationale.text), BATCH, CHARACTERS)
-    with tqdm(total=len(rationales), desc="tokens", unit=" rationales") as progress:
-        for texts in _ahead(lambda batch: _tokenised(layout, batch, data.prompt), batches):
+    batches = parts(views, lambda view: len(view.rationale.text), BATCH, CHARACTERS)
+    with tqdm(total=number, desc="tokens", unit=" rationales") as progress:
+        for texts in _ahead(lambda batch: _tokenised(layout, batch), batches):
             for text in texts:
-                steps = merge_shortest(split_steps(text.rationale.text, data.step_rule), data.max_steps)
-                yield _encoded(layout, text, steps, data.max_length)
+                steps = split_steps(text.view.text, data.step_rule) if text.view.text else []
+                yield _encoded(layout, text, merge_shortest(steps, data.max_steps), data.max_length)
             progress.update(len(texts))
 
 
@@ -123,10 +137,10 @@ def _ahead(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A rationale with what the tokenizer makes of it.
+    """A view with what the tokenizer makes of it.
 
     Attributes:
-        rationale: The rationale.
+        view: The view.
         before: The prompt, where it stands in one text with the target; empty for an encoder-decoder model.
         target: What is written.
         asked: The ids of the prompt alone, as `prompt_ids` says.
@@ -135,7 +149,7 @@ class _Text:
         offsets: The characters of `ids`.
     """
 
-    rationale: Rationale
+    view: View
     before: str
     target: Completion
     asked: list[int]
@@ -144,30 +158,41 @@ class _Text:
     offsets: list[Span]
 
 
-def _tokenised(layout: TextLayout, rationales: Sequence[Rationale], prompt: PromptConfig) -> list[_Text]:
-    """Rationales, their questions and answers through the tokenizer, all together."""
-    tokenizer, num_start = layout.tokenizer, len(prompt_start(layout.tokenizer, prompt))
-    prompts = prompt_texts(tokenizer, [rationale.question for rationale in rationales], prompt)
+def _tokenised(layout: TextLayout, views: Sequence[View]) -> list[_Text]:
+    """Views through the tokenizer, all together."""
+    tokenizer = layout.tokenizer
+    prompts = _prompts(tokenizer, views)
     befores = ["" if layout.encoder_decoder else read for read in prompts]
     targets = [
         completion(
-            one.text,
-            one.question.answer,
-            _closing_its_thought(read, one.text, prompt),
-            leading(tokenizer, before),
+            view.text, view.answer, closing_its_thought(read, view.text, view.prompt), leading(tokenizer, before)
         )
-        for one, read, before in zip(rationales, prompts, befores, strict=True)
+        for view, read, before in zip(views, prompts, befores, strict=True)
     ]
     wholes = [before + target.text for before, target in zip(befores, targets, strict=True)]
     sound = [_is_unicode(read + whole) for read, whole in zip(prompts, wholes, strict=True)]
-    asked = iter(asked_ids(layout, list(compress(prompts, sound)), prompt))
+    starts = {view.prompt: prompt_start(tokenizer, view.prompt) for view in views}
+    asked = iter(asked_ids(layout, list(compress(prompts, sound))))
     read = _with_offsets(tokenizer, list(compress(wholes, sound)))
     return [
-        _Text(one, before, target, next(asked), num_start, *next(read))
+        _Text(view, before, target, [*starts[view.prompt], *next(asked)], len(starts[view.prompt]), *next(read))
         if is_sound
-        else _Text(one, before, target, [], num_start, None, [])
-        for one, before, target, is_sound in zip(rationales, befores, targets, sound, strict=True)
+        else _Text(view, before, target, [], 0, None, [])
+        for view, before, target, is_sound in zip(views, befores, targets, sound, strict=True)
     ]
+
+
+def _prompts(tokenizer: PreTrainedTokenizerBase, views: Sequence[View]) -> list[str]:
+    """What the student reads before it writes, of each view; those with the same words around them together."""
+    found: dict[int, str] = {}
+    by_prompt: dict[PromptConfig, list[int]] = {}
+    for number, view in enumerate(views):
+        by_prompt.setdefault(view.prompt, []).append(number)
+    for prompt, numbers in by_prompt.items():
+        questions = [views[number].rationale.question for number in numbers]
+        leads = [views[number].lead for number in numbers]
+        found |= zip(numbers, prompt_texts(tokenizer, questions, prompt, leads), strict=True)
+    return [found[number] for number in range(len(views))]
 
 
 def _is_unicode(text: str) -> bool:
@@ -192,34 +217,37 @@ def _with_offsets(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Itera
 def _encoded(
     layout: TextLayout, text: _Text, step_spans: Sequence[Span], max_length: int
 ) -> TokenizedRationale | Dropped:
-    rationale, target, asked, border = text.rationale, text.target, text.asked, len(text.before)
+    view, target, asked, border = text.view, text.target, text.asked, len(text.before)
     if text.ids is None:
-        return Dropped(rationale.id, UNALIGNED)
+        return Dropped(view.id, UNALIGNED)
     try:
-        spans = token_spans(text.offsets, text.before + target.text, rationale.id, border)
+        spans = token_spans(text.offsets, text.before + target.text, view.id, border)
     except DataError as error:
         log.debug("%s", error)
-        return Dropped(rationale.id, UNALIGNED)
+        return Dropped(view.id, UNALIGNED)
     num_prompt = int(np.count_nonzero(spans[:, 1] <= border))
     if border and text.ids[:num_prompt] != asked[text.num_start :]:
-        return Dropped(rationale.id, "prompt and rationale merge into one token")
+        return Dropped(view.id, "prompt and rationale merge into one token")
     written = text.ids[num_prompt:]
     if reason := _unfit(layout, asked, written, max_length):
-        return Dropped(rationale.id, reason)
+        return Dropped(view.id, reason)
     spans = np.maximum(spans[num_prompt:] - border, 0)
     stops = _part_stops(spans, target)
     if stops is None:
-        return Dropped(rationale.id, "rationale and answer merge into one token")
-    if not (asked and stops[0]):
-        return Dropped(rationale.id, UNALIGNED)
-    chars = _rationale_chars(spans[: stops[0]], target.rationale_offset, len(rationale.text))
+        return Dropped(view.id, "rationale and answer merge into one token")
+    if not asked or bool(stops[0]) != bool(view.text):
+        return Dropped(view.id, UNALIGNED)
+    chars = _rationale_chars(spans[: stops[0]], target.rationale_offset, len(view.text))
     num_asked, num_all = len(asked), len(asked) + len(written) + 1
     return TokenizedRationale(
-        id=rationale.id,
+        id=view.id,
         token_ids=np.array([*asked, *written, layout.end_id], dtype=np.int32),
         segment_stops=(num_asked, num_asked + stops[0], num_asked + stops[1], num_asked + stops[2], num_all),
-        step_stops=step_stops_of(step_spans, chars),
+        step_stops=step_stops_of(step_spans, chars) if view.text else (),
         char_spans=chars,
+        task=view.task,
+        group=view.group,
+        num_read=stops[1] if view.trains == "answer" else 0,
     )
 
 
@@ -263,7 +291,7 @@ def project_spans(spans: Sequence[WeightSpan], char_spans: Sequence[Span] | NDAr
     return np.array([by_character[start:stop].mean() for start, stop in char_spans], dtype=np.float32)
 
 
-def _closing_its_thought(read: str, rationale: str, prompt: PromptConfig) -> PromptConfig:
+def closing_its_thought(read: str, rationale: str, prompt: PromptConfig) -> PromptConfig:
     """The prompt's settings, with a closing that ends the thought which the prompt opens and nothing else closes."""
     tag = open_thought(read)
     if not tag or tag in rationale or tag in prompt.closing:
@@ -292,7 +320,8 @@ def _part_stops(spans: NDArray[np.int32], target: Completion) -> tuple[int, int,
     rationale_stop = int(np.count_nonzero(starts < target.rationale[1]))
     closing_stop = max(rationale_stop, int(np.count_nonzero(stops <= target.closing[1])))
     answer_stop = int(np.count_nonzero(starts < target.answer[1]))
-    return (rationale_stop, closing_stop, answer_stop) if closing_stop < answer_stop else None
+    is_apart = closing_stop < answer_stop or target.answer[0] == target.answer[1]
+    return (rationale_stop, closing_stop, answer_stop) if is_apart else None
 
 
 def _rationale_chars(spans: NDArray[np.int32], offset: int, length: int) -> NDArray[np.int32]:

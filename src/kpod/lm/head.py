@@ -1,11 +1,12 @@
-"""The loss and the log-probabilities of trained tokens without all their logits: the output embedding, by chunks.
+"""What a model predicts at the trained positions of a batch, without all its logits: the output embedding, by chunks.
 
-The gradients are made in the forward pass, where a chunk's logits are at hand, so that none outlives its chunk and none
-is made twice. The loss is linear in the tokens' log-probabilities, so all the backward pass has to do is scale them.
+A loss that is linear in log-probabilities gets its gradients in the forward pass, where a chunk's logits are at hand.
+So no logits outlive their chunk and none are made twice. All that the backward pass has to do is scale the gradients.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kpod.lm.sequences import Batch, inputs_of, output_embedding, trained_positions
+from kpod.lm.sequences import Batch, inputs_of, output_embedding, trained_logits, trained_positions
 
 LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**26}
 """By kind of device: 64 and 256 MiB in float32, large enough for the matrix product and small beside a training."""
@@ -44,61 +45,133 @@ def has_linear_head(model: nn.Module, batch: Batch) -> bool:
     return len(seen) == 1 and torch.equal(logits.float(), seen[0].float())
 
 
-def weighted_nll(
-    model: nn.Module, batch: Batch, coefficients: Float[Tensor, " trained"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, " trained"]]:
-    """sum_j c_j NLL_j over the batch's trained tokens, and their log P in nats without gradients.
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model predicts at the trained positions of a batch; `predictions_of` makes it in one forward pass.
 
-    The same as `logprobs` and a product, for a model that `has_linear_head`.
+    Attributes:
+        features: What the output embedding reads at each position, or the logits themselves.
+        weight: The output embedding; None where `features` are logits.
+        bias: Its bias, if it has one.
+        dtype: Of the matrix products that give logits.
+    """
+
+    features: Float[Tensor, "trained features"]
+    weight: Float[Tensor, "vocabulary features"] | None = None
+    bias: Float[Tensor, " vocabulary"] | None = None
+    dtype: torch.dtype = torch.float32
+
+    def weighted_nll(
+        self, targets: Int[Tensor, "trained k"], coefficients: Float[Tensor, "trained k"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "trained k"]]:
+        """sum_jk c_jk NLL_j(v_jk) by chunks, and log P of every target in nats without gradients.
+
+        Where `features` are logits, use `logprobs`.
+
+        Args:
+            targets: v_jk, tokens at each position; one may stand there twice.
+            coefficients: c_jk, any numbers; 0 where a position has fewer than k targets.
+        """
+        loss, found = _ChunkedNll.apply(  # type: ignore[no-untyped-call]
+            self.features, self.weight, self.bias, targets, coefficients, self.dtype, torch.is_grad_enabled()
+        )
+        return loss, found
+
+    def logprobs(self, targets: Int[Tensor, "trained k"]) -> Float[Tensor, "trained k"]:
+        """Log P of tokens at each position in nats, with gradients, where `features` are logits."""
+        logits = self.features.float()
+        if targets.shape[1] == 1:
+            return -functional.cross_entropy(logits, targets[:, 0], reduction="none")[:, None]
+        return logits.log_softmax(dim=1).gather(1, targets)
+
+    @torch.no_grad()
+    def logprobs_of(self, targets: Int[Tensor, "trained k"]) -> Float[Tensor, "trained k"]:
+        """Log P of tokens at each position in nats, by chunks and without gradients."""
+        if self.weight is None:
+            return self.logprobs(targets)
+        return self.weighted_nll(targets, torch.zeros_like(targets, dtype=torch.float32))[1]
+
+    def logits(self, rows: slice | Int[Tensor, " rows"]) -> Float[Tensor, "rows vocabulary"]:
+        """The logits of some positions in float32, with gradients."""
+        some = self.features[rows]
+        if self.weight is None:
+            return some.float()
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        return functional.linear(some.to(self.dtype), self.weight.to(self.dtype), bias).float()
+
+    @property
+    def rows_per_chunk(self) -> int:
+        """Positions whose logits fit beside a training."""
+        vocabulary = self.features.shape[1] if self.weight is None else len(self.weight)
+        return _rows_per_chunk(vocabulary, self.features.device)
+
+    def chunks(self) -> Iterator[slice]:
+        """The positions in parts of `rows_per_chunk`."""
+        return (
+            slice(start, start + self.rows_per_chunk) for start in range(0, len(self.features), self.rows_per_chunk)
+        )
+
+
+def predictions_of(model: nn.Module, batch: Batch, *, linear_head: bool) -> Predictions:
+    """What a model predicts at the batch's trained positions, row by row.
 
     Args:
         model: Called once, so that wrappers such as DDP see one forward pass.
         batch: As `collate` makes it.
-        coefficients: c_j of every trained token, row by row.
+        linear_head: Whether it `has_linear_head`; logits of every position are made where it has none.
     """
+    if not linear_head:
+        return Predictions(trained_logits(model, batch))
     trained = trained_positions(batch).flatten().nonzero()[:, 0]  # looked for before the GPU is busy with the model
-    labels, head = batch["labels"].flatten()[trained], output_embedding(model)
+    head: Any = output_embedding(model)
     with _head_input_at(head, trained) as taken:
         model(**inputs_of(batch), use_cache=False)
     kind = taken[0].device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
-    loss, found = _ChunkedNll.apply(  # type: ignore[no-untyped-call]
-        taken[0], head.weight, head.bias, labels, coefficients, dtype, torch.is_grad_enabled()
-    )
-    return loss, found
+    return Predictions(taken[0], head.weight, head.bias, dtype)
 
 
 @torch.no_grad()
 def chunked_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
     """The same as `logprobs`, without gradients and with the logits of one chunk of positions at a time.
 
-    The model reads the batch once. Then it reads one token for every chunk, and its output embedding is given the
-    chunk in place of that token: what the model does to its logits, such as a cap, it does itself.
-
     Args:
         model: In evaluation mode.
         batch: As `collate` makes it.
     """
-    trained = trained_positions(batch).flatten().nonzero()[:, 0]
-    labels, head, inputs = batch["labels"].flatten()[trained], output_embedding(model), inputs_of(batch)
-    with _head_input_at(head, trained) as taken:
-        model(**inputs, use_cache=False)
-    one_token = {name: tensor[:1, :1] for name, tensor in inputs.items()}
-    num_rows = _rows_per_chunk(head)
+    labels = batch["labels"][trained_positions(batch)]
     found = torch.empty(len(labels), device=labels.device)
-    for start in range(0, len(labels), num_rows):
-        part = slice(start, start + num_rows)
-        with _head_given(head, taken[0][None, part]):
-            logits = model(**one_token, use_cache=False).logits[0]
-        found[part] = -functional.cross_entropy(logits.float(), labels[part], reduction="none")
+    for part, logits in logits_by_chunk(model, batch):
+        found[part] = -functional.cross_entropy(logits, labels[part], reduction="none")
     return found
 
 
-def _rows_per_chunk(head: nn.Module) -> int:
+def logits_by_chunk(model: nn.Module, batch: Batch) -> Iterator[tuple[slice, Float[Tensor, "chunk vocabulary"]]]:
+    """The logits at the batch's trained positions in float32, a chunk of positions at a time, each with its place.
+
+    The model reads the batch once. Then it reads one token for every chunk, and its output embedding is given the
+    chunk in place of that token: what the model does to its logits, such as a cap, it does itself.
+
+    Args:
+        model: In evaluation mode; it is called without gradients.
+        batch: As `collate` makes it.
+    """
+    trained = trained_positions(batch).flatten().nonzero()[:, 0]
+    head, inputs = output_embedding(model), inputs_of(batch)
+    with _head_input_at(head, trained) as taken:
+        model(**inputs, use_cache=False)
+    one_token = {name: tensor[:1, :1] for name, tensor in inputs.items()}
+    num_rows = _rows_per_chunk(len(head.weight), trained.device)  # type: ignore[arg-type]
+    for start in range(0, len(trained), num_rows):
+        part = slice(start, start + num_rows)
+        with _head_given(head, taken[0][None, part]):
+            logits = model(**one_token, use_cache=False).logits[0]
+        yield part, logits.float()
+
+
+def _rows_per_chunk(vocabulary: int, device: torch.device) -> int:
     """Positions whose logits make a chunk."""
-    weight: Any = head.weight
-    most = LOGITS_PER_CHUNK.get(weight.device.type, LOGITS_PER_CHUNK["cpu"])
-    return max(1, most // len(weight))
+    return max(1, LOGITS_PER_CHUNK.get(device.type, LOGITS_PER_CHUNK["cpu"]) // vocabulary)
 
 
 @contextmanager
@@ -137,8 +210,8 @@ class _ChunkedNll(torch.autograd.Function):
         hidden: Float[Tensor, "trained features"],
         weight: Float[Tensor, "vocabulary features"],
         bias: Float[Tensor, " vocabulary"] | None,
-        labels: Int[Tensor, " trained"],
-        coefficients: Float[Tensor, " trained"],
+        targets: Int[Tensor, "trained k"],
+        coefficients: Float[Tensor, "trained k"],
         dtype: torch.dtype,
         learns: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -149,20 +222,23 @@ class _ChunkedNll(torch.autograd.Function):
         grad_hidden = torch.empty_like(read) if of_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
         grad_bias = torch.zeros(len(weight), device=weight.device) if of_bias else None
-        found = torch.empty(len(labels), device=labels.device)
-        most = LOGITS_PER_CHUNK.get(weight.device.type, LOGITS_PER_CHUNK["cpu"])
-        num_rows = max(1, most // len(weight))
-        for start in range(0, len(labels), num_rows):
+        found = torch.empty(targets.shape, device=targets.device)
+        num_rows = _rows_per_chunk(len(weight), weight.device)
+        for start in range(0, len(targets), num_rows):
             part = slice(start, start + num_rows)
             logits = functional.linear(read[part], table, offset).float()
-            right = labels[part, None]
+            right, factors = targets[part], coefficients[part]
             normaliser = logits.logsumexp(dim=1, keepdim=True)
-            found[part] = (logits.gather(1, right) - normaliser)[:, 0]
+            found[part] = logits.gather(1, right) - normaliser
             if not (of_hidden or of_weight or of_bias):
                 continue
-            gradient = logits.sub_(normaliser).exp_()  # of the NLL by the logits: P(.) less 1 at the label
-            gradient.scatter_add_(1, right, -torch.ones_like(right, dtype=gradient.dtype))
-            gradient.mul_(coefficients[part, None])
+            gradient = logits.sub_(normaliser).exp_()  # by the logits: c P(.), less each c_k at its target
+            if targets.shape[1] == 1:
+                gradient.scatter_add_(1, right, -torch.ones_like(right, dtype=gradient.dtype))
+                gradient.mul_(factors)
+            else:
+                gradient.mul_(factors.sum(dim=1, keepdim=True))
+                gradient.scatter_add_(1, right, -factors.to(gradient.dtype))
             if grad_bias is not None:
                 grad_bias += gradient.sum(dim=0)
             gradient = gradient.to(dtype)

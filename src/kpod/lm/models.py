@@ -129,6 +129,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_layout(name: str) -> TextLayout:
     """How a model's texts become ids: its tokenizer and config are read, its weights are not.
 
+    Args:
+        name: A model's folder, its name on the Hub, or a name of the recipe's `student`.
+
     Raises:
         ConfigError: If nothing of that name can be loaded, or it has no fast tokenizer.
     """

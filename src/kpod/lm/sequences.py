@@ -63,7 +63,7 @@ def example_at(
     Raises:
         DataError: If `input_steps` is not in 0..n.
     """
-    num_given = tokens.num_input_tokens(input_steps)
+    num_given = max(tokens.num_input_tokens(input_steps), tokens.num_read)
     num_fixed = len(tokens.token_ids) - tokens.segment_stops[1]
     whole = np.concatenate([weights, np.ones(num_fixed, dtype=np.float32)])
     asked, target = tokens.ids("question"), _written(tokens)
@@ -156,19 +156,20 @@ def trained_positions(batch: Batch) -> Bool[Tensor, "batch length"]:
 
 
 def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
-    """The log P of every trained label, row by row, in nats (<= 0) and float32.
+    """The log P of every trained label, row by row, in nats (<= 0) and float32."""
+    labels = batch["labels"][trained_positions(batch)]
+    return -functional.cross_entropy(trained_logits(model, batch).float(), labels, reduction="none")
+
+
+def trained_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "trained vocabulary"]:
+    """The logits of every trained position, row by row.
 
     The vocabulary projection runs on trained positions only, inside the model's own forward pass, so that wrappers
     (peft, DDP, FSDP) see one call and models that scale or cap their logits do so themselves.
     """
     with _head_only_at(model, trained_positions(batch)):
-        logits = model(**inputs_of(batch), use_cache=False).logits
-    return logprobs_in(logits, batch)
-
-
-def logprobs_in(logits: Float[Tensor, "trained vocabulary"], batch: Batch) -> Float[Tensor, " trained"]:
-    """The log P of every trained label under the logits of its position, in nats (<= 0) and float32."""
-    return -functional.cross_entropy(logits.float(), batch["labels"][trained_positions(batch)], reduction="none")
+        logits: Tensor = model(**inputs_of(batch), use_cache=False).logits
+    return logits
 
 
 def inputs_of(batch: Batch) -> Batch:

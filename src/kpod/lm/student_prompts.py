@@ -21,12 +21,18 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, question: Question, prompt: 
     return prompt_texts(tokenizer, [question], prompt)[0]
 
 
-def prompt_texts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], prompt: PromptConfig) -> list[str]:
-    """Of each question what `prompt_text` says."""
+def prompt_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    prompt: PromptConfig,
+    leads: Sequence[str] | None = None,
+) -> list[str]:
+    """Of each question what `prompt_text` says, behind what it is led by."""
+    led = list(zip(questions, leads or [""] * len(questions), strict=True))
     if not _is_chat(tokenizer, prompt):
-        texts = [plain_prompt(question, prompt) for question in questions]
+        texts = [plain_prompt(question, prompt, lead) for question, lead in led]
     else:
-        messages = [[{"role": "user", "content": chat_message(question, prompt)}] for question in questions]
+        messages = [[{"role": "user", "content": chat_message(question, prompt, lead)}] for question, lead in led]
         advice = "set data.prompt.chat: false for the plain prompt"
         texts = render_chats(tokenizer, messages, prompt.date, name="data.prompt", advice=advice)
     return [_opened(tokenizer, text, prompt) for text in texts]
@@ -46,7 +52,8 @@ def _opened(tokenizer: PreTrainedTokenizerBase, text: str, prompt: PromptConfig)
 
 def prompt_ids(layout: TextLayout, question: Question, prompt: PromptConfig) -> tuple[int, ...]:
     """The prompt as ids, behind what special tokens the tokenizer starts a text with; an encoder's ends in `end_id`."""
-    return tuple(asked_ids(layout, [prompt_text(layout.tokenizer, question, prompt)], prompt)[0])
+    text = prompt_text(layout.tokenizer, question, prompt)
+    return (*prompt_start(layout.tokenizer, prompt), *asked_ids(layout, [text])[0])
 
 
 def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -74,14 +81,13 @@ def chat_ids(layout: TextLayout, messages: Sequence[Mapping[str, str]]) -> list[
     return [*start, *tokenizer(text, add_special_tokens=False, verbose=False).input_ids]
 
 
-def asked_ids(layout: TextLayout, prompts: Sequence[str], prompt: PromptConfig) -> list[list[int]]:
-    """The ids of prompts, as `prompt_ids` says."""
+def asked_ids(layout: TextLayout, prompts: Sequence[str]) -> list[list[int]]:
+    """The ids of prompts without what the tokenizer starts a text with; an encoder's end in `end_id`."""
     if not prompts:
         return []
-    start = prompt_start(layout.tokenizer, prompt)
     end = [layout.end_id] if layout.encoder_decoder else []
     found = layout.tokenizer(list(prompts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [[*start, *ids, *end] for ids in found.input_ids]
+    return [[*ids, *end] for ids in found.input_ids]
 
 
 def unused_template(layout: TextLayout, prompt: PromptConfig) -> str:

@@ -23,7 +23,14 @@ from kpod.recipe.data_keys import ColumnsConfig, DataConfig, PromptConfig
 from kpod.recipe.request_keys import VARIABLE_REFERENCE, holds_credential
 from kpod.recipe.schedule_keys import DiversityConfig, ScheduleConfig
 from kpod.recipe.sections import section
-from kpod.recipe.teacher_keys import AskConfig, PricesConfig, TeacherConfig, TeacherPromptConfig
+from kpod.recipe.teacher_keys import (
+    AskConfig,
+    ContrastiveConfig,
+    LogprobsConfig,
+    PricesConfig,
+    TeacherConfig,
+    TeacherPromptConfig,
+)
 from kpod.recipe.training_keys import EvaluationConfig, LoraConfig, TrainingConfig, ValidationConfig, check_argument
 from kpod.recipe.weighting_keys import WeightingConfig
 from kpod.records.errors import require
@@ -33,9 +40,11 @@ __all__ = [
     "VARIABLE_REFERENCE",
     "AskConfig",
     "ColumnsConfig",
+    "ContrastiveConfig",
     "DataConfig",
     "DiversityConfig",
     "EvaluationConfig",
+    "LogprobsConfig",
     "LoraConfig",
     "PricesConfig",
     "PromptConfig",

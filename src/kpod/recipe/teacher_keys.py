@@ -50,6 +50,25 @@ class PricesConfig:
     """Of what it writes."""
 
 
+@section("teacher.ask.contrastive")
+class ContrastiveConfig:
+    """Contrastive decoding (SCOTT): explain the gold answer by what a wrong one would not make likely.
+
+    A local model reads `prompt.hint` with the gold answer and, beside it, with a wrong one. Each token is the one with
+    the largest log P after the first prompt less `weight` times its log P after the second.
+    """
+
+    weight: NotNegative = 0.5
+    """lambda; 0: greedy decoding of the first prompt."""
+    against: Literal["other", "empty"] = "other"
+    """The answer in the second prompt. other: another option; yes for no and no for yes; of numbers and other texts the
+    answer of another training question (kpod.data.counterfactuals). empty: none."""
+    counterfactual: bool = False
+    """Also explain the wrong answer, against the gold one. Such rationales are kept apart from the others."""
+    seed: Whole = 0
+    """Of the wrong answers that are drawn."""
+
+
 @section("teacher.ask")
 class AskConfig:
     """A teacher to ask, and how.
@@ -93,9 +112,13 @@ class AskConfig:
     stop: Texts | None = ()
     """Texts at which an answer ends."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    """Also keep the log-probabilities of the written tokens and of this many alternatives (0 to 20) for each."""
-    hint: bool = False
-    """If no rationale of a question reaches the gold answer, ask again with that answer (rationalisation)."""
+    """Also keep the log-probabilities of the written tokens and of this many alternatives (0 to 20) for each. A local
+    model's are those before temperature and top_p."""
+    hint: bool | Literal["always"] = False
+    """true: if no rationale of a question reaches the gold answer, ask again with that answer (rationalisation).
+    always: ask every question with its gold answer from the start (`prompt.hint` instead of `prompt.template`)."""
+    contrastive: ContrastiveConfig | None = None
+    """Write by contrastive decoding, with `backend: local`; null: as the keys above say."""
     reasoning: Literal["apart", "rationale"] = "apart"
     """The thoughts of a reasoning model (reasoning_content, <think>): kept apart, or used as the rationale."""
     concurrency: Count = 8
@@ -133,14 +156,42 @@ class AskConfig:
         require(more, "teacher.ask.temperature", temperature, "above 0 where samples is more than 1")
         if self.backend == "local":
             self._check_local()
+        if self.contrastive is not None:
+            self._check_contrastive()
+
+    def _check_contrastive(self) -> None:
+        """Refuse what contrastive decoding, which is greedy and explains a given answer, would ignore."""
+        known = self.backend in ("local", "replay")
+        require(known, "teacher.ask.backend", self.backend, "local, where teacher.ask.contrastive is given")
+        for name, wanted in (("temperature", 0), ("samples", 1), ("hint", False)):
+            value = getattr(self, name)
+            require(value == wanted, f"teacher.ask.{name}", value, f"{wanted} where teacher.ask.contrastive is given")
 
     def _check_local(self) -> None:
         """Refuse keys that only an endpoint takes, and null where only an endpoint has defaults."""
-        require(self.logprobs is None, "teacher.ask.logprobs", self.logprobs, "left out with backend: local")
         require(not self.extra_body, "teacher.ask.extra_body", self.extra_body, "left out with backend: local")
         for name in ("temperature", "top_p", "max_tokens", "seed"):
             value = getattr(self, name)
             require(value is not None, f"teacher.ask.{name}", value, "given with backend: local")
+
+
+@section("teacher.logprobs")
+class LogprobsConfig:
+    """A model whose probabilities of the rationales are stored, for methods that compare the student's with them.
+
+    It reads every rationale once and writes nothing. It need not be the model that wrote the rationales.
+    """
+
+    model: str
+    """A Hub name, a folder, or smollm2-135m. Another tokenizer than the student's leaves some tokens without its
+    probabilities; docs/teacher.md says which."""
+    top_k: Annotated[int, Field(ge=1, le=64)] = 64
+    """How many of the most probable tokens are stored for each token that the student writes, 6 bytes each."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Of the model; null: the recipe's `precision`."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.model.strip()), "teacher.logprobs.model", self.model, "the name of a model")
 
 
 @section("teacher")
@@ -152,6 +203,9 @@ class TeacherConfig:
     null: the rationales of the training file itself."""
     ask: AskConfig | None = None
     """A teacher that explains the training questions; null: no teacher is asked."""
+    logprobs: LogprobsConfig | None = None
+    """A model whose probabilities of the rationales are stored; null: those that `teacher.ask.logprobs` keeps. Read by
+    methods that compare the student's probabilities with a teacher's, and by no others."""
     filter: Literal["gold", "stated", "none", "vote"] = "gold"
     """gold: train only on rationales that reach the gold answer. The answer is `teacher_answer`, or what the rationale
     states, or the result of its last sentence. A rationale whose answer cannot be read is dropped. stated: also train
@@ -171,3 +225,9 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         both = self.ask is not None and self.rationales is not None
         require(not both, "teacher.rationales", self.rationales, "left out where teacher.ask names a teacher")
+
+    def check_probabilities(self) -> None:
+        """Raise ConfigError where no teacher's probabilities would be there for a method that needs them."""
+        told = self.ask is not None and self.ask.logprobs is not None
+        wanted = "a model, or teacher.ask.logprobs a number, since the method needs a teacher's probabilities"
+        require(told or self.logprobs is not None, "teacher.logprobs", None, wanted)

@@ -57,6 +57,20 @@ class ValidationConfig:
         require(best, "training.validation.patience", self.patience, "left out where the last student is taken")
 
 
+@section("training.on_policy")
+class OnPolicyConfig:
+    """How students of the on-policy methods are trained on texts of their own."""
+
+    starts_after: Annotated[float, Field(ge=0, lt=1), NUMBER] = 0.5
+    """Share of the optimiser steps that train recorded rationales before the student's own texts are trained."""
+    divergence: Literal["reverse", "forward"] = "reverse"
+    """reverse: KL(student || teacher); forward: KL(teacher || student). Over the teacher's likeliest tokens."""
+    max_new_tokens: Count = 256
+    """Length in tokens at which a text is cut off."""
+    temperature: Positive = 1.0
+    """Sampling temperature of the student's texts."""
+
+
 def check_argument(key: object) -> str:
     """The name of a further training argument, which the training package checks against transformers."""
     if not isinstance(key, str) or not key.isidentifier():
@@ -96,6 +110,14 @@ class TrainingConfig:
     """none: w as learnt (the paper); mean: w rescaled to mean 1 over each rationale."""
     normaliser: Literal["tokens", "weights"] = "tokens"
     """What the summed loss of an optimiser step is divided by: trained tokens, or their summed weights."""
+    reference: str | None = None
+    """The model that the rho-1 methods compare the student's loss with, with the student's tokenizer; null: the student
+    before training."""
+    excess_share: Annotated[float, Field(gt=0, le=1), NUMBER] = 0.6
+    """Share of a batch's trained tokens that the rho-1 methods train: those with the largest loss in excess of the
+    reference's."""
+    on_policy: OnPolicyConfig = field(default_factory=OnPolicyConfig)
+    """How the on-policy methods have the student write; no other method reads it."""
     given: Literal["encoder", "decoder"] = "encoder"
     """Where an encoder-decoder student reads the given steps (no effect on causal students)."""
     validation: ValidationConfig | None = None

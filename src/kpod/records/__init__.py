@@ -22,6 +22,10 @@ SEGMENTS = ("question", "rationale", "closing", "answer", "end")
 """The parts of a tokenised rationale, in their order. `closing` are the fixed words around the answer."""
 
 
+EXPLAIN = "explain"
+"""The task of a plain view: write the rationale, then the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question x with its gold answer y.
@@ -80,21 +84,25 @@ class Rationale:
 class TokenizedRationale:
     """One id sequence `question | rationale | closing | answer | end`, and where its parts and steps stop.
 
-    Made by `kpod.lm.encoding.encode_batch` alone, and mostly a view on a row of `kpod.records.columns.Tokens`. For an
+    Made by `kpod.lm.encoding` alone, and mostly a view on a row of `kpod.records.columns.Tokens`. For an
     encoder-decoder model `question` is what the encoder reads and the rest is the decoder's target; a causal model
-    reads all of it in one piece.
+    reads all of it in one piece. It is the text of a `kpod.data.views.View`, mostly of the plain one, which writes
+    rationale and answer and trains both.
 
     Attributes:
         id: The rationale's id.
         token_ids: The whole sequence, int32.
         segment_stops: Where each of SEGMENTS stops, exclusive; the last equals len(token_ids).
-            `closing` and `end` may be empty, the others not.
+            `closing` and `end` may be empty, and the rationale or the answer where the view does not write it.
         step_stops: Where each step stops, exclusive and rising, counted in rationale tokens;
-            the last equals the number of rationale tokens.
+            the last equals the number of rationale tokens. Empty without a rationale.
         char_spans: Per rationale token its characters in the rationale's text, int32 [tokens, 2]; they rise, and
             several tokens of one character share its span.
         before_answer: How many rationale tokens stand before the answer where it is first stated as a result; None
             where it never is, or within the first token, or where `with_statement` did not look.
+        task: What the view asks of the student. The loss of each task has a mean of its own.
+        group: Views with the same group are trained in one batch; empty where nothing ties them together.
+        num_read: How many tokens after the question are only read, never trained, at every stage.
     """
 
     id: str
@@ -103,13 +111,19 @@ class TokenizedRationale:
     step_stops: tuple[int, ...]
     char_spans: NDArray[np.int32]
     before_answer: int | None = None
+    task: str = EXPLAIN
+    group: str = ""
+    num_read: int = 0
 
     def __post_init__(self) -> None:
         question, rationale, closing, answer, end = self.segment_stops
-        if not (0 < question < rationale <= closing < answer <= end == len(self.token_ids)):
+        is_written = rationale > question or answer > closing
+        if not (0 < question <= rationale <= closing <= answer <= end == len(self.token_ids) and is_written):
             raise DataError(f"rationale {self.id!r}: segments stop at {self.segment_stops}, ids {len(self.token_ids)}")
+        if not 0 <= self.num_read < end - question:
+            raise DataError(f"rationale {self.id!r}: {self.num_read} of {end - question} written tokens are only read")
         rising = all(start < stop for start, stop in pairwise((0, *self.step_stops)))
-        if not (self.step_stops and rising and self.step_stops[-1] == self.num_tokens):
+        if not (rising and (self.step_stops or (0,))[-1] == self.num_tokens):
             raise DataError(f"rationale {self.id!r}: steps {self.step_stops} do not tile {self.num_tokens} tokens")
         if self.char_spans.shape != (self.num_tokens, 2):
             raise DataError(f"rationale {self.id!r}: {len(self.char_spans)} spans for {self.num_tokens} tokens")
@@ -131,7 +145,15 @@ class TokenizedRationale:
 
     @property
     def _small(self) -> tuple[object, ...]:
-        return self.id, self.segment_stops, self.step_stops, self.before_answer
+        return (
+            self.id,
+            self.segment_stops,
+            self.step_stops,
+            self.before_answer,
+            self.task,
+            self.group,
+            self.num_read,
+        )
 
     @property
     def num_tokens(self) -> int:
@@ -140,7 +162,7 @@ class TokenizedRationale:
 
     @property
     def num_steps(self) -> int:
-        """Number n of reasoning steps."""
+        """Number n of reasoning steps; 0 without a rationale."""
         return len(self.step_stops)
 
     def segment(self, name: str) -> slice:

@@ -32,8 +32,12 @@ _TOKENS = pa.schema(
         "segment_stops": pa.list_(pa.int32()),
         "step_stops": pa.list_(pa.int32()),
         "char_spans": pa.list_(pa.int32()),
+        "task": pa.string(),
+        "group": pa.string(),
+        "num_read": pa.int32(),
     }
 )
+_LISTS = ("token_ids", "segment_stops", "step_stops", "char_spans")
 
 ByRow = Iterable[tuple[str, NDArray[np.float32]]]
 Item = TypeVar("Item")
@@ -50,7 +54,7 @@ class Tokens(Sequence[TokenizedRationale]):
     """
 
     def __init__(self, path: Path) -> None:
-        self._rows = _mapped(path)
+        self._rows = mapped_rows(path)
         self._numbers = range(len(self._rows))
 
     def __len__(self) -> int:
@@ -73,30 +77,25 @@ class Tokens(Sequence[TokenizedRationale]):
         return map(_view, self._rows.passed(self._numbers))
 
 
-class ById(Mapping[str, NDArray[np.float32]]):
-    """Numbers of every rationale by its id, such as weights of its tokens; in one order, without an object for each.
+class RowsById(Mapping[str, Item]):
+    """What an Arrow file holds of every rationale, by its id; in one order, without an object for each.
+
+    A kind of it says what a row becomes.
 
     Args:
-        path: What `write_by_id` wrote.
+        path: The file.
 
     Raises:
-        DataError: If it is no such file.
-
-    Example:
-        >>> found = ById.of([("a", np.ones(2, dtype=np.float32)), ("b", np.zeros(1, dtype=np.float32))])
-        >>> found["b"], list(found), len(found)
-        (array([0.], dtype=float32), ['a', 'b'], 2)
+        DataError: If it is no Arrow file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._rows = _mapped(path)
+        self._rows = mapped_rows(path)
 
-    @classmethod
-    def of(cls, rows: ByRow) -> "ById":
-        """Numbers that stand in no file."""
-        found = cls.__new__(cls)
-        found._rows = _Rows(list(_number_batches(rows, "numbers")))
-        return found
+    @staticmethod
+    def item(row: Sequence[Any]) -> Item:
+        """What a row becomes: its cells, the id first."""
+        raise NotImplementedError
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -111,14 +110,36 @@ class ById(Mapping[str, NDArray[np.float32]]):
     def __contains__(self, id_: object) -> bool:
         return id_ in self._places
 
-    def __getitem__(self, id_: str) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._rows[self._places[id_]][1]
+    def __getitem__(self, id_: str) -> Item:
+        return self.item(self._rows[self._places[id_]])
+
+
+class ById(RowsById[NDArray[np.float32]]):
+    """Numbers of every rationale by its id, such as weights of its tokens; what `write_by_id` wrote.
+
+    Example:
+        >>> found = ById.of([("a", np.ones(2, dtype=np.float32)), ("b", np.zeros(1, dtype=np.float32))])
+        >>> found["b"], list(found), len(found)
+        (array([0.], dtype=float32), ['a', 'b'], 2)
+    """
+
+    @classmethod
+    def of(cls, rows: ByRow) -> "ById":
+        """Numbers that stand in no file."""
+        found = cls.__new__(cls)
+        found._rows = Rows(list(_number_batches(rows, "numbers")))
         return found
+
+    @staticmethod
+    def item(row: Sequence[Any]) -> NDArray[np.float32]:
+        """The numbers."""
+        numbers: NDArray[np.float32] = row[1]
+        return numbers
 
 
 def write_tokens(path: Path, tokens: Iterable[TokenizedRationale]) -> None:
     """Write tokenised rationales as they come, for `Tokens` to read; without `before_answer`."""
-    _write(
+    write_batches(
         path,
         _TOKENS,
         (_token_batch(part) for part in parts(tokens, lambda one: len(one.token_ids), ROWS, MOST_NUMBERS)),
@@ -127,10 +148,10 @@ def write_tokens(path: Path, tokens: Iterable[TokenizedRationale]) -> None:
 
 def write_by_id(path: Path, name: str, rows: ByRow) -> None:
     """Write the numbers of every rationale as they come, under its id, for `ById` to read."""
-    _write(path, _number_schema(name), _number_batches(rows, name))
+    write_batches(path, _number_schema(name), _number_batches(rows, name))
 
 
-class _Rows(Sequence[list[Any]]):
+class Rows(Sequence[list[Any]]):
     """The rows of record batches, found by their number: texts and arrays.
 
     Args:
@@ -148,7 +169,7 @@ class _Rows(Sequence[list[Any]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process maps the file itself."""
-        return (_mapped, (self._mapped[0],)) if self._mapped else (_Rows, (self._batches,))
+        return (mapped_rows, (self._mapped[0],)) if self._mapped else (Rows, (self._batches,))
 
     def __getitem__(self, number: Any) -> Any:
         batch = bisect_right(self._starts, number) - 1
@@ -172,14 +193,15 @@ class _Rows(Sequence[list[Any]]):
             self._mapped[1].madvise(mmap.MADV_DONTNEED)
 
 
-def _mapped(path: Path) -> _Rows:
+def mapped_rows(path: Path) -> Rows:
+    """The rows of an Arrow file, which stays on the disk; raises DataError if it is no such file."""
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         reader = pa.ipc.open_file(pa.py_buffer(mapped))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an Arrow file ({error}); delete its folder and run again") from None
-    return _Rows([reader.get_batch(number) for number in range(reader.num_record_batches)], (path, mapped))
+    return Rows([reader.get_batch(number) for number in range(reader.num_record_batches)], (path, mapped))
 
 
 def _cells(array: pa.Array) -> Callable[[int], Any]:
@@ -191,15 +213,21 @@ def _cells(array: pa.Array) -> Callable[[int], Any]:
 
 
 def _view(row: Sequence[Any]) -> TokenizedRationale:
-    id_, token_ids, segment_stops, step_stops, char_spans = row
+    id_, token_ids, segment_stops, step_stops, char_spans, task, group, num_read = row
     segments, steps = tuple(segment_stops.tolist()), tuple(step_stops.tolist())
-    return TokenizedRationale(id_, token_ids, segments, steps, char_spans.reshape(-1, 2))
+    return TokenizedRationale(
+        id_, token_ids, segments, steps, char_spans.reshape(-1, 2), task=task, group=group, num_read=num_read
+    )
 
 
 def _token_batch(tokens: Sequence[TokenizedRationale]) -> pa.RecordBatch:
-    first, *lists = _TOKENS.names
-    arrays = [_list_array([np.ravel(getattr(one, name)) for one in tokens], np.int32) for name in lists]
-    return pa.record_batch([pa.array([getattr(one, first) for one in tokens], pa.string()), *arrays], schema=_TOKENS)
+    columns = [
+        list_array([np.ravel(getattr(one, field.name)) for one in tokens], np.int32)
+        if field.name in _LISTS
+        else pa.array([getattr(one, field.name) for one in tokens], field.type)
+        for field in _TOKENS
+    ]
+    return pa.record_batch(columns, schema=_TOKENS)
 
 
 def _number_schema(name: str) -> pa.Schema:
@@ -208,11 +236,12 @@ def _number_schema(name: str) -> pa.Schema:
 
 def _number_batches(rows: ByRow, name: str) -> Iterator[pa.RecordBatch]:
     for part in parts(rows, lambda row: len(row[1]), ROWS, MOST_NUMBERS):
-        columns = [pa.array([id_ for id_, _ in part], pa.string()), _list_array([row for _, row in part], np.float32)]
+        columns = [pa.array([id_ for id_, _ in part], pa.string()), list_array([row for _, row in part], np.float32)]
         yield pa.record_batch(columns, schema=_number_schema(name))
 
 
-def _list_array(rows: Sequence[NDArray[Any]], kind: type[np.number[Any]]) -> pa.ListArray:
+def list_array(rows: Sequence[NDArray[Any]], kind: type[np.number[Any]]) -> pa.ListArray:
+    """A column of lists of numbers, one list for each row."""
     stops = np.cumsum([0, *map(len, rows)], dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(stops), pa.array(np.concatenate(rows).astype(kind, copy=False)))
 
@@ -236,7 +265,8 @@ def parts(items: Iterable[Item], size: Callable[[Item], int], most: int, largest
         yield part
 
 
-def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write record batches of one schema as they come."""
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)

@@ -70,7 +70,7 @@ def ask_teacher(
         _check_thoughts(requests, read_store(store), ask, enough=min(FIRST_THOUGHTS, len(requests)))
     attempts = _settle(requests, ask, store, retry_failed)
     _check_thoughts(requests, attempts, ask)
-    if ask.hint:
+    if ask.hint is True:
         missed = missed_questions(questions, requests, attempts, words)
         hinted = requests_for(missed, ask, hinted=True)
         attempts |= _settle(hinted, ask, store, retry_failed)
@@ -206,7 +206,9 @@ def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tup
     refusals: dict[str, str] = {}
     for request in asked.requests:
         attempt, question = asked.attempts[request.key], asked.questions[request.question_id]
-        id_ = _rationale_id(request, ask.samples)
+        id_ = rationale_id(request, ask)
+        if request.counterfactual:
+            question = replace(question, answer=request.counterfactual)
         if not attempt.answered:
             dropped.append(Dropped(id_, _why_not(attempt, refusals)))
         elif attempt.model not in (None, usual) and ask.model.casefold() not in str(attempt.model).casefold():
@@ -218,7 +220,7 @@ def explanations(asked: Asked, ask: AskConfig, words: Sequence[str] = ()) -> tup
             dropped.append(Dropped(id_, "nothing but an answer"))
         else:
             answer = extract_answer(attempt.text, question.choices, words)
-            source = f"{ask.model} (hinted)" if request.hinted else ask.model
+            source = f"{ask.model}{_how(request)}"
             start = 0 if ask.reasoning == "rationale" else attempt.text.index(text)
             found.append(Explained(Rationale(id_, question, text, source, answer), request.key, start))
     return found, dropped
@@ -243,8 +245,18 @@ def _usual_model(attempts: Iterable[Attempt]) -> str | None:
     return names.most_common(1)[0][0] if names else None
 
 
-def _rationale_id(request: Request, samples: int) -> str:
-    """The question's id, with /k where it has several requests; hinted ones are numbered on."""
-    if samples == 1 and not request.hinted:
-        return request.question_id
-    return f"{request.question_id}/{request.sample + samples * request.hinted}"
+def _how(request: Request) -> str:
+    """What a rationale's source says of how it was asked for."""
+    if request.counterfactual:
+        return " (counterfactual)"
+    return " (contrastive)" if request.against else " (hinted)" if request.hinted else ""
+
+
+def rationale_id(request: Request, ask: AskConfig) -> str:
+    """The question's id, with /k where it has several requests; those that are hinted in the end are numbered on."""
+    if request.counterfactual:
+        return f"{request.question_id}/counterfactual"
+    before = ask.samples if request.hinted and ask.hint is True else 0
+    return (
+        request.question_id if ask.samples == 1 and not before else f"{request.question_id}/{request.sample + before}"
+    )

@@ -76,7 +76,15 @@ def wrong_equations(text: str) -> list[str]:
 
 
 def checked_equations(text: str) -> Iterator[tuple[str, bool]]:
-    """Every equation that can be checked, and whether it holds; in time linear in the text."""
+    """Every equation that can be checked, and whether it holds; in time linear in the text.
+
+    Args:
+        text: A rationale.
+
+    Example:
+        >>> list(checked_equations("4 trays hold 4 * 6 = 24 cups, and 24 - 5 = 18 are left."))
+        [('4 * 6 = 24', True), ('24 - 5 = 18', False)]
+    """
     for run in _runs(text):
         for left, right in _sides(run):
             signs = [token for token in left[1:] if token.kind in ("sign", "times")]

@@ -74,7 +74,7 @@ def estimate(
         seconds=seconds * len(missing) / min(ask.concurrency, max(1, len(missing))),
         cost=None if ask.prices is None else cost(prompt, completion, ask.prices),
         num_measured=len(measured),
-        num_hinted=len({request.question_id for request in requests}) if ask.hint else 0,
+        num_hinted=len({request.question_id for request in requests}) if ask.hint is True else 0,
         limited=ask.max_tokens is not None,
     )
 

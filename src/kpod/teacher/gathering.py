@@ -1,5 +1,6 @@
 """Algorithm 1, line 1: the rationales to train on, recorded or asked for, and why others are not."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,13 @@ from kpod.teacher.asking import (
     explanations,
     missed_questions,
     open_requests,
+    rationale_id,
     taken_attempts,
 )
 from kpod.teacher.filters import filter_rationales
 from kpod.teacher.requests import requests_for
+
+log = logging.getLogger(__name__)
 
 STORE = "teacher.jsonl"
 
@@ -34,6 +38,7 @@ class Gathered:
         places: Rationale id -> where it stands in the store; empty where nobody was asked.
         notes: What was noticed while reading, in plain sentences, such as the columns that are not used.
         num_unasked: Answers that the store does not hold yet; 0 unless `recorded` gathered them.
+        counterfactual: Rationales of a wrong answer, which is their question's here; in none of the lists above.
     """
 
     found: list[Rationale]
@@ -43,6 +48,7 @@ class Gathered:
     places: Mapping[str, Explained] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     num_unasked: int = 0
+    counterfactual: tuple[Rationale, ...] = ()
 
 
 def gather_rationales(data: DataConfig, teacher: TeacherConfig, runs: Path, *, retry_failed: bool = False) -> Gathered:
@@ -79,7 +85,7 @@ def recorded(data: DataConfig, teacher: TeacherConfig, runs: Path) -> Gathered:
     requests = requests_for(questions, ask)
     left = {request.key for request in open_requests(requests, store, reasoning=ask.reasoning)}
     there = [request for request in requests if request.key not in left]
-    if ask.hint and not left:  # which questions are missed is known once all are answered
+    if ask.hint is True and not left:  # which questions are missed is known once all are answered
         missed = missed_questions(questions, requests, attempts, data.answer_words)
         hinted = requests_for(missed, ask, hinted=True)
         left = {request.key for request in open_requests(hinted, store, reasoning=ask.reasoning)}
@@ -110,8 +116,19 @@ def _explained(asked: Asked, ask: AskConfig, teacher: TeacherConfig, words: Sequ
     """What a teacher has answered."""
     explained, fallen = explanations(asked, ask, words)
     places = {place.rationale.id: place for place in explained}
-    found = [place.rationale for place in explained]
-    return Gathered(found, *_filtered(found, fallen, teacher, words), asked, places)
+    wrong = {rationale_id(request, ask) for request in asked.requests if request.counterfactual}
+    found = [place.rationale for place in explained if place.rationale.id not in wrong]
+    kept, dropped = _filtered(found, [one for one in fallen if one.id not in wrong], teacher, words)
+    counterfactual = _counterfactual([places[id_].rationale for id_ in places if id_ in wrong], teacher, words)
+    if wrong:
+        log.info("%d of %d counterfactual rationales are kept", len(counterfactual), len(wrong))
+    return Gathered(found, kept, dropped, asked, places, counterfactual=counterfactual)
+
+
+def _counterfactual(found: Sequence[Rationale], teacher: TeacherConfig, words: Sequence[str]) -> tuple[Rationale, ...]:
+    """Those that come to the wrong answer which they explain; of a vote there is none, with one for each question."""
+    how = replace(teacher, filter="gold") if teacher.filter == "vote" else teacher
+    return tuple(filter_rationales(found, how, words)[0])
 
 
 def store_of(ask: AskConfig, runs: Path) -> Path:

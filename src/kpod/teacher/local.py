@@ -1,15 +1,18 @@
 """A Hugging Face model in this process as the teacher: the next batch is tokenised while one is written."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tqdm import tqdm
 
+from kpod.lm.contrastive import continue_contrastively
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
+from kpod.lm.forcing import Expected, expected
 from kpod.lm.models import LanguageModel, load_model
 from kpod.lm.student_prompts import chat_ids
+from kpod.lm.vocabularies import token_texts
 from kpod.recipe import AskConfig
 from kpod.records.errors import ConfigError
 from kpod.teacher.attempts import Attempt
@@ -27,6 +30,7 @@ class LocalModel:
 
     def __init__(self, ask: AskConfig) -> None:
         self.config = ask
+        self._texts: dict[int, bytes] = {}
 
     def ask(self, requests: Sequence[Request], keep: Callable[[Attempt], None]) -> None:
         """Write a text for every request, requests of like length together; a batch is kept when it is written.
@@ -66,37 +70,110 @@ class LocalModel:
 
     def _write(self, lm: LanguageModel, batch: Sequence[Request], prompts: Sequence[list[int]]) -> list[Attempt]:
         limit, start = self.config.max_tokens or 0, time.monotonic()  # the config refuses null for a local model
-        fits = [lm.context is None or len(ids) + limit <= lm.context for ids in prompts]
+        against = [chat_ids(lm, request.against) if request.against else [] for request in batch]
+        longest = [max(len(ids), len(other)) for ids, other in zip(prompts, against, strict=True)]
+        fits = [lm.context is None or length + limit <= lm.context for length in longest]
         asked = [ids for ids, fit in zip(prompts, fits, strict=True) if fit]
         if not asked:
             written = []
+        elif (contrastive := self.config.contrastive) is not None:
+            others, stops = [ids for ids, fit in zip(against, fits, strict=True) if fit], self.config.stop or ()
+            written = continue_contrastively(lm, asked, others, limit, weight=contrastive.weight, stops=stops)
         elif not self.config.temperature:
             written = continue_greedily(lm, asked, limit)
         else:
             how = {"temperature": self.config.temperature, "top_p": self.config.top_p or 1.0}
             written = [one for (one,) in continue_sampled(lm, asked, limit, number=1, seed=batch[0].seed, **how)]
         seconds, texts = (time.monotonic() - start) / max(1, len(asked)), iter(written)
+        told = iter(self._logprobs(lm, asked, written))
         return [
-            self._attempt(lm, request, ids, next(texts), seconds)
+            self._attempt(lm, request, ids, next(texts), next(told), seconds)
             if fit
             else Attempt(request.key, "bad request", detail=f"{len(ids)} tokens and {limit} do not fit {lm.context}")
             for request, ids, fit in zip(batch, prompts, fits, strict=True)
         ]
 
+    def _logprobs(
+        self, lm: LanguageModel, asked: Sequence[list[int]], written: Sequence[Continuation]
+    ) -> Iterable[Expected | None]:
+        """What the model expected at each token that it wrote, before temperature and top_p, where that is wanted.
+
+        The texts are read once more: while they are written, no more of their logits are kept than a step's.
+        """
+        if self.config.logprobs is None:
+            return [None] * len(written)
+        texts = [(ids, one.token_ids) for ids, one in zip(asked, written, strict=True)]
+        return expected(lm, texts, max(1, self.config.logprobs))
+
     def _attempt(
-        self, lm: LanguageModel, request: Request, prompt: Sequence[int], written: Continuation, seconds: float
+        self,
+        lm: LanguageModel,
+        request: Request,
+        prompt: Sequence[int],
+        written: Continuation,
+        told: Expected | None,
+        seconds: float,
     ) -> Attempt:
         text, stopped = _cut(decode(lm, written.token_ids), self.config.stop or ())
+        choice: dict[str, object] = {
+            "message": {"content": text},
+            "finish_reason": "stop" if written.finished or stopped else "length",
+        }
+        if told is not None and (tokens := _told(self._spelt(lm), written, told, text, self.config.logprobs or 0)):
+            choice["logprobs"] = {"content": tokens}
         body = {
             "model": self.config.model,
-            "choices": [
-                {"message": {"content": text}, "finish_reason": "stop" if written.finished or stopped else "length"}
-            ],
+            "choices": [choice],
             "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(written.token_ids)},
         }
         attempt = attempt_of(request.key, body, seconds)
         nothing = attempt.outcome == "empty" and not attempt.only_thought
         return replace(attempt, outcome="refused", detail="wrote nothing") if nothing else attempt
+
+    def _spelt(self, lm: LanguageModel) -> Mapping[int, bytes]:
+        """What each token spells; special tokens spell nothing."""
+        if not self._texts:
+            self._texts = {id_: b"" if isinstance(t, str) else t for id_, t in token_texts(lm.tokenizer).items()}
+        return self._texts
+
+
+def _told(
+    spelt: Mapping[int, bytes], written: Continuation, told: Expected, text: str, num_others: int
+) -> list[dict[str, object]]:
+    """Log-probabilities as an endpoint would send them, of the tokens that spell a text; none where they do not.
+
+    The text lacks outer whitespace, and what stands behind a stop. A token that is cut so has no alternatives.
+
+    Args:
+        spelt: What each token spells.
+        written: The tokens.
+        told: What the model expected at each.
+        text: What is left of what they spell.
+        num_others: Alternatives for each.
+    """
+    pieces, wanted = [spelt.get(id_, b"") for id_ in written.token_ids], text.encode()
+    start = b"".join(pieces).find(wanted) if wanted else -1
+    tokens: list[dict[str, object]] = []
+    at = -start
+    for number, piece in enumerate(pieces if start >= 0 else []):
+        cut = piece[max(0, -at) : max(0, len(wanted) - at)]
+        at += len(piece)
+        if cut:
+            others = zip(told.token_ids[number].tolist(), told.logprobs[number].tolist(), strict=True)
+            top = [{"token": _shown(spelt.get(id_, b"")), "logprob": logprob} for id_, logprob in others]
+            tokens.append(
+                {
+                    "token": _shown(cut),
+                    "bytes": list(cut),
+                    "logprob": float(told.own[number]),
+                    "top_logprobs": top[:num_others] if cut == piece else [],
+                }
+            )
+    return tokens
+
+
+def _shown(piece: bytes) -> str:
+    return piece.decode("utf-8", "backslashreplace")
 
 
 def _tokenise(lm: LanguageModel, batch: Sequence[Request]) -> list[list[int]]:

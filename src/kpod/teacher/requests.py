@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from kpod.data.counterfactuals import counterfactual_answer
 from kpod.data.prompts import completion, question_text
 from kpod.data.reader import read_rationales
-from kpod.recipe import AskConfig, PromptConfig, TeacherPromptConfig
+from kpod.recipe import AskConfig, ContrastiveConfig, PromptConfig, TeacherPromptConfig
 from kpod.records import Question
 from kpod.records.errors import ConfigError, DataError
 from kpod.records.files import model_files
@@ -34,6 +35,8 @@ class Request:
         sample: Its number among the question's requests, from 0.
         hinted: Whether the teacher is told the gold answer.
         messages: What the teacher reads.
+        against: What a contrastive teacher reads beside it, with another answer; empty for any other teacher.
+        counterfactual: The wrong answer that it is to explain; empty where it explains the gold one, or none.
         form: A hash of how an endpoint is asked: the parameters' names and values and the messages' roles, but not the
             words. Where an endpoint refuses every request of a form, the recipe is wrong and not the requests. Empty
             where no endpoint is asked.
@@ -45,6 +48,8 @@ class Request:
     hinted: bool
     messages: tuple[Message, ...]
     form: str = ""
+    against: tuple[Message, ...] = ()
+    counterfactual: str = ""
 
     @property
     def seed(self) -> int:
@@ -58,22 +63,48 @@ def requests_for(questions: Sequence[Question], ask: AskConfig, *, hinted: bool 
     Args:
         questions: Each under an id of its own.
         ask: Who is asked, and how.
-        hinted: Tell the teacher the gold answer (`ask.prompt.hint`).
+        hinted: Tell the teacher the gold answer (`ask.prompt.hint`), as `hint: always` does anyway.
+
+    Returns:
+        They, in that order. A contrastive teacher gets one for each question, and one for a wrong answer if wanted.
 
     Raises:
         ConfigError: If a template cannot be filled.
-        DataError: If the file of solved examples is wrong.
+        DataError: If the file of solved examples is wrong, or a question has no wrong answer to argue against.
     """
     prompter = _Prompter(ask.prompt)
     form, model = _form(ask, [message["role"] for message in prompter.before]), _model(ask)
-    made = []
+    made: list[Request] = []
+    hinted = hinted or ask.hint == "always"
     for question in questions:
+        if ask.contrastive is not None:
+            made += _contrasted(question, questions, ask, ask.contrastive, model, prompter)
+            continue
         messages = prompter.messages(question, hinted)
         made += [
             Request(_key(ask, model, messages, sample), question.id, sample, hinted, messages, form)
             for sample in range(ask.samples)
         ]
     return made
+
+
+def _contrasted(
+    question: Question,
+    others: Sequence[Question],
+    ask: AskConfig,
+    config: ContrastiveConfig,
+    model: str,
+    prompter: "_Prompter",
+) -> Iterator[Request]:
+    """The gold answer against a wrong one, and the other way round if that is wanted."""
+    draws = config.counterfactual or config.against == "other"
+    wrong = counterfactual_answer(question, others, config.seed) if draws else ""
+    for explained, other in [(question.answer, wrong), (wrong, question.answer)][: 1 + config.counterfactual]:
+        messages = prompter.messages(question, True, explained)
+        against = prompter.messages(question, True, other if config.against == "other" else "")
+        key = _hash([_key(ask, model, messages, 0), "contrastive", float(config.weight), against])[:32]
+        counterfactual = explained if explained is wrong else ""
+        yield Request(key, question.id, 0, False, messages, against=against, counterfactual=counterfactual)
 
 
 def chat_arguments(request: Request, ask: AskConfig) -> dict[str, Any]:
@@ -152,11 +183,19 @@ class _Prompter:
                     {"role": "assistant", "content": written},
                 ]
 
-    def messages(self, question: Question, hinted: bool) -> tuple[Message, ...]:
-        name = "hint" if hinted else "template"
-        return (*self.before, {"role": "user", "content": self._filled(name, question)})
+    def messages(self, question: Question, hinted: bool, answer: str | None = None) -> tuple[Message, ...]:
+        """What is asked.
 
-    def _filled(self, name: str, question: Question) -> str:
+        Args:
+            question: Whose words are filled in.
+            hinted: Whether the answer is told.
+            answer: Another one than the gold one.
+        """
+        name = "hint" if hinted else "template"
+        filled = self._filled(name, question, question.answer if answer is None else answer)
+        return (*self.before, {"role": "user", "content": filled})
+
+    def _filled(self, name: str, question: Question, answer: str = "") -> str:
         choices = dict(question.choices or {})
         values: dict[str, Any] = {
             "question": question_text(question),
@@ -164,7 +203,7 @@ class _Prompter:
             "letters": ", ".join(choices),
         }
         if name == "hint":
-            values["answer"] = question.answer
+            values["answer"] = answer
         try:
             filled = self.templates[name].render(values).strip()
         except Exception as error:  # a template is a program, and may fail as one

@@ -4,7 +4,7 @@ from kpod.training.arguments import check_arguments, training_arguments
 from kpod.training.batches import Collator, StageDataset, StageExample, StageSampler
 from kpod.training.checkpoints import last_valid_checkpoint
 from kpod.training.row_dataset import RowDataset
-from kpod.training.student import TrainingSummary, finished, train_student
+from kpod.training.student import TrainingSummary, finished, flash_attention, train_student
 from kpod.training.trainer import KeypointTrainer
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "TrainingSummary",
     "check_arguments",
     "finished",
+    "flash_attention",
     "last_valid_checkpoint",
     "train_student",
     "training_arguments",

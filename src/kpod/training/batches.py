@@ -19,6 +19,7 @@ from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import Example, beginning_at, collate, example_at
 from kpod.records import SEGMENTS, Schedule, TokenizedRationale
 from kpod.records.errors import DataError
+from kpod.records.topk import TopK
 
 StageKey: TypeAlias = tuple[int, int]
 """Index of a rationale, and the stage it is wanted at."""
@@ -35,11 +36,19 @@ class StageExample(Example):
         id: The rationale's id.
         stage: t, from which c_i(t) was taken.
         segments: For every trained token the index into SEGMENTS of its part.
+        task: Index of the task whose mean it counts to, as in `task_shares`.
+        group: What it is compared with inside a batch; empty for nothing.
+        teacher: A teacher's distribution at every trained token.
+        reference: Log P of every trained token under a reference model, in nats.
     """
 
     id: str
     stage: int
     segments: NDArray[np.int8]
+    task: int = 0
+    group: str = ""
+    teacher: TopK | None = None
+    reference: NDArray[np.float32] | None = None
 
 
 class StageDataset(Dataset[StageExample]):
@@ -54,9 +63,14 @@ class StageDataset(Dataset[StageExample]):
         encoder_decoder: Whether the student has an encoder.
         normalisation: none: w as given (the paper); mean: w rescaled to mean 1 over each rationale.
         given: Where an encoder-decoder student reads the given steps.
+        tasks: Rationale id -> index of its task; 0 where it is not named.
+        groups: Rationale id -> its question, for losses that compare rationales of a question.
+        teacher: Rationale id -> a teacher's distributions, for losses that match them.
+        reference: Rationale id -> log P under a reference model of every token after the question, [written].
 
     Raises:
-        DataError: If a rationale has no weights, too many or too few, or only zeros to rescale, or is not scheduled.
+        DataError: If a rationale has no weights, too many or too few, or only zeros to rescale, or is not scheduled; or
+            if it has no group, distributions or log P, or too few, where others have.
     """
 
     def __init__(
@@ -68,6 +82,10 @@ class StageDataset(Dataset[StageExample]):
         encoder_decoder: bool,
         normalisation: Literal["none", "mean"] = "none",
         given: Literal["encoder", "decoder"] = "encoder",
+        tasks: Mapping[str, int] | None = None,
+        groups: Mapping[str, str] | None = None,
+        teacher: Mapping[str, TopK] | None = None,
+        reference: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         self.tokens = tokens
         self.schedule = schedule
@@ -80,6 +98,20 @@ class StageDataset(Dataset[StageExample]):
             normalised(_weights_of(rationale, weights), rationale.id, normalisation)
         self._weights = weights
         self._normalisation: Literal["none", "mean"] = normalisation
+        self._tasks, self._groups, self._teacher, self._reference = tasks or {}, groups, teacher, reference
+        for rationale in tokens:
+            self._beside(rationale, slice(None))
+
+    @property
+    def has(self) -> frozenset[str]:
+        """Of `groups`, `teacher` and `reference` those that were given."""
+        given = {"groups": self._groups, "teacher": self._teacher, "reference": self._reference}
+        return frozenset(name for name, found in given.items() if found is not None)
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of every rationale; empty texts where none were given."""
+        return [(self._groups or {}).get(rationale.id, "") for rationale in self.tokens]
 
     @property
     def lengths(self) -> list[int]:
@@ -93,14 +125,21 @@ class StageDataset(Dataset[StageExample]):
         index, stage = key if isinstance(key, tuple) else (key, self.schedule.ramp_stages)
         rationale = self.tokens[index]
         steps = int(self.schedule.input_steps[stage, self._columns[rationale.id]])
-        weights = normalised(_weights_of(rationale, self._weights), rationale.id, self._normalisation)
-        seq2seq = self.encoder_decoder
+        weights, seq2seq = self._loss_weights(rationale), self.encoder_decoder
         if self.schedule.trains == "suffix":
             example = example_at(rationale, weights, steps, encoder_decoder=seq2seq, given=self.given)
             first = len(rationale.token_ids) - len(example.weights)
         else:
             example = beginning_at(rationale, weights, steps, encoder_decoder=seq2seq)
             first = rationale.segment_stops[0]
+        return self._named(example, rationale, stage, first)
+
+    def _loss_weights(self, rationale: TokenizedRationale) -> NDArray[np.float32]:
+        return normalised(_weights_of(rationale, self._weights), rationale.id, self._normalisation)
+
+    def _named(self, example: Example, rationale: TokenizedRationale, stage: int, first: int) -> StageExample:
+        """The example with whose it is and which parts its tokens belong to, the first of them at `first`."""
+        asked = rationale.segment_stops[0]
         return StageExample(
             encoder_ids=example.encoder_ids,
             token_ids=example.token_ids,
@@ -109,13 +148,31 @@ class StageDataset(Dataset[StageExample]):
             id=rationale.id,
             stage=stage,
             segments=_segments(rationale)[first : first + len(example.weights)],
+            task=self._tasks.get(rationale.id, 0),
+            **self._beside(rationale, slice(first - asked, first - asked + len(example.weights))),
         )
+
+    def _beside(self, rationale: TokenizedRationale, rows: slice) -> dict[str, Any]:
+        """What else an example carries, of some of the tokens after the question."""
+        found: dict[str, Any] = {}
+        written = len(rationale.token_ids) - rationale.segment_stops[0]
+        if self._groups is not None:
+            found["group"] = _of(rationale, self._groups, "group")
+        if self._teacher is not None:
+            whole = _of(rationale, self._teacher, "top-k probabilities")
+            _check_rows(rationale, "top-k probabilities", len(whole.token_ids), written)
+            found["teacher"] = TopK(whole.token_ids[rows], whole.logprobs[rows])
+        if self._reference is not None:
+            found["reference"] = _of(rationale, self._reference, "log P under the reference model")[rows]
+            if rows == slice(None):
+                _check_rows(rationale, "log P under the reference model", len(found["reference"]), written)
+        return found
 
 
 _Drawn = TypeVar("_Drawn", covariant=True)
 
 
-class _ByEpoch(Sampler[_Drawn]):
+class ByEpoch(Sampler[_Drawn]):
     """An order that only seed and epoch decide."""
 
     def __init__(self, schedule: Schedule, seed: int) -> None:
@@ -132,7 +189,7 @@ class _ByEpoch(Sampler[_Drawn]):
         return np.random.default_rng((self.seed, self.epoch))
 
 
-class StageSampler(_ByEpoch[StageKey]):
+class StageSampler(ByEpoch[StageKey]):
     """Every rationale once per epoch, at the stage of its update, in an order that only seed and epoch decide.
 
     Args:
@@ -163,7 +220,7 @@ class StageSampler(_ByEpoch[StageKey]):
                 yield int(index), stage
 
 
-class TokenBatchSampler(_ByEpoch[list[StageKey]]):
+class TokenBatchSampler(ByEpoch[list[StageKey]]):
     """Batches that hold so many tokens, in an order that only seed and epoch decide; each at the stage of its update.
 
     Args:
@@ -238,7 +295,17 @@ class Collator:
                 )
             if not len(example.weights):
                 raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
+            self._check_teacher(example, number)
         return {**collate(examples, self.lm, packed=self.packed), "examples": tuple(examples)}
+
+    def _check_teacher(self, example: Example, number: int) -> None:
+        """Refuse tokens that the student does not have, which a GPU would only answer with an assertion."""
+        teacher = example.teacher if isinstance(example, StageExample) else None
+        if teacher is not None and self.lm.vocabulary is not None and teacher.token_ids.max() >= self.lm.vocabulary:
+            raise DataError(
+                f"{name_of(example, number)}: its teacher names token {teacher.token_ids.max()}, but the student has "
+                f"{self.lm.vocabulary}; make the teacher's probabilities again for this student"
+            )
 
 
 def name_of(example: Example, number: int) -> str:
@@ -253,6 +320,19 @@ def _weights_of(rationale: TokenizedRationale, weights: Mapping[str, NDArray[np.
     if found.shape != (rationale.num_tokens,):
         raise DataError(f"rationale {rationale.id!r}: weights of shape {found.shape} for {rationale.num_tokens} tokens")
     return found
+
+
+def _of(rationale: TokenizedRationale, given: Mapping[str, Any], what: str) -> Any:
+    if rationale.id not in given:
+        raise DataError(f"rationale {rationale.id!r} has no {what}, though others have; make them again")
+    return given[rationale.id]
+
+
+def _check_rows(rationale: TokenizedRationale, what: str, number: int, written: int) -> None:
+    if number != written:
+        raise DataError(
+            f"rationale {rationale.id!r}: {what} of {number} tokens, but {written} stand after the question"
+        )
 
 
 def _segments(rationale: TokenizedRationale) -> NDArray[np.int8]:

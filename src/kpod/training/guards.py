@@ -1,12 +1,14 @@
 # ruff: noqa: ARG002 (a callback is given more than it needs)
-"""What can stop a training from outside: signals, memory, the disk. Each ends in a sentence that says what to do."""
+"""What can stop a training: signals, memory, the disk, a loss that is not finite. Each says what to do about it."""
 
+import json
 import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,8 +17,11 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from kpod.lm.sequences import Example
 from kpod.records.errors import TrainingError
+from kpod.records.files import write_text
 from kpod.records.signals import handled
+from kpod.training.batches import name_of
 
 log = logging.getLogger(__name__)
 
@@ -118,3 +123,27 @@ def _num_kept(arguments: TrainingArguments, num_updates: int) -> int:
         return -1  # and none is written
     saves = int(arguments.num_train_epochs) if strategy == "epoch" else num_updates // max(1, int(arguments.save_steps))
     return min(saves, arguments.save_total_limit or saves)
+
+
+def failed_update(
+    folder: Path, update: int, epoch: float | int | None, rank: int | None, what: str, examples: Sequence[Example]
+) -> TrainingError:
+    """Save the examples of an update that cannot be made, and name them in an error.
+
+    Args:
+        folder: Where checkpoints are; gets `failed_batch.json`.
+        update: Number of the optimiser step, from 1.
+        epoch: Epochs done so far.
+        rank: Number of the process, or None where there is one.
+        what: The fault.
+        examples: What the loss or gradient is made from.
+    """
+    path = folder / f"failed_batch{'' if rank is None else f'-{rank}'}.json"
+    rows = [{**asdict(example), "name": name_of(example, number)} for number, example in enumerate(examples)]
+    saved = {"update": update, "epoch": epoch, "fault": what, "examples": rows}
+    write_text(path, json.dumps(saved, default=lambda array: array.tolist()))
+    names = ", ".join(row["name"] for row in rows)
+    return TrainingError(
+        f"update {update}: {what} on {names}; the batch is saved in {path}. "
+        "Checkpoints before it are sound: lower training.learning_rate, or drop these rationales"
+    )

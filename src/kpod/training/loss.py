@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
 from kpod.lm.sequences import Example
@@ -18,7 +18,7 @@ Normaliser = Literal["tokens", "weights"]
 
 
 def keypoint_loss(
-    logprobs: Float[Tensor, " trained"], weights: Float[Tensor, " trained"], normaliser: Float[Tensor, ""] | float | int
+    logprobs: Float[Tensor, "*trained"], weights: Float[Tensor, "*trained"], normaliser: Float[Tensor, ""] | float | int
 ) -> Float[Tensor, ""]:
     """A batch's share of the loss of an optimiser step (Eq. 15).
 
@@ -56,6 +56,12 @@ def segments_of(examples: Sequence[Example]) -> Int8[Tensor, " trained"]:
     """Of every trained token of a batch the index into SEGMENTS of its part; 0 where the parts are unknown."""
     parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
     return torch.from_numpy(np.concatenate(parts))
+
+
+def tasks_of(examples: Sequence[Example]) -> Int64[Tensor, " trained"]:
+    """Of every trained token of a batch the task of its example; 0 where an example has none."""
+    tasks = torch.tensor([e.task if isinstance(e, StageExample) else 0 for e in examples])
+    return tasks.repeat_interleave(torch.tensor([len(e.weights) for e in examples]))
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,13 +29,18 @@ from kpod.lm.models import LanguageModel, evaluating, with_lora
 from kpod.recipe import TrainingConfig
 from kpod.records import Schedule, TokenizedRationale
 from kpod.records.errors import ConfigError, TrainingError, TrainingInterruptedError
+from kpod.records.topk import TopK
 from kpod.training.arguments import Precision, check_model_arguments, training_arguments
 from kpod.training.batches import StageDataset
 from kpod.training.best_by_accuracy import BestByAccuracy
 from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
+from kpod.training.curriculum import Curriculum, CurriculumDataset, load_state
+from kpod.training.curriculum_trainer import CurriculumTrainer
 from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
 from kpod.training.metrics import METRICS, read_updates
+from kpod.training.objectives import Objective
+from kpod.training.own_texts import OwnTexts
 from kpod.training.trainer import KeypointTrainer
 
 log = logging.getLogger(__name__)
@@ -82,6 +88,14 @@ def train_student(
     fingerprint: str | None = None,
     base_model: str | None = None,
     validate: Callable[[LanguageModel], float] | None = None,
+    tasks: Mapping[str, int] | None = None,
+    task_shares: Sequence[float] = (1.0,),
+    objective: Objective | None = None,
+    groups: Mapping[str, str] | None = None,
+    teacher: Mapping[str, TopK] | None = None,
+    reference: Mapping[str, NDArray[np.float32]] | None = None,
+    own_texts: OwnTexts | None = None,
+    curriculum: Curriculum | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingSummary:
     """Train a student on its schedule with the loss of Eq. 15 and write it to `output_dir`.
@@ -102,35 +116,54 @@ def train_student(
             for a hash of all arguments, the student's parameters among them.
         base_model: Hub name for the model card.
         validate: The accuracy of a student as it is, in [0, 1]; needed where `config.validation` is set.
+        tasks: Rationale id -> index of its task; 0 where it is not named.
+        task_shares: What each task counts for in the loss; every task has a mean of its own (`StepLoss`).
+        objective: What is trained on; by default the NLL.
+        groups: Rationale id -> its question, where the objective compares rationales of a question.
+        teacher: Rationale id -> a teacher's distributions, where the objective matches them.
+        reference: Rationale id -> log P under a reference model, where a rule of the objective asks for it.
+        own_texts: Has the student write what it is trained on, where the objective asks for that.
+        curriculum: Chooses by what happens in training; it is made afresh for each call. None: the schedule alone does.
         callbacks: Further callbacks of transformers.
 
     Raises:
-        ConfigError: On arguments that cannot be passed to transformers.
+        ConfigError: On arguments that cannot be passed to transformers, or an objective or curriculum that the data or
+            the recipe does not fit.
         DataError: If a rationale has no weights or no place in the schedule.
         TrainingError: If the loss is not finite, a checkpoint belongs to another run, memory or disk do not suffice,
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     if fingerprint is None:
-        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision))
+        made_of = (objective or Objective(), tasks, task_shares, groups, curriculum)
+        beside: list[NDArray[Any]] = list((reference or {}).values())
+        beside += [array for one in (teacher or {}).values() for array in (one.token_ids, one.logprobs)]
+        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision, made_of), beside)
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
-    dataset = StageDataset(
+    dataset = (CurriculumDataset if curriculum is not None and curriculum.orders else StageDataset)(
         tokens,
         weights,
         schedule,
         encoder_decoder=lm.encoder_decoder,
         normalisation=config.weight_normalisation,
         given=config.given,
+        tasks=tasks,
+        groups=groups,
+        teacher=teacher,
+        reference=reference,
     )
     arguments = training_arguments(config, output_dir, seed, precision)
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
-    trainer = _trainer(lm, dataset, config, arguments, fingerprint, callbacks)
+    loss = {"task_shares": task_shares, "objective": objective, "own_texts": own_texts}
+    trainer = _trainer(lm, dataset, config, arguments, fingerprint, loss, callbacks, curriculum)
     per_epoch = _updates_per_epoch(trainer)
-    selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
     )
     trainer.add_callback(stop)
+    selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
+    if isinstance(trainer, CurriculumTrainer) and checkpoint:
+        trainer.restore(load_state(Path(checkpoint)))
     if not trainer.is_sharded:
         check_disk(output_dir, cast("nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
     with _no_shard_bars():
@@ -148,12 +181,13 @@ def _fingerprint(
     weights: Mapping[str, NDArray[np.float32]],
     schedule: Schedule,
     others: object,
+    beside: Sequence[NDArray[Any]] = (),
 ) -> str:
     """A hash of all that a student is made from; of arrays by their bytes, since their repr leaves numbers out."""
     parts = [(one.id, one.segment_stops, one.step_stops) for one in tokens]
     found = hashlib.sha256(repr((parts, schedule, others, sorted(weights))).encode())
     ids = (one.token_ids for one in tokens)
-    for array in (schedule.input_steps, *ids, *(weights[name] for name in sorted(weights))):
+    for array in (schedule.input_steps, *ids, *(weights[name] for name in sorted(weights)), *beside):
         found.update(np.ascontiguousarray(array).tobytes())
     for parameter in model.parameters():
         found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -195,18 +229,22 @@ def _trainer(
     config: TrainingConfig,
     arguments: TrainingArguments,
     fingerprint: str,
+    loss: Mapping[str, Any],
     callbacks: Sequence[TrainerCallback],
+    curriculum: Curriculum | None,
 ) -> KeypointTrainer:
     model = cast("PreTrainedModel", lm.model)
     check_model_arguments(arguments, model.config.model_type)
     if config.packing and (arguments.bf16 or arguments.fp16) and (found := flash_attention()):
         model.set_attn_implementation(found)
-    trainer = KeypointTrainer(
+    kind = KeypointTrainer if curriculum is None else partial(CurriculumTrainer, curriculum=curriculum)
+    trainer = kind(
         _trainable(model, config, arguments.seed),
         arguments,
         train_dataset=dataset,
         processing_class=lm.tokenizer,
         normaliser=config.normaliser,
+        **loss,
         fingerprint=fingerprint,
         tokens_per_batch=config.tokens_per_batch,
         packing=config.packing,
@@ -242,7 +280,13 @@ def _selection(
     validate: Callable[[LanguageModel], float] | None,
 ) -> BestByAccuracy | None:
     """What chooses the checkpoint, made part of the trainer; None where the recipe wants the last one."""
+    under_curriculum = trainer if isinstance(trainer, CurriculumTrainer) else None
     if config.validation is None:
+        if under_curriculum is not None and under_curriculum.curriculum.asks:
+            raise ConfigError(
+                "training.validation: the method goes by the accuracy between epochs; name its questions, such as "
+                "training.validation: {questions: FILE}"
+            )
         return None
     if validate is None or trainer.is_sharded:
         raise ConfigError("training.validation: a sharded student is not asked while it trains; leave it out")
@@ -254,13 +298,16 @@ def _selection(
         clear_device_cache()  # of what writing texts took, which other runs on the same GPU may want
         return float(trainer.accelerator.gather(found).flatten()[0])  # the first process's, should they ever differ
 
-    selection = BestByAccuracy(accuracy, config.validation, schedule, updates_per_epoch, trainer.log)
+    selection = BestByAccuracy(accuracy, config.validation, schedule, updates_per_epoch, trainer.log, under_curriculum)
     trainer.add_callback(selection)
     trainer.args.load_best_model_at_end = config.validation.student == "best"
     return selection
 
 
 def _updates_per_epoch(trainer: KeypointTrainer) -> int:
+    """Of the last epoch, where they differ."""
+    if isinstance(trainer, CurriculumTrainer) and trainer.curriculum.varies:
+        return trainer.updates_in(math.ceil(trainer.args.num_train_epochs) - 1)
     return math.ceil(len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps)
 
 
@@ -270,7 +317,10 @@ def _train(trainer: KeypointTrainer, checkpoint: str | None, selection: BestByAc
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         if selection.is_over(state):
             trainer.state = state
-            trainer._load_best_model()
+            if trainer.args.load_best_model_at_end:
+                trainer._load_best_model()
+            else:
+                trainer._load_from_checkpoint(checkpoint)
             return True
     trainer.train(resume_from_checkpoint=checkpoint)
     return selection is not None and selection.is_over(trainer.state)

@@ -1,14 +1,14 @@
 """A transformers.Trainer with the loss of Eq. 15, stages by epoch, and checkpoints that survive a kill."""
 
-import json
 import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from peft import PeftModel
@@ -18,22 +18,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
-from kpod.lm.head import has_linear_head, weighted_nll
-from kpod.lm.sequences import Example, inputs_of, logprobs, logprobs_in, trained_positions
+from kpod.lm.head import Predictions, has_linear_head, predictions_of
+from kpod.lm.sequences import Batch, Example, inputs_of, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
-from kpod.records.files import write_text
-from kpod.training.batches import (
-    StageBatch,
-    StageDataset,
-    StageExample,
-    StageSampler,
-    TokenBatchSampler,
-    name_of,
-)
+from kpod.training.agreement import Reference
+from kpod.training.batches import Collator, StageBatch, StageDataset, StageExample, StageSampler, TokenBatchSampler
 from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.collation import check_packing, collator_of, language_model_of
-from kpod.training.loss import Normaliser, keypoint_loss, measures, segments_of, size
+from kpod.training.groups import GroupSampler
+from kpod.training.guards import failed_update
+from kpod.training.loss import Normaliser, measures, segments_of
 from kpod.training.metrics import METRICS, Metrics, MetricsFile
+from kpod.training.objectives import Found, Objective, StepLoss, check_loss
+from kpod.training.own_texts import OwnTexts
 from kpod.training.row_dataset import RowDataset, holds_rows
 
 log = logging.getLogger(__name__)
@@ -46,7 +43,7 @@ class KeypointTrainer(Trainer):
     on all processes. With a `StageDataset` each epoch trains its stage. Every update adds a line to
     `metrics.jsonl` in the output folder: losses in nats, `rationale_loss` and `answer_loss` per token, unweighted.
 
-    Arguments are those of transformers.Trainer, in its order, and four more. `compute_metrics` gets logits and labels
+    Arguments are those of transformers.Trainer, in its order, and seven more. `compute_metrics` gets logits and labels
     that stand side by side: the logits at position i predict `labels[i]`, for causal models too, so do not shift them.
 
     Args:
@@ -58,6 +55,9 @@ class KeypointTrainer(Trainer):
         eval_dataset: The same, or a dict of them by name.
         processing_class: The model's fast tokenizer, or a processor that has one.
         normaliser: What the loss is divided by: the number of trained tokens, or their summed weights.
+        task_shares: What each task of a `StageDataset` counts for in the loss; see `StepLoss`.
+        objective: What is trained on; by default the NLL.
+        own_texts: Has the student write what it is trained on, with a teacher's distributions.
         fingerprint: Written into every checkpoint; says what it was made from.
         tokens_per_batch: Cut the batches of a `StageDataset` by tokens.
         packing: Put a batch's examples into one row; refused at the first batch where the model mixes them up.
@@ -85,6 +85,9 @@ class KeypointTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         *,
         normaliser: Normaliser = "tokens",
+        task_shares: Sequence[float] = (1.0,),
+        objective: Objective | None = None,
+        own_texts: OwnTexts | None = None,
         fingerprint: str = "",
         tokens_per_batch: int | None = None,
         packing: bool = False,
@@ -100,11 +103,12 @@ class KeypointTrainer(Trainer):
             args._n_gpu = 1
         if tokens_per_batch and args.world_size > 1:
             raise ConfigError("training.tokens_per_batch works on one process; leave it out on several")
-        self.normaliser: Normaliser = normaliser
+        self.step_loss = StepLoss(normaliser, task_shares, objective)
+        self.own_texts = own_texts
         self.fingerprint = fingerprint
         self.tokens_per_batch = tokens_per_batch
         self._staging: Path | None = None
-        self._sampler: StageSampler | TokenBatchSampler | None = None
+        self._sampler: StageSampler | TokenBatchSampler | GroupSampler | None = None
         self._batches: list[tuple[Tensor, tuple[Example, ...]]] = []
         self._linear_head: bool | None = None
         self._packing_is_unproven = packing
@@ -112,9 +116,13 @@ class KeypointTrainer(Trainer):
         if data_collator is None:
             self.data_collator = collator_of(language_model_of(self.model, processing_class), packing)
         self.train_dataset, self.eval_dataset = self._examples(train_dataset), self._examples(eval_dataset)
+        check_loss(self.step_loss, self.train_dataset, args, by_tokens=tokens_per_batch is not None)
+        if own_texts is not None:
+            own_texts.check(cast("Collator", self.data_collator).lm, args)
+        self._start = Reference(cast("nn.Module", self.model)) if "start" in self.step_loss.objective.needs else None
         self.label_names = ["labels"]
         self._measured = torch.zeros(6, device=args.device)
-        self._evaluated = torch.zeros(2, device=args.device)
+        self._evaluated = torch.zeros(2, self.step_loss.num_means, device=args.device)
         self.add_callback(MetricsFile(self._folder / METRICS, self._take_metrics))
 
     @property
@@ -142,20 +150,21 @@ class KeypointTrainer(Trainer):
             inputs: A batch of `Collator`.
             return_outputs: Also return what the model returns, with the logits of every position, [batch, length,
                 vocabulary], and this loss under `loss`. That takes their memory, which the loss alone does not.
-            num_items_in_batch: The normaliser of the optimiser step; None for that of this batch alone.
+            num_items_in_batch: The normaliser of the optimiser step, one for each of `StepLoss`'s means; None for that
+                of this batch alone.
 
         Returns:
             The loss in nats per token (or unit of weight), or loss and outputs.
         """
-        weights = inputs["weights"][trained_positions(inputs)]
-        normaliser = size(weights, self.normaliser) if num_items_in_batch is None else num_items_in_batch
-        loss, logps, outputs = self._loss(model, inputs, normaliser, with_outputs=return_outputs)
+        sizes = self._sizes(inputs, num_items_in_batch)
+        found, outputs = self._loss(model, inputs, sizes, with_outputs=return_outputs)
         if self.is_in_train and model.training:
-            self._measured += measures(loss, logps, segments_of(inputs["examples"]).to(weights.device))
-            self._batches.append((loss.detach(), inputs["examples"]))  # a GPU is asked for values once an update
+            segments = segments_of(inputs["examples"]).to(found.logprobs.device)
+            self._measured += measures(found.loss, found.logprobs, segments)
+            self._batches.append((found.loss.detach(), inputs["examples"]))  # a GPU is asked for values once an update
         else:
-            self._evaluated += torch.stack([loss.detach() * normaliser, size(weights, self.normaliser)])
-        loss = loss if num_items_in_batch is None else loss * self.accelerator.num_processes
+            self._evaluated += torch.stack([found.means * sizes, self.step_loss.sizes(inputs)])
+        loss = found.loss if num_items_in_batch is None else found.loss * self.accelerator.num_processes
         if not return_outputs:
             return loss
         outputs["loss"] = loss
@@ -163,32 +172,53 @@ class KeypointTrainer(Trainer):
         return loss, outputs
 
     def _loss(
-        self, model: nn.Module, inputs: StageBatch, normaliser: Tensor | float | int, *, with_outputs: bool
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " trained"], Any]:
-        """The batch's share of Eq. 15, log P of every trained token, and if wanted what the model returned."""
+        self, model: nn.Module, inputs: StageBatch, sizes: Float[Tensor, " means"], *, with_outputs: bool
+    ) -> tuple[Found, Any]:
+        """The batch's share of the loss of a step of these sizes, and if wanted what the model returned."""
         batch = {name: value for name, value in inputs.items() if name != "examples"}
-        trained = trained_positions(batch)
-        weights = batch["weights"][trained]
+        weights = batch["weights"][trained_positions(batch)]
+        predictions, outputs = self._predictions(model, batch, inputs["examples"], with_outputs=with_outputs)
+        start = None
+        if self._start is not None:
+            start = partial(self._start.predictions, model, batch, linear_head=bool(self._linear_head))
+        return self.step_loss(predictions, inputs, weights, sizes, start), outputs
+
+    def _predictions(
+        self, model: nn.Module, batch: Batch, examples: Sequence[Example], *, with_outputs: bool
+    ) -> tuple[Predictions, Any]:
+        """The model's predictions of a batch, and if wanted what it returned."""
         if self._packing_is_unproven:
-            check_packing(model, self.data_collator, inputs["examples"], self.args.device, sharded=self.is_sharded)
+            check_packing(model, self.data_collator, examples, self.args.device, sharded=self.is_sharded)
             self._packing_is_unproven = False
         if with_outputs:
             outputs = model(**inputs_of(batch), use_cache=False)
-            found = logprobs_in(outputs.logits[trained], batch)
-            return keypoint_loss(found, weights, normaliser), found.detach(), outputs
+            return Predictions(outputs.logits[trained_positions(batch)]), outputs
         if self._linear_head is None:
             # fp16's scaling of the loss comes too late for gradients made in the forward pass.
             general = self.is_sharded or self.args.fp16
             self._linear_head = not general and has_linear_head(model, batch)
-        if self._linear_head:
-            return (*weighted_nll(model, batch, weights / normaliser), None)
-        found = logprobs(model, batch)
-        return keypoint_loss(found, weights, normaliser), found.detach(), None
+        return predictions_of(model, batch, linear_head=self._linear_head), None
+
+    def _sizes(self, batch: StageBatch, num_items: Tensor | float | int | None) -> Float[Tensor, " means"]:
+        """The sizes of an optimiser step's means: those given, or those of a batch alone."""
+        own = self.step_loss.sizes(batch)
+        return own if num_items is None else torch.as_tensor(num_items).to(own).expand_as(own)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[StageBatch], Any]:
+        """As transformers', with texts of the student itself where it is time for them."""
+        batches, sizes = super().get_batch_samples(*args, **kwargs)
+        own, update = self.own_texts, self.state.global_step
+        if own is None or not own.is_on(update, self.state.max_steps):
+            return batches, sizes
+        collator, model = cast("Collator", self.data_collator), cast("nn.Module", self.model)
+        for number, batch in enumerate(batches):
+            seed = int(np.random.SeedSequence((self._order_seed, update, number)).generate_state(1)[0])
+            batches[number] = collator(own.of(collator.lm, model, batch["examples"], seed))
+        return batches, self._get_num_items_in_batch(batches, self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[StageBatch], device: torch.device) -> Tensor:
-        """The normaliser of an optimiser step: over its accumulated batches, and over all processes."""
-        sizes = [size(batch["weights"][trained_positions(batch)], self.normaliser) for batch in batch_samples]
-        total = torch.stack(sizes).sum().to(device)
+        """The sizes of an optimiser step's means: over its accumulated batches, and over all processes."""
+        total = torch.stack([self.step_loss.sizes(batch) for batch in batch_samples]).sum(dim=0).to(device)
         return self.accelerator.reduce(total, "sum") if self.args.world_size > 1 else total
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -208,18 +238,9 @@ class KeypointTrainer(Trainer):
         return norm
 
     def _failure(self, what: str, examples: Sequence[Example]) -> TrainingError:
-        """Save the examples beside the checkpoints and name them."""
-        update = self.state.global_step + 1
-        rank = f"-{self.args.process_index}" if self.args.world_size > 1 else ""
-        path = self._folder / f"failed_batch{rank}.json"
-        rows = [{**asdict(example), "name": name_of(example, number)} for number, example in enumerate(examples)]
-        saved = {"update": update, "epoch": self.state.epoch, "fault": what, "examples": rows}
-        write_text(path, json.dumps(saved, default=lambda array: array.tolist()))
-        names = ", ".join(row["name"] for row in rows)
-        return TrainingError(
-            f"update {update}: {what} on {names}; the batch is saved in {path}. "
-            "Checkpoints before it are sound: lower training.learning_rate, or drop these rationales"
-        )
+        """What stops the training at this update."""
+        rank = self.args.process_index if self.args.world_size > 1 else None
+        return failed_update(self._folder, self.state.global_step + 1, self.state.epoch, rank, what, examples)
 
     def _take_metrics(self) -> Metrics:
         """What the update measured, over all its batches and processes; then starts counting anew."""
@@ -253,11 +274,11 @@ class KeypointTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers', with the loss of the set in place of its batches' mean."""
-        self._evaluated = torch.zeros(2, device=self.args.device)
+        self._evaluated = torch.zeros_like(self._evaluated)
         output = super().evaluation_loop(*args, **kwargs)
         sums = self.accelerator.reduce(self._evaluated, "sum") if self.args.world_size > 1 else self._evaluated
         if output.metrics is not None:
-            output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = float(sums[0] / sums[1])
+            output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = self.step_loss.mixed(sums[0], sums[1])
         return output
 
     # -- data ----------------------------------------------------------------------------------------
@@ -290,17 +311,19 @@ class KeypointTrainer(Trainer):
         return self._sampler
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """As transformers', or with batches cut by tokens."""
+        """As transformers', or with batches cut by tokens or made of groups."""
         dataset, args = self.train_dataset, self.args
-        if self.tokens_per_batch is None or not isinstance(dataset, StageDataset):
+        grouped = isinstance(dataset, StageDataset) and "groups" in dataset.has
+        if not isinstance(dataset, StageDataset) or not (grouped or self.tokens_per_batch):
             return super().get_train_dataloader()
-        self._sampler = TokenBatchSampler(
-            dataset.lengths,
-            dataset.schedule,
-            self._order_seed,
-            self.tokens_per_batch,
-            args.gradient_accumulation_steps,
-        )
+        per_update, seed = args.gradient_accumulation_steps, self._order_seed
+        if grouped:
+            drawn = 2 if "groups" in self.step_loss.objective.needs else None
+            size = args.train_batch_size
+            self._sampler = GroupSampler(dataset.groups, dataset.schedule, seed, size, per_update, drawn=drawn)
+        else:
+            tokens = self.tokens_per_batch or 0
+            self._sampler = TokenBatchSampler(dataset.lengths, dataset.schedule, seed, tokens, per_update)
         loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._sampler,

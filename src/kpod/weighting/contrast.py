@@ -17,10 +17,12 @@ from scipy.special import expit
 from kpod.records import TokenizedRationale
 from kpod.weighting.module import WeightGenerator, effects_of
 
-SOFTEST, HARDEST = 1e3, 1e-3
+SOFTEST, HARDEST = 1e3, 1e-9
 """Softness, in mean absolute deviations of the effects: all weights are the same, or nearly all are 0 or 1."""
-NUM_TRIED = 25
+NUM_TRIED = 49
 """Softnesses between these two, a factor of 1.8 apart, between which the one that gives the spread is looked for."""
+AS_NEAR = 1e-4
+"""Where no softness gives the spread, how much farther from it than the nearest one a softer one may stay."""
 
 
 @torch.no_grad()
@@ -29,8 +31,9 @@ def hold(
 ) -> None:
     """Set the generator's price and softness so that the weights of some rationales have this mean and spread.
 
-    Where no softness gives the spread, since the effects take few values, the one that comes nearest is taken. Where
-    all tokens have the same effect, they have the same weight.
+    Where no softness gives the spread, since the effects take few values or the weights have no room beside their
+    mean, the softest of those that come nearest to it is taken. Where all tokens have the same effect, they have the
+    same weight.
 
     Args:
         generator: Its effects are known.
@@ -54,10 +57,13 @@ def hold(
 
 
 def _softness(excess: Callable[[float], float], size: float) -> float:
-    """The largest softness at which the excess of the spread is 0, or the one at which it is nearest to that.
+    """The largest softness at which the excess of the spread is 0, or at which it is as near to that as it can be.
 
     A held mean lets the spread grow as the softness falls. With the price alpha / n it may shrink again, when all
     weights go to one end together.
+
+    A softness much below the gaps between effects adds nothing to the spread, but makes the weights of tokens at the
+    price depend on the last bits of their effects.
     """
     ladder: list[float] = (size * np.geomspace(SOFTEST, HARDEST, NUM_TRIED)).tolist()
     if excess(ladder[0]) >= 0:
@@ -68,7 +74,7 @@ def _softness(excess: Callable[[float], float], size: float) -> float:
         if found[-1] >= 0:
             ends = np.log(softness), np.log(softer)
             return float(np.exp(brentq(lambda at: excess(float(np.exp(at))), *ends)))
-    return ladder[1 + int(np.argmax(found))]
+    return ladder[1 + int(np.argmax(np.array(found) >= max(found) - AS_NEAR))]
 
 
 def _held(effects: NDArray[np.float64], softness: float, rate: float) -> tuple[float, NDArray[np.float64]]:

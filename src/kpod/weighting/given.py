@@ -109,6 +109,10 @@ def shuffled_weights(weights: Mapping[str, NDArray[np.float32]], seed: int) -> M
 def spans_of(tokens: TokenizedRationale, weights: NDArray[np.float32]) -> tuple[WeightSpan, ...]:
     """Weights of tokens as weights of rising character spans; tokens that share a character share their mean.
 
+    Args:
+        tokens: A rationale's.
+        weights: One for each rationale token.
+
     Example:
         >>> ids, spans = np.array([7, 8, 9, 5, 2], dtype=np.int32), np.array([(0, 2), (2, 4)], dtype=np.int32)
         >>> tokens = TokenizedRationale("q", ids, (1, 3, 3, 4, 5), (2,), spans)

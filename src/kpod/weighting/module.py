@@ -42,7 +42,7 @@ class WeightGenerator(nn.Module):
         self.held = held
         table = embeddings.detach().bfloat16().float()  # rounded now, so that half the bytes save it exactly
         self.table = nn.Parameter(table, requires_grad=False)
-        self.price = nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.price = nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=False)  # see `forward`
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
         self.intercept = nn.Parameter(torch.zeros(()), requires_grad=False)
         self.direction = nn.Parameter(torch.zeros(embeddings.shape[1]), requires_grad=False)
@@ -82,7 +82,8 @@ class WeightGenerator(nn.Module):
         """Significance weights w_j in (0, 1): the probability that token j is kept."""
         effects = self.scale * self.scores(token_ids, real)
         price = self.price if self.held else self.alpha / real.sum(dim=1, keepdim=True)
-        return torch.sigmoid((effects - price) / self.softness)
+        # In float32 a price would be rounded by as much as a small softness: the mean of the weights would move.
+        return torch.sigmoid(((effects.double() - price) / self.softness).float())
 
 
 def padded(

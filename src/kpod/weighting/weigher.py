@@ -52,6 +52,19 @@ class Weigher:
         weights = compute_weights(self.generator, tokens) if tokens else {}
         return [item if isinstance(item, Dropped) else spans_of(item, weights[item.id]) for item in encoded]
 
+    def weigh_ids(self, question: Sequence[int], text: Sequence[int]) -> NDArray[np.float32]:
+        """The weight of every token of a text that is there in the weigher's own tokens, [text].
+
+        Args:
+            question: What was asked, in tokens.
+            text: What was written after it; not empty.
+        """
+        start, stop = len(question), len(question) + len(text)
+        ids = np.array([*question, *text], dtype=np.int32)
+        spans = np.zeros((len(text), 2), dtype=np.int32)
+        tokens = TokenizedRationale("text", ids, (start, stop, stop, stop, stop), (len(text),), spans)
+        return compute_weights(self.generator, [tokens])["text"]
+
     def save(self, folder: Path) -> None:
         """Write parameters, facts and tokenizer into a folder."""
         folder.mkdir(parents=True, exist_ok=True)

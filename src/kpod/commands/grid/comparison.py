@@ -17,8 +17,7 @@ from jaxtyping import Bool
 from kpod.commands.grid.side_by_side import distil, in_processes, prepare
 from kpod.commands.grid.variants import Grid, is_finished, trained_updates
 from kpod.commands.pages.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
-from kpod.evaluation.accuracy import wilson_interval
-from kpod.evaluation.pairing import holm, paired_difference
+from kpod.evaluation.pairing import accuracy_interval, holm, paired_difference
 from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import Recipe
 from kpod.recipe.loading import load_recipe
@@ -121,7 +120,7 @@ def _rows(
         yield ComparedMethod(
             name=name,
             accuracies=tuple(map(float, right.mean(axis=1))),
-            interval=wilson_interval(int(right.sum()), right.size),
+            interval=accuracy_interval(right),
             against_base=found.get(name),
             corrected_p_value=p_values.get(name),
             updates=tuple(steps for steps, _ in updates[name]),

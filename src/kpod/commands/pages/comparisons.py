@@ -18,7 +18,7 @@ class ComparedMethod:
     Attributes:
         name: The method, or the value of a swept key.
         accuracies: One per seed, in [0, 1].
-        interval: Wilson 95 % interval of all seeds' answers together.
+        interval: 95 % interval of the accuracy over other seeds and other questions; see `accuracy_interval`.
         against_base: What its answers are to those of the base, p-value not corrected; None for the base itself.
         corrected_p_value: That p-value, corrected for the number of comparisons on this test set; None for the base.
         updates: Optimiser steps, per seed.
@@ -74,8 +74,8 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
         f"**{visible(test)}**: {num_questions} questions, {seeds} seed{'s' * (seeds > 1)}; differences to `{base}`, "
         "p-values corrected for their number (Holm)",
         "",
-        "| | accuracy, % | s.d. | 95 % interval | difference | 95 %, other questions | p | by seed | 95 %, other seeds "
-        "| updates | trained tokens |",
+        "| | accuracy, % | s.d. | 95 %, other seeds and questions | difference | 95 %, other questions | p | by seed "
+        "| 95 %, other seeds | updates | trained tokens |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -213,7 +213,7 @@ def schedule_markdown(schedule: Schedule, num_steps: Sequence[int]) -> str:
         | 1 | – | – | – | 2 | 5 | 2 | – |
     """
     if not schedule.input_steps.any():
-        return "no schedule: every rationale is trained whole from the first epoch\n"
+        return "no schedule: every rationale is trained whole from the first epoch, unless the method says otherwise\n"
     lines = [
         "| stage | budget D(t), nats | used | gap to bound | questions advanced | steps trained | whole | clusters |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|",

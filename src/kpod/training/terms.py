@@ -1,0 +1,245 @@
+"""The terms that a loss is a sum of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from kpod.lm.head import Predictions
+from kpod.lm.sequences import Example
+from kpod.records.errors import ConfigError
+from kpod.records.topk import TopK
+from kpod.training.agreement import kl_to_reference, pairs_of, symmetric_kl
+from kpod.training.batches import StageExample, name_of
+from kpod.training.token_rules import Rule, facts_of
+
+Kind = TypeVar("Kind")
+LEAST_REST = 1e-6
+"""What the tokens that a teacher's top k leave out have together at least: float16 rounds the others to 11 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a term sees of a batch.
+
+    Attributes:
+        predictions: The student's, at the trained positions.
+        labels: The tokens there.
+        examples: What the batch was made of.
+        start: What the student predicted there before training, where the loss asks for it.
+    """
+
+    predictions: Predictions
+    labels: Int[Tensor, " trained"]
+    examples: Sequence[Example]
+    start: Callable[[], Predictions] | None = None
+
+
+class Targets(NamedTuple):
+    """A term as sum_k factor_jk * -log P_j(target_jk) + constant_j at each trained token j, all without gradients."""
+
+    tokens: Int[Tensor, "trained k"]
+    factors: Float[Tensor, "trained k"]
+    constants: Float[Tensor, " trained"] | float = 0.0
+
+
+@runtime_checkable
+class TokenTerm(Protocol):
+    """A term that is linear in log P at each trained token; it is weighed, and divided, as the NLL is."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Of `teacher` and `reference` what each example must have."""
+
+    def targets(self, seen: Seen) -> Targets:
+        """The term at every trained token of a batch."""
+
+
+@runtime_checkable
+class GroupTerm(Protocol):
+    """A term that is not linear in log P of single tokens; it has a mean of its own."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """`groups`, of which each example must have one, or `start`, the student before training."""
+
+    def size(self, examples: Sequence[Example]) -> int:
+        """How much a batch adds to what the sum is divided by."""
+
+    def total(self, seen: Seen) -> Float[Tensor, ""]:
+        """The sum over a batch, with gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nll:
+    """The NLL of what was written.
+
+    Attributes:
+        rule: Multiplies the weights of the tokens; None leaves them as they are.
+    """
+
+    rule: Rule | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Log P under a reference model where the rule asks for it."""
+        return frozenset({"reference"} if self.rule and self.rule.reference else ())
+
+    def targets(self, seen: Seen) -> Targets:
+        """The tokens themselves."""
+        factors = torch.ones(len(seen.labels), device=seen.labels.device)
+        if self.rule:
+            reference = _reference_of(seen) if self.rule.reference else None
+            factors = self.rule.run(facts_of(seen.predictions, seen.labels, self.rule, reference))
+        return Targets(seen.labels[:, None], factors[:, None])
+
+
+@dataclass(frozen=True, slots=True)
+class MatchDistribution:
+    """KL(q || p) of the student's distribution p from a teacher's stored top-k q.
+
+    Attributes:
+        renormalised: Whether q sums to 1 over its entries (logit distillation), or is as the teacher had it
+            (Specialized KD). A token without an entry counts for nothing.
+    """
+
+    renormalised: bool
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
+
+    def targets(self, seen: Seen) -> Targets:
+        """The teacher's tokens, as probable as it found them."""
+        tokens, logs = _teacher_of(seen)
+        has_entry = logs.isfinite()
+        tokens = torch.where(has_entry, tokens, seen.labels[:, None])
+        q = logs.exp()
+        if self.renormalised:
+            q = q / q.sum(dim=1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
+        return Targets(tokens, q, torch.special.xlogy(q, q).sum(dim=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The mean over pairs of 1/2 sum over answer tokens of KL(p_a || p_b) + KL(p_b || p_a) (MCC-KD)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
+
+    def size(self, examples: Sequence[Example]) -> int:
+        """The number of pairs."""
+        return len(pairs_of(examples))
+
+    def total(self, seen: Seen) -> Float[Tensor, ""]:
+        """Summed over the batch's pairs."""
+        pairs = pairs_of(seen.examples)
+        if not pairs:
+            return seen.predictions.features.new_zeros((), dtype=torch.float32)
+        ours, theirs = (
+            torch.from_numpy(np.concatenate(side)).to(seen.labels.device) for side in zip(*pairs, strict=True)
+        )
+        return symmetric_kl(seen.predictions, ours, theirs).sum() / 2
+
+
+@dataclass(frozen=True, slots=True)
+class OnOwnTexts:
+    """On the student's own texts KL(p || q) of its distribution p from a teacher's top-k q; on recorded ones the NLL.
+
+    All tokens that the teacher's top k leave out count as one, so that the divergence is at least 0, and 0 only where
+    the student agrees. Its gradient is exact, by p (log(p / q) - log(rest of p / rest of q)) at every token.
+
+    Attributes:
+        divergence: reverse: KL(p || q); forward: KL(q || p).
+    """
+
+    divergence: Literal["reverse", "forward"] = "reverse"
+    needs: ClassVar[frozenset[str]] = frozenset({"own_texts"})
+
+    def targets(self, seen: Seen) -> Targets:
+        """The tokens of recorded texts, and the teacher's tokens on the student's own."""
+        rows = [example.teacher if isinstance(example, StageExample) else None for example in seen.examples]
+        lengths = torch.tensor([len(example.weights) for example in seen.examples], device=seen.labels.device)
+        own = torch.tensor([row is not None for row in rows], device=seen.labels.device).repeat_interleave(lengths)
+        if not own.any():
+            return Targets(seen.labels[:, None], torch.ones_like(seen.labels[:, None], dtype=torch.float32))
+        certain = [
+            TopK.one_hot(np.zeros(len(example.weights), np.int32), 1) if row is None else row
+            for example, row in zip(seen.examples, rows, strict=True)
+        ]
+        tokens, logs = _padded(certain, seen.labels.device)
+        tokens = torch.where(own[:, None] & logs.isfinite(), tokens, seen.labels[:, None])
+        factors, constants = self._divergence(seen.predictions.logprobs_of(tokens), logs)
+        certainly = torch.zeros_like(factors)
+        certainly[:, 0] = 1
+        return Targets(tokens, torch.where(own[:, None], factors, certainly), torch.where(own, constants, 0))
+
+    def _divergence(
+        self, found: Float[Tensor, "trained k"], logs: Float[Tensor, "trained k"]
+    ) -> tuple[Float[Tensor, "trained k"], Float[Tensor, " trained"]]:
+        """Factors and constant of the divergence; entries that the teacher does not have count for nothing."""
+        there = logs.isfinite()
+        p, q = torch.where(there, found.exp(), 0), torch.where(there, logs.exp(), 0)
+        ratio = torch.where(there, found - logs, 0)
+        rest_p, rest_q = ((1 - x.sum(dim=1, keepdim=True)).clamp_min(LEAST_REST) for x in (p, q))
+        rest = (rest_p / rest_q).log()
+        if self.divergence == "reverse":
+            factors, value = -p * (ratio - rest), (p * ratio).sum(dim=1) + (rest_p * rest)[:, 0]
+        else:
+            factors, value = q - rest_q / rest_p * p, -(q * ratio).sum(dim=1) - (rest_q * rest)[:, 0]
+        return factors, value + (factors * torch.where(there, found, 0)).sum(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseToStart:
+    """The mean over trained tokens of KL(student before training || student): adaptive CL's."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"start"})
+
+    def size(self, examples: Sequence[Example]) -> int:
+        """The number of trained tokens."""
+        return sum(len(example.weights) for example in examples)
+
+    def total(self, seen: Seen) -> Float[Tensor, ""]:
+        """Summed over the batch's trained tokens."""
+        if seen.start is None:
+            raise ConfigError("this loss needs the student before training; train with KeypointTrainer")
+        return kl_to_reference(seen.start(), seen.predictions).sum()
+
+
+Term = TokenTerm | GroupTerm
+
+
+def _reference_of(seen: Seen) -> Float[Tensor, " trained"]:
+    """Log P of every trained token under the reference model."""
+    found = [e.reference if isinstance(e, StageExample) else None for e in seen.examples]
+    rows = [_present(row, seen, number, "log P under a reference model") for number, row in enumerate(found)]
+    return torch.from_numpy(np.concatenate(rows)).to(seen.labels.device)
+
+
+def _teacher_of(seen: Seen) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
+    """A teacher's tokens at every trained token, and their log P in float32; -inf where there is no entry."""
+    found = [e.teacher if isinstance(e, StageExample) else None for e in seen.examples]
+    rows = [_present(row, seen, number, "top-k probabilities of a teacher") for number, row in enumerate(found)]
+    return _padded(rows, seen.labels.device)
+
+
+def _padded(rows: Sequence[TopK], device: torch.device) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
+    """Distributions one below the other, as wide as the widest."""
+    width = max(row.token_ids.shape[1] for row in rows)
+    more = [(0, width - row.token_ids.shape[1]) for row in rows]
+    ids = [functional.pad(torch.from_numpy(r.token_ids.astype(np.int64)), by) for r, by in zip(rows, more, strict=True)]
+    logs = [
+        functional.pad(torch.from_numpy(r.logprobs.astype(np.float32)), by, value=-torch.inf)
+        for r, by in zip(rows, more, strict=True)
+    ]
+    return torch.cat(ids).to(device), torch.cat(logs).to(device)
+
+
+def _present(found: Kind | None, seen: Seen, number: int, what: str) -> Kind:
+    if found is None:
+        raise ConfigError(
+            f"{name_of(seen.examples[number], number)} has no {what}, which the loss of this method needs"
+        )
+    return found
