@@ -75,7 +75,9 @@ def test_a_reference_with_other_tokens_is_refused(data: Path, tmp_path: Path) ->
         found.made("reference")
 
 
-def test_pairs_cannot_be_cut_by_tokens(data: Path, tmp_path: Path) -> None:
-    found = Pipeline(recipe(data, tmp_path, "llama", "--method", "mcc-kd", "--training.tokens_per_batch", "999"))
+@pytest.mark.parametrize("method", ["mcc-kd", "step-by-step"])
+def test_what_shares_a_batch_cannot_be_cut_by_tokens(method: str, data: Path, tmp_path: Path) -> None:
+    """Refused before any phase is made."""
+    found = recipe(data, tmp_path, "llama", "--method", method, "--training.tokens_per_batch", "999")
     with pytest.raises(ConfigError, match=r"training\.tokens_per_batch: the texts of a question share a batch"):
-        found.distil()
+        Pipeline(found)

@@ -1,7 +1,7 @@
 """METHODS: one row per line of the paper's tables, controls that they lack, and other methods of the field."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +139,12 @@ class Method:
         """The part under one of the fields above, if the method has it."""
         part = getattr(self, field)
         return [] if part is None else [part]
+
+    @property
+    def all_parts(self) -> list[Part[Any]]:
+        """Every part that it has."""
+        found = (getattr(self, one.name) for one in fields(self))
+        return [part for part in found if isinstance(part, Part)]
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """A recipe with the method's own words, the same where it has them already."""

@@ -110,6 +110,16 @@ Weigh: TypeAlias = Part[ByRationale]
 Order: TypeAlias = Part[Schedule]
 Loss: TypeAlias = Part[Objective]
 Views: TypeAlias = Part[Iterable[View]]
+InTraining: TypeAlias = Part[Curriculum]
+Writes: TypeAlias = Part[OwnTexts]
+
+
+def _shares_batches(recipe: Recipe) -> None:
+    if recipe.training.tokens_per_batch is not None:
+        raise ConfigError(
+            "training.tokens_per_batch: the texts of a question share a batch under this method; leave it out"
+        )
+
 
 # -- what the student reads and writes -----------------------------------------------------------------
 
@@ -125,10 +135,12 @@ four_formats: Views = Part(
     reads=("seed",),
 )
 """Each rationale and each answer, with and without worked examples before it."""
-two_tasks: Views = Part("two_tasks", lambda given: method_views.two_tasks(given.rationales, given.recipe.data.prompt))
+two_tasks: Views = Part(
+    "two_tasks",
+    lambda given: method_views.two_tasks(given.rationales, given.recipe.data.prompt),
+    check=_shares_batches,
+)
 """Two texts of each rationale: one writes the answer alone, the other the rationale alone."""
-InTraining: TypeAlias = Part[Curriculum]
-Writes: TypeAlias = Part[OwnTexts]
 
 # -- what weighs tokens --------------------------------------------------------------------------------
 
@@ -268,8 +280,11 @@ on_own_texts: Loss = Part(
 """KL from a teacher on the student's own texts; on recorded ones, with which training begins, the NLL."""
 close_to_start: Loss = Part("nll + 0.1 close to start", lambda _: Objective(((1.0, Nll()), (0.1, CloseToStart()))))
 """The NLL, and KL of the student from what it was before training."""
-agreeing: Loss = Part("nll + 0.1 agreement", lambda _: Objective(((1.0, Nll()), (0.1, Agreement()))))
+agreeing: Loss = Part(
+    "nll + 0.1 agreement", lambda _: Objective(((1.0, Nll()), (0.1, Agreement()))), check=_shares_batches
+)
 """The NLL of two rationales of each question, and how far their answers' distributions differ."""
+
 # -- who writes what is trained ---------------------------------------------------------------------------
 
 

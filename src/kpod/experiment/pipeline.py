@@ -81,7 +81,7 @@ class Pipeline:
         check_arguments(recipe.training)
         self.method = METHODS[recipe.method]
         self.recipe = recipe = self.method.recipe(recipe)
-        for part in (*self.method.parts("curriculum"), *self.method.parts("writes")):
+        for part in self.method.all_parts:
             part.check(recipe)
         if "teacher_logprobs" in {phase.name for phase in needed(PHASES, self.method)}:
             recipe.teacher.check_probabilities()
