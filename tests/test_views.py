@@ -1,5 +1,6 @@
 """What a student reads and writes where a method has texts of its own."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from kpod.data.answers import extract_answer
 from kpod.data.views import View
+from kpod.experiment.artifacts import question_row, write_jsonl
 from kpod.experiment.method_views import fine_tune_cot, four_formats, two_tasks
 from kpod.experiment.methods import METHODS
 from kpod.experiment.pipeline import Pipeline, run
@@ -14,11 +16,18 @@ from kpod.lm.encoding import encode_views
 from kpod.lm.models import LanguageModel
 from kpod.lm.sequences import example_at
 from kpod.lm.student_prompts import prompt_ids
-from kpod.recipe import DataConfig, PromptConfig
+from kpod.recipe import (
+    AskConfig,
+    ContrastiveConfig,
+    DataConfig,
+    PromptConfig,
+    TeacherConfig,
+    TeacherPromptConfig,
+)
 from kpod.records import Dropped, Question, Rationale, TokenizedRationale
 from kpod.records.errors import DataError
 from kpod.weighting.given import uniform_weights
-from tiny import int32, tiny_llama, tiny_rationales, tiny_t5
+from tiny import ascii_tokenizer, int32, model_with, tiny_llama, tiny_rationales, tiny_t5
 from tiny_runs import recipe, write_tiny_data
 
 DATA = DataConfig(prompt=PromptConfig(chat=False), max_length=400)
@@ -146,3 +155,40 @@ def test_the_four_formats_of_specialized_kd() -> None:
     assert all(" = " in example and "Is " in example for example in examples[:4])
     assert not any(" = " in example for example in label_led[0].split("\n\n")[:4])
     assert [view.lead for view in four_formats([RATIONALE], SHORT, seed=0)] == [""] * 4
+
+
+@pytest.mark.slow
+def test_a_whole_run_of_scott_with_its_own_teacher(tmp_path: Path) -> None:
+    """A local teacher explains right and wrong answers by contrastive decoding, and the student learns from both."""
+    data = write_tiny_data(tmp_path)
+    teacher = model_with(ascii_tokenizer())
+    teacher.model.save_pretrained(data / "teacher")  # type: ignore[operator]
+    teacher.tokenizer.save_pretrained(data / "teacher")
+    questions = [question_row(Question(f"q{n}", "What is " + "1 + " * n + "1?", str(n + 1))) for n in range(5)]
+    write_jsonl(data / "questions.jsonl", questions)
+    base = recipe(data, tmp_path / "runs", "llama", "--method", "scott", "--training.num_train_epochs", "1")
+    ask = AskConfig(
+        str(data / "teacher"),
+        backend="local",
+        precision="fp32",
+        temperature=0.0,
+        max_tokens=12,
+        stop=("e", "a", "."),
+        contrastive=ContrastiveConfig(counterfactual=True),
+        prompt=TeacherPromptConfig(hint="{{ question }} It is {{ answer }}."),
+    )
+    found = replace(
+        base,
+        teacher=TeacherConfig(ask=ask, filter="none"),
+        data=replace(base.data, train=str(data / "questions.jsonl")),
+    )
+    run(found)
+    pipeline = Pipeline(found)
+    by_task = Counter(one.task for one in pipeline.tokens)
+    assert by_task["counterfactual"] == len(pipeline.data.gathered.counterfactual) > 0
+    assert by_task["explain"] == len(pipeline.sources[0]) > 0
+    for one in pipeline.tokens:
+        assert (one.num_read > 0) is (one.task == "counterfactual")
+    answers = {one.id: one.question.answer for one in pipeline.data.gathered.counterfactual}
+    golds = {row["id"]: row["answer"] for row in questions}
+    assert all(answer != golds[id_.split("/")[0]] for id_, answer in answers.items())
