@@ -183,11 +183,11 @@ def test_a_run_under_a_curriculum_is_not_gone_on_with_under_another(tmp_path):
     lm = tiny_llama()
     tokens = [tiny_tokens(lm, "q0")]
     schedule, weights = whole_rationales(["q0"]), {"q0": tiny_weights(tokens[0])}
-    of = {_fingerprint(lm.model, tokens, weights, schedule, (CONFIG, c)) for c in (InSample(), InSample(patience=4))}
+    of = {_fingerprint([lm.model], tokens, weights, schedule, (CONFIG, c)) for c in (InSample(), InSample(patience=4))}
     heard = InSample()
     heard.see(0.5)
     assert len(of) == 2
-    assert _fingerprint(lm.model, tokens, weights, schedule, (CONFIG, heard)) in of  # what it remembers does not
+    assert _fingerprint([lm.model], tokens, weights, schedule, (CONFIG, heard)) in of  # what it remembers does not
 
 
 # -- adaptive curriculum learning --------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from kpod.records import Schedule
 from kpod.records.errors import ConfigError, TrainingError
 from kpod.training import KeypointTrainer, StageDataset, train_student
 from kpod.training.objectives import Objective, StepLoss
-from kpod.training.terms import Agreement, Nll
+from kpod.training.own_texts import OwnTexts
+from kpod.training.terms import Agreement, CloseToStart, Nll, OnOwnTexts
 from kpod.training.token_rules import BY_ENTROPY, by_excess
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
@@ -194,6 +195,11 @@ OBJECTIVES = {
     "tasks": {"tasks": {"q1/0": 1, "q2/1": 1}, "task_shares": (0.3, 0.7)},
     "rule": {"objective": Objective(((1.0, Nll(by_excess(0.5))),))},
     "pairs": {"objective": Objective(((1.0, Nll(BY_ENTROPY)), (0.1, Agreement())))},
+    "start": {"objective": Objective(((1.0, Nll()), (0.1, CloseToStart())))},
+    "own texts": {
+        "objective": Objective(((0.0, Nll()), (1.0, OnOwnTexts()))),
+        "own_texts": OwnTexts(tiny_llama(seed=1), starts_after=0.4, max_new_tokens=4),
+    },
 }
 
 

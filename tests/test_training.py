@@ -737,7 +737,7 @@ def test_the_hash_of_the_inputs_sees_every_token_of_a_long_rationale():
     ids = tokens.token_ids.copy()
     ids[1500] = (ids[1500] + 1) % 256
     hashes = {
-        student._fingerprint(lm.model, [one], weights_of([tokens]), ramp([one], 2, 1, 0), (CONFIG, 0, "fp32"))
+        student._fingerprint([lm.model], [one], weights_of([tokens]), ramp([one], 2, 1, 0), (CONFIG, 0, "fp32"))
         for one in (tokens, dataclasses.replace(tokens, token_ids=ids))
     }
     assert len(hashes) == 2

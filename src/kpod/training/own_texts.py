@@ -42,6 +42,11 @@ class OwnTexts:
     top_k: int = 64
     weigh: Weighs | None = None
 
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """All of it but the teacher, and whether tokens are weighed."""
+        return self.starts_after, self.max_new_tokens, self.temperature, self.top_k, self.weigh is not None
+
     def check(self, student: LanguageModel, args: TrainingArguments) -> None:
         """Refuse a student that the teacher cannot read, and several processes.
 

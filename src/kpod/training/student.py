@@ -134,10 +134,12 @@ def train_student(
             or training was stopped early; TrainingInterruptedError where SIGTERM or SIGINT stopped it.
     """
     if fingerprint is None:
-        made_of = (objective or Objective(), tasks, task_shares, groups, curriculum)
+        settings = own_texts and own_texts.settings
+        made_of = (objective or Objective(), tasks, task_shares, groups, curriculum, settings)
+        models = [lm.model, *([own_texts.teacher.model] if own_texts else [])]
         beside: list[NDArray[Any]] = list((reference or {}).values())
         beside += [array for one in (teacher or {}).values() for array in (one.token_ids, one.logprobs)]
-        fingerprint = _fingerprint(lm.model, tokens, weights, schedule, (config, seed, precision, made_of), beside)
+        fingerprint = _fingerprint(models, tokens, weights, schedule, (config, seed, precision, made_of), beside)
     if (found := finished(output_dir, fingerprint)) is not None:
         return found
     dataset = (CurriculumDataset if curriculum is not None and curriculum.orders else StageDataset)(
@@ -176,7 +178,7 @@ def train_student(
 
 
 def _fingerprint(
-    model: nn.Module,
+    models: Sequence[nn.Module],
     tokens: Sequence[TokenizedRationale],
     weights: Mapping[str, NDArray[np.float32]],
     schedule: Schedule,
@@ -184,12 +186,12 @@ def _fingerprint(
     beside: Sequence[NDArray[Any]] = (),
 ) -> str:
     """A hash of all that a student is made from; of arrays by their bytes, since their repr leaves numbers out."""
-    parts = [(one.id, one.segment_stops, one.step_stops) for one in tokens]
+    parts = [(one.id, one.segment_stops, one.step_stops, one.num_read) for one in tokens]
     found = hashlib.sha256(repr((parts, schedule, others, sorted(weights))).encode())
     ids = (one.token_ids for one in tokens)
     for array in (schedule.input_steps, *ids, *(weights[name] for name in sorted(weights)), *beside):
         found.update(np.ascontiguousarray(array).tobytes())
-    for parameter in model.parameters():
+    for parameter in (parameter for model in models for parameter in model.parameters()):
         found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
