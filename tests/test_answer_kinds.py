@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kpod.data.answers import are_close, extract_answer, normalise_answer, same_answer
@@ -215,6 +215,7 @@ NOT_THE_NUMBER = [
 
 @given(WHOLE, st.sampled_from(NOT_THE_NUMBER))
 def test_what_touches_a_number_makes_it_another_answer(number: int, form: str):
+    assume(not ("!" in form and number in (1, 2)))  # 2! is 2
     for sentence in (f"So the answer is {form.format(number)}.", rf"\boxed{{{form.format(number).rstrip('.')}}}"):
         answer = extract_answer(sentence)
         assert answer is None or not same_answer(answer, str(number)), (sentence, answer)

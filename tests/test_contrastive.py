@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpod.data.answers import same_answer
@@ -161,6 +161,7 @@ def test_an_option_is_another_option() -> None:
 
 
 @given(st.integers(-(10**40), 10**40), st.lists(st.integers(-(10**40), 10**40).map(str)), st.integers(0, 99))
+@settings(max_examples=15)
 def test_a_wrong_number_is_never_the_right_one_and_always_the_same(gold: int, others: list[str], seed: int) -> None:
     question = Question("x", "?", str(gold))
     found = counterfactual_answer(question, asked(*others), seed)

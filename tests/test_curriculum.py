@@ -520,6 +520,7 @@ def test_batches_by_tokens_are_refused_by_name(curriculum, tmp_path):
         run(tmp_path, curriculum, replace(CONFIG, tokens_per_batch=60))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_packing_bf16_adapters_and_workers_go_together_with_all(kind, tmp_path):
     config = replace(CONFIG, packing=True, lora=LoraConfig(2, 4, dropout=0.1))

@@ -91,6 +91,7 @@ def planned(plan: Plan, request: Request) -> list[str]:
 # ----- each fault alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", PASSING_FAULTS)
 def test_a_failure_that_may_pass_is_told_by_its_name_and_the_request_repeated(tmp_path, upstream, fault):
     store, late = tmp_path / "store.jsonl", fault in ("hang", "trickle")
@@ -188,6 +189,7 @@ def test_where_the_first_five_are_refused_the_recipe_is_wrong_and_none_of_them_i
 # ----- pauses and repetitions
 
 
+@pytest.mark.slow
 def test_retry_after_is_waited_for_by_all(tmp_path, slow_upstream):
     first = requests_for(questions(9), ask_of("http://x"))[0].seed
     plan: Plan = lambda seed, nth: "429 with Retry-After" if seed == first and not nth else None  # noqa: E731
@@ -200,6 +202,7 @@ def test_retry_after_is_waited_for_by_all(tmp_path, slow_upstream):
     assert len(proxy.seen) == 10
 
 
+@pytest.mark.slow
 def test_retry_after_may_be_a_date(tmp_path, upstream):
     told: list[float] = []
 
@@ -378,6 +381,7 @@ def own_handler():
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["SIGINT", "SIGTERM"]
 )
@@ -423,6 +427,7 @@ def test_a_second_signal_drops_what_is_under_way(tmp_path, upstream, monkeypatch
     assert len(proxy.seen) == 3
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path, slow_upstream, in_the_foreground):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     store = tmp_path / "store.jsonl"

@@ -67,6 +67,7 @@ def test_a_signal_ends_the_update_with_a_checkpoint_and_the_same_call_goes_on_to
     assert (tmp_path / "stopped" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, in_the_foreground, monkeypatch):
     """As to a process whose launcher passes on what the whole group was sent; a later one ends it at once."""
 
@@ -92,12 +93,14 @@ def test_a_process_that_heard_from_the_others_is_not_ended_by_its_own_first_sign
     assert stop.received == signal.SIGINT
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path, in_the_foreground):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert run(tmp_path, [Send(signal.SIGINT, 5)]).updates == 9
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+@pytest.mark.slow
 def test_a_run_in_batches_by_tokens_goes_on_to_the_same_bytes(tmp_path):
     config = replace(CONFIG, tokens_per_batch=60, gradient_accumulation_steps=1)
     with pytest.raises(TrainingInterruptedError):
@@ -109,6 +112,7 @@ def test_a_run_in_batches_by_tokens_goes_on_to_the_same_bytes(tmp_path):
     assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_update_finds_the_work_done(tmp_path):
     assert run(tmp_path, [Send(signal.SIGTERM, 9)]).updates == 9
 

@@ -433,6 +433,7 @@ def test_a_method_that_needs_a_teacher_says_so_before_anything_is_done(data: Pat
     Pipeline(replace(recipe(data, tmp_path), method="taught", teacher=told_too))
 
 
+@pytest.mark.slow
 def test_a_local_teacher_that_wrote_the_rationales_need_not_read_them_again(data: Path, tmp_path: Path) -> None:
     """What it told of its own tokens is what it expected there, also in the middle of the run's phases."""
     teacher = model_with(ascii_tokenizer())

@@ -175,6 +175,7 @@ def test_what_is_saved_and_refused_raises_and_other_weights_do_not(tmp_path: Pat
         accepted(tmp_path)
 
 
+@pytest.mark.slow
 def test_refused_weights_are_saved_and_not_learnt_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
