@@ -71,9 +71,9 @@ def two_worlds(
             "teacher.ask.contrastive: this method also needs rationales of wrong answers; ask a local teacher with "
             "teacher.ask.backend: local and teacher.ask.contrastive: {counterfactual: true}"
         )
-    wrong = _behind("[counterfactual] ", prompt)
+    right, wrong = factual(prompt), _behind("[counterfactual] ", prompt)
     for one in rationales:
-        yield View(one.id, one, factual(prompt))
+        yield View(one.id, one, right)
     for one in counterfactual:
         yield View(one.id, one, wrong, task=COUNTERFACTUAL, trains="answer")
 

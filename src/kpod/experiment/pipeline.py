@@ -260,9 +260,11 @@ class Pipeline:
         if "groups" in objective.needs:
             found["groups"] = {one.id: one.question.id for one in self.sources[0]}
         if self.method.views is not None:
-            found["tasks"] = {one.id: list(shares).index(one.task) for one in self.tokens}
-            groups = {one.id: one.group for one in self.tokens}
-            found |= {"groups": groups} if any(groups.values()) else {}
+            numbers = {task: number for number, task in enumerate(shares)}
+            tasks, groups = {}, {}
+            for one in self.tokens:
+                tasks[one.id], groups[one.id] = numbers[one.task], one.group
+            found |= {"tasks": tasks} | ({"groups": groups} if any(groups.values()) else {})
         for name, field in (("curriculum", "curriculum"), ("own_texts", "writes")):
             for part in self.method.parts(field):
                 found[name] = self.by(part)
