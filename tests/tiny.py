@@ -59,22 +59,7 @@ def tiny_llama(
     seed: int = 0, *, dropout: float = 0.0, bos: bool = False, pad: Literal["own", "eos"] = "own"
 ) -> LanguageModel:
     """A random causal student of 35k parameters, in evaluation mode."""
-    torch.manual_seed(seed)
-    tokenizer = byte_tokenizer(bos=bos, pad=pad)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=1024,
-        attention_dropout=dropout,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=START if bos else None,
-        eos_token_id=END,
-        initializer_range=0.2,
-    )
-    return LanguageModel.of(LlamaForCausalLM(config).eval(), tokenizer)
+    return model_with(byte_tokenizer(bos=bos, pad=pad), seed, dropout=dropout)
 
 
 def tiny_t5(seed: int = 0, *, dropout: float = 0.0) -> LanguageModel:
@@ -183,8 +168,10 @@ def ascii_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>")
 
 
-def model_with(tokenizer: PreTrainedTokenizerFast, seed: int = 5, context: int = 1024) -> LanguageModel:
-    """A random model of a tokenizer's size."""
+def model_with(
+    tokenizer: PreTrainedTokenizerFast, seed: int = 5, context: int = 1024, dropout: float = 0.0
+) -> LanguageModel:
+    """A random causal model of a tokenizer's size, in evaluation mode."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -193,8 +180,9 @@ def model_with(tokenizer: PreTrainedTokenizerFast, seed: int = 5, context: int =
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=context,
+        attention_dropout=dropout,
         pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.2,
     )
