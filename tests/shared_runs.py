@@ -65,6 +65,8 @@ RUNS: dict[str, tuple[str, list[tuple[int, Harm]]]] = {
     "one": ("kpod-rho-1", [(1, nothing)]),
     "two": ("kpod-rho-1", [(2, nothing)]),
     "killed": ("kpod-rho-1", [(2, die_answering), (2, nothing)]),
+    "easiest-one": ("kpod-acl", [(1, nothing)]),
+    "easiest-two": ("kpod-acl", [(2, nothing)]),
     "taught-one": ("logit-kd", [(1, nothing)]),
     "taught-two": ("logit-kd", [(2, nothing)]),
 }

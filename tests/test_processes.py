@@ -13,6 +13,7 @@ from kpod.experiment.artifacts import DIFFICULTIES, PREDICTIONS, REFERENCE, TEAC
 from kpod.lm.processes import agreed, divided, own_share
 from kpod.records.columns import ById
 from kpod.records.topk import TopKById
+from kpod.training.metrics import read_updates
 
 TESTS = Path(__file__).parent
 TAUGHT = ("taught-one", "taught-two")
@@ -83,6 +84,18 @@ def test_a_teachers_probabilities_are_those_of_one_process(runs: Path) -> None:
     for id_ in one:
         assert np.array_equal(one[id_].token_ids, two[id_].token_ids)
         assert np.array_equal(one[id_].logprobs, two[id_].logprobs)
+
+
+@pytest.mark.slow
+def test_an_order_by_losses_is_that_of_one_process(runs: Path) -> None:
+    """Three rationales in epoch 1, then six; where three are too few for two processes, accelerate repeats one."""
+    one, two = (
+        read_updates(runs / name / "tiny" / "student" / "metrics.jsonl") for name in ("easiest-one", "easiest-two")
+    )
+    assert [line["stage"] for line in two] == [1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert [line["stage"] for line in one] == [line["stage"] for line in two]
+    assert one[0]["trained_tokens"] == two[0]["trained_tokens"]
+    assert one[0]["loss"] == pytest.approx(two[0]["loss"], abs=1e-5)
 
 
 @pytest.mark.slow
