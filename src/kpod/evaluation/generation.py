@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from tqdm import tqdm
-
 from kpod.evaluation.accuracy import judge, majority
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.engines import Engine, VllmModel
@@ -16,6 +14,7 @@ from kpod.recipe import EvaluationConfig, PromptConfig
 from kpod.records import Question
 from kpod.records.errors import DataError
 from kpod.records.outcomes import Prediction
+from kpod.records.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def answer_questions(
         _check_room(lm, question, len(ids), config.max_new_tokens)
     longest_first = sorted(range(len(questions)), key=lambda index: -len(prompts[index]))
     predictions: dict[int, Prediction] = {}
-    with tqdm(total=len(questions), desc="evaluation", unit=" questions") as progress:
+    with ProgressBar(total=len(questions), name="evaluation", unit="questions") as progress:
         for start in range(0, len(questions), config.batch_size):
             batch = longest_first[start : start + config.batch_size]
             if all(questions[index].id in found for index in batch):

@@ -1,12 +1,14 @@
 """One phase of a run: made once from the same inputs, whichever run or command comes first."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kpod.experiment.run_folder import RunFolder
 from kpod.lm.processes import first_process_first, is_first_process
+from kpod.records.shown import duration
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,15 @@ def _make(folder: RunFolder, phase: str, key: str, make: Callable[[Path], None])
         log.info("%s: done by another process", phase)
         return
     _make_ready(folder, phase, key)
+    started = time.monotonic()
     with folder.making(phase, key) as staging:
         make(staging)
+    say_done(phase, started)
+
+
+def say_done(phase: str, started: float) -> None:
+    """Log how long a phase took that began at `started`, by `time.monotonic`."""
+    log.info("%s: done in %s", phase, duration(time.monotonic() - started))
 
 
 def _make_ready(folder: RunFolder, phase: str, key: str) -> None:

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from kpod.lm.buckets import cut_to_passes
 from kpod.lm.head import chunked_logprobs
@@ -16,6 +15,7 @@ from kpod.lm.models import LanguageModel, evaluating
 from kpod.lm.sequences import collate, example_at
 from kpod.records import TokenizedRationale
 from kpod.records.errors import DataError
+from kpod.records.progress import ProgressBar
 
 
 def step_difficulties(
@@ -91,7 +91,7 @@ def _assessed(
     """The difficulties, longest rationales first: neighbours need little padding, and memory fails early if ever."""
     lengths = np.array([len(rationale.token_ids) + 1 for rationale in tokens])  # with a decoder's start token
     longest_first = np.argsort(-lengths, kind="stable")
-    with evaluating(lm.model), tqdm(total=len(tokens), desc="difficulty", unit=" rationales") as progress:
+    with evaluating(lm.model), ProgressBar(total=len(tokens), name="difficulty", unit="rationales") as progress:
         for part in cut_to_passes(lengths[longest_first].tolist(), batch_size):
             batch = [tokens[index] for index in longest_first[part].tolist()]
             for rationale, surprise in zip(batch, _rationale_logprobs(lm, batch), strict=True):
