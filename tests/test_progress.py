@@ -138,7 +138,7 @@ def test_where_a_line_cannot_be_written_over_none_is(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599.6, "1 h 0 min"), (90000, "25 h 0 min")],
+    [(0.0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599.6, "1 h 0 min"), (90000.0, "25 h 0 min")],
 )
 def test_a_duration_by_hand(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 30.0
 """Where the standard error is no terminal, a line is written after this many seconds at the earliest."""
 NARROW = 72
 """Columns below which a terminal has no room for a bar beside the time left."""
-WITHOUT_BAR = "{desc} {percentage:.0f}%, {remaining} left"
+WITHOUT_BAR = "{desc}: {percentage:.0f}%, {remaining} left"
 
 
 def on_terminal() -> bool:
