@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from unittest.mock import patch
 import kpod
 from kpod.commands.command_line import VERBS, main
 from kpod.commands.explain import remade
+from kpod.recipe import Recipe
 from kpod.recipe.descriptions import explain
 from kpod.recipe.sections import SECTIONS
 
@@ -75,7 +76,9 @@ def keys_page() -> str:
         "This page is generated from the code. `kpod explain KEY` prints the same texts. "
         "[Recipe keys](../recipes.md) says how to use them.",
     ]
-    for name, section in SECTIONS.items():
+    roots = [field.name for field in fields(Recipe)]
+    in_order = sorted(SECTIONS.items(), key=lambda item: (roots.index(item[0].split(".")[0] or roots[0]), item[0]))
+    for name, section in in_order:
         parts += [f"## {name or 'At the top'}", _plain(section.__doc__ or "")]
         for field in fields(section):
             key = f"{name}.{field.name}".lstrip(".")
@@ -90,7 +93,7 @@ def _key(key: str) -> Iterator[str]:
     yield f"### {key}"
     yield f"{wanted.capitalize() if wanted.islower() else wanted}" + (f"; by default `{default}`." if default else ".")
     yield _plain(" ".join(does))
-    yield f"*{remade(key)}*"
+    yield remade(key)
 
 
 def _plain(text: str) -> str:
@@ -108,11 +111,9 @@ def commands_page() -> str:
 
 
 def _help(verb: str) -> str:
-    with patch.dict(os.environ, COLUMNS="96", NO_COLOR="1"), redirect_stdout(io.StringIO()) as out:
-        try:
-            main([verb, "--help"])
-        except SystemExit:  # as argparse ends its help
-            pass
+    environment = patch.dict(os.environ, COLUMNS="96", NO_COLOR="1")
+    with environment, redirect_stdout(io.StringIO()) as out, suppress(SystemExit):  # as argparse ends its help
+        main([verb, "--help"])
     return out.getvalue()
 
 
@@ -133,7 +134,10 @@ def api_page() -> str:
 def modules_page() -> str:
     """What the public modules of python.md hold beside the names of `kpod` itself."""
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    parts = ["# Public modules", "Names beside those of the [Python API](api.md). [From Python](../python.md) is the overview."]
+    parts = [
+        "# Public modules",
+        "Names beside those of the [Python API](api.md). [From Python](../python.md) is the overview.",
+    ]
     shown = {f"{home}.{name}" for name, home in kpod._HOMES.items()}
     for module, purpose in re.findall(r"^\| `(kpod\.[\w.]+)` \| (.*) \|", text, re.MULTILINE):
         entries = [f"::: {name}" for name in _public(module) if name not in shown]
