@@ -14,12 +14,16 @@ from kpod.recipe.sections import SECTIONS, keys_of
 
 ROOT = Path(__file__).parent.parent
 SITE = runpy.run_path(str(ROOT / "docs" / "site_pages.py"))
-MADE = SITE["made"]()
 WRITTEN = {
     path.relative_to(ROOT / "docs").as_posix(): path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.md")
 }
 AT_THE_TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md")
 SOURCES = [*AT_THE_TOP, "benchmarks/study.md", *(f"docs/{page}" for page in WRITTEN)]
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, str]:
+    return SITE["made"]()  # type: ignore[no-any-return]
 
 
 def in_nav(entry: object) -> list[str]:
@@ -40,10 +44,10 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip()) for heading in plain}
 
 
-def test_the_navigation_names_every_page_and_no_other() -> None:
+def test_the_navigation_names_every_page_and_no_other(made: dict[str, str]) -> None:
     nav = in_nav(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
-    files = {page for page in MADE if page.startswith("files/")}
-    assert sorted(nav) == sorted({*WRITTEN, *MADE} - files)
+    files = {page for page in made if page.startswith("files/")}
+    assert sorted(nav) == sorted({*WRITTEN, *made} - files)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -56,12 +60,12 @@ def test_links_lead_to_files_and_headings_that_are_there(source: str) -> None:
         assert not anchor or file.suffix != ".md" or anchor in anchors(file.read_text("utf-8")), f"{target}#{anchor}"
 
 
-def test_the_page_of_keys_has_every_key_and_the_page_of_commands_every_command() -> None:
+def test_the_page_of_keys_has_every_key_and_the_page_of_commands_every_command(made: dict[str, str]) -> None:
     keys = {f"{section}.{name}".lstrip(".") for section in SECTIONS for name in keys_of(section)}
-    headings = set(re.findall(r"^### (\S+)$", MADE["reference/keys.md"], re.MULTILINE))
+    headings = set(re.findall(r"^### (\S+)$", made["reference/keys.md"], re.MULTILINE))
     assert headings == keys - set(SECTIONS) - {"training.arguments"}
-    assert re.findall(r"^## kpod (\S+)$", MADE["reference/commands.md"], re.MULTILINE) == list(VERBS)
-    assert MADE["reference/commands.md"].count("usage: kpod") == len(VERBS)
+    assert re.findall(r"^## kpod (\S+)$", made["reference/commands.md"], re.MULTILINE) == list(VERBS)
+    assert made["reference/commands.md"].count("usage: kpod") == len(VERBS)
 
 
 HOW_TOS = {page: text for page, text in WRITTEN.items() if page.startswith("how-to/") or page == "tutorial.md"}
