@@ -136,13 +136,13 @@ def modules_page() -> str:
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     parts = [
         "# Public modules",
-        "Names beside those of the [Python API](api.md). [From Python](../python.md) is the overview.",
+        "Public names beside those of the [Python API](api.md). [From Python](../python.md) is the overview.",
     ]
     shown = {f"{home}.{name}" for name, home in kpod._HOMES.items()}
     for module, purpose in re.findall(r"^\| `(kpod\.[\w.]+)` \| (.*) \|", text, re.MULTILINE):
         entries = [f"::: {name}" for name in _public(module) if name not in shown]
         shown.update(_public(module))
-        parts += [f"## {module}", f"For {purpose}.", *entries]
+        parts += [f"## {module}", f"{purpose[0].upper()}{purpose[1:]}.", *entries]
     return "\n\n".join(parts) + "\n"
 
 
