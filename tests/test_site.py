@@ -1,5 +1,6 @@
 """The documentation site: its pages are there, their links lead somewhere, and their commands and recipes are right."""
 
+import posixpath
 import re
 import runpy
 import shlex
@@ -58,6 +59,16 @@ def test_links_lead_to_files_and_headings_that_are_there(source: str) -> None:
         file = (ROOT / source).parent / target if target else ROOT / source
         assert file.exists(), target
         assert not anchor or file.suffix != ".md" or anchor in anchors(file.read_text("utf-8")), f"{target}#{anchor}"
+
+
+def test_links_on_the_site_lead_to_pages_of_the_site(made: dict[str, str]) -> None:
+    pages = WRITTEN | made
+    there = {*pages, *SITE["ATTACHED"], "recipe.schema.json"}
+    for page, text in pages.items():
+        outside_code = re.sub(r"^```.*?^```|`[^`\n]*`", "", SITE["relinked"](text, page), flags=re.M | re.S)
+        for link in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", outside_code):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+            assert target in there, f"{page}: {link}"
 
 
 def test_the_page_of_keys_has_every_key_and_the_page_of_commands_every_command(made: dict[str, str]) -> None:
