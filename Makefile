@@ -1,11 +1,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Without compiling: byte code of what is never imported takes a minute; the rest is compiled when it is first used.
+# Without compiling: byte code of what is never imported takes a minute. The rest is compiled when it is first used and
+# kept, whatever the machine says: without its byte code each process compiles torch and transformers anew, for 15 s.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Waiting threads that spin slow a busy machine down up to 40 times.
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
+unexport PYTHONDONTWRITEBYTECODE
 
 # Two processes of one thread each; the tests of a file stay together, since they share what is made for them once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile

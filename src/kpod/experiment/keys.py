@@ -41,6 +41,7 @@ class Phase:
         reads: Recipe keys, or sections of keys, that change it.
         after: Phases before it whose files it reads, though they change with keys that leave it as it is.
         sources: Recipe keys, or sections of keys, that lead to what is read anew each time and counts by its content.
+        together: Whether several processes share the work of it; else the first one does it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Phase:
     reads: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    together: bool = False
 
     def parts_of(self, method: Method) -> list[Part[Any]]:
         """The method's parts that make the phase; a phase whose parts it lacks is not made."""

@@ -25,7 +25,7 @@ from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
 from kpod.lm.engines import require_engine
 from kpod.lm.models import LanguageModel, load_model, model_identity
-from kpod.lm.processes import is_first_process
+from kpod.lm.processes import is_first_process, wait_for_all
 from kpod.recipe import Recipe, ScheduleConfig
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
@@ -96,7 +96,8 @@ class Pipeline:
         """What a phase came to. It and the phases before it that it needs are made in their order, where missing."""
         for phase in needed(self.phases, self.method, name):
             if phase.make is not None and phase.name not in self._loaded:
-                place = do_phase(self.folder, phase.name, self.keys[phase.name], partial(phase.make, self))
+                make, key = partial(phase.make, self), self.keys[phase.name]
+                place = do_phase(self.folder, phase.name, key, make, together=phase.together)
                 self._loaded[phase.name] = phase.load(self, place)
         return self._loaded[name]
 
@@ -246,6 +247,7 @@ class Pipeline:
             )
             if is_first_process():
                 seal(place, key)
+        wait_for_all()
         return summary
 
     def _trained_on(self) -> dict[str, Any]:

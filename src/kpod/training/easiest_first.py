@@ -36,7 +36,6 @@ class EasiestFirst(Curriculum):
     refresh: float = 0.7
     scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
 
-    one_process: ClassVar[bool] = True
     varies: ClassVar[bool] = True
 
     def share(self, epoch: int) -> float:
