@@ -1,6 +1,12 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["kpod-distill"]
+# ///
 """KPOD phase by phase, without a recipe: from rationales to a trained student.
 
-    python examples/from_records.py --student HuggingFaceTB/SmolLM2-135M [--rationales FILE.jsonl] [--output student]
+    uv run examples/from_records.py --student HuggingFaceTB/SmolLM2-135M [--rationales FILE.jsonl] [--output student]
+
+`uv run` installs what the script needs; with kpod installed, `python` runs it too.
 
 Each phase takes records and returns records, so you can replace any of them by your own: other weights, another
 schedule, another training loop. `help(kpod.make_schedule)` and so on explain each function.

@@ -1,6 +1,12 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["kpod-distill"]
+# ///
 """A plain transformers script made KPOD: another Trainer, and two more columns in the data.
 
-    python examples/keypoint_trainer.py --model HuggingFaceTB/SmolLM2-135M [--output keypoint-student]
+    uv run examples/keypoint_trainer.py --model HuggingFaceTB/SmolLM2-135M [--output keypoint-student]
+
+`uv run` installs what the script needs; with kpod installed, `python` runs it too.
 
 `token_weights` are `[start, stop, weight]` for characters of the completion (1 elsewhere), for instance from
 `kpod weigh --apply`; `input_steps` is how many first reasoning steps are given and not trained, for instance from a

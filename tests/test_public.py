@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,17 @@ def test_modules_in_a_script(script: str, modules: set[str]) -> None:
 def test_public_modules_are_few_and_explained() -> None:
     assert 0 < len(MODULES) <= 10
     assert all(importlib.import_module(name).__doc__ for name in MODULES)
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("examples/*.py")], ids=lambda p: p.stem)
+def test_an_example_says_what_it_needs_installed(path: Path) -> None:
+    """Its header is that of PEP 723, and asks for this project under its own name and on its own Pythons."""
+    text = path.read_text(encoding="utf-8")
+    (header,) = re.findall(r"^# /// script\n((?:#(?: .*)?\n)+)# ///$", text, re.M)
+    script = tomllib.loads(re.sub(r"^# ?", "", header, flags=re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert script == {"requires-python": project["requires-python"], "dependencies": [project["name"]]}
+    assert f"uv run examples/{path.name}" in text
 
 
 def test_the_example_uses_public_names_alone() -> None:

@@ -5,7 +5,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -28,6 +28,7 @@ VERBS = {
     "check": "which rows of a recipe's data or of a data file a run would use, and all errors",
     "explain": "a recipe key -> what it does, may be and is by default, and what a change makes again",
     "schema": "the JSON schema of recipes, by which editors complete and check them",
+    "completion": "a script by which bash, zsh or tcsh completes verbs, options, files and recipe keys",
 }
 """What each does. Its module is imported where the verb is named: `kpod --help` waits for none."""
 
@@ -52,6 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
     """The options of a command; words that its parser does not know are recipe keys, in `overrides`."""
+    options, overrides = parser_with(words).parse_known_args(words)
+    options.overrides = overrides
+    return options
+
+
+def parser_with(named: Container[str]) -> argparse.ArgumentParser:
+    """The parser of all verbs; those that are named get their arguments, for which their modules are imported."""
     parser = argparse.ArgumentParser(
         "kpod",
         description="Keypoint-based progressive chain-of-thought distillation.",
@@ -63,11 +71,9 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     for name, does in VERBS.items():
         verb = verbs.add_parser(name, help=does, description=does, epilog=KEYS, allow_abbrev=False)
         verb.add_argument("--traceback", action="store_true", help="show where an error came from")
-        if name in words:
+        if name in named:
             _module(name).add_arguments(verb)
-    options, overrides = parser.parse_known_args(words)
-    options.overrides = overrides
-    return options
+    return parser
 
 
 def _module(verb: str) -> ModuleType:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from kpod.commands.recipe_argument import recipe_of
 from kpod.commands.terminal import say
 from kpod.data.reader import read_rationales
@@ -22,6 +20,7 @@ from kpod.experiment.run_folder import RunFolder, check_unaltered
 from kpod.records import Dropped, Rationale, WeightSpan
 from kpod.records.errors import ConfigError, DataError
 from kpod.records.files import flush_to_disk
+from kpod.records.progress import ProgressBar
 
 BATCH = 256
 """Rationales after which the output is flushed to disk."""
@@ -106,7 +105,10 @@ def annotate(run: Path, source: Path, target: Path) -> Annotation:
     dropped = Counter(item.reason for item in empty)
     written = len(found)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("a", encoding="utf-8", newline="\n") as file, tqdm(total=len(left), desc="weights") as bar:
+    with (
+        target.open("a", encoding="utf-8", newline="\n") as file,
+        ProgressBar(total=len(left), name="weights", unit="rationales") as bar,
+    ):
         for start in range(0, len(left), BATCH):
             batch = left[start : start + BATCH]
             rows = []

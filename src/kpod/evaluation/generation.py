@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from tqdm import tqdm
-
 from kpod.evaluation.accuracy import judge, majority
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.engines import Engine, VllmModel
@@ -17,6 +15,7 @@ from kpod.recipe import EvaluationConfig, PromptConfig
 from kpod.records import Question
 from kpod.records.errors import DataError
 from kpod.records.outcomes import Prediction
+from kpod.records.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def answer_questions(
 
     starts = range(0, len(questions), config.batch_size)
     in_order: list[Prediction] = []
-    with tqdm(total=len(questions), desc="evaluation", unit=" questions") as progress:
+    with ProgressBar(total=len(questions), name="evaluation", unit="questions") as progress:
         for judged in map(answer, starts) if isinstance(lm, VllmModel) else divided(starts, answer):
             in_order += judged
             progress.update(len(judged))

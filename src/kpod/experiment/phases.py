@@ -2,12 +2,14 @@
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kpod.experiment.run_folder import RunFolder
 from kpod.lm.processes import agreed, first_process_first, is_first_process, wait_for_all
+from kpod.records.shown import duration
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,9 @@ def do_phase(folder: RunFolder, phase: str, key: str, make: Callable[[Path], Non
         is_missing = agreed(is_first_process() and _is_missing(folder, phase, key, held))
         if is_missing and is_first_process():
             _make_ready(folder, phase, key)
+            started = time.monotonic()
             make(held.enter_context(folder.making(phase, key)))
+            say_done(phase, started)
         elif is_missing and together:
             make(Path(held.enter_context(tempfile.TemporaryDirectory())))
     wait_for_all()
@@ -50,6 +54,11 @@ def _is_missing(folder: RunFolder, phase: str, key: str, held: ExitStack) -> boo
         log.info("%s: done by another process", phase)
         return False
     return True
+
+
+def say_done(phase: str, started: float) -> None:
+    """Log how long a phase took that began at `started`, by `time.monotonic`."""
+    log.info("%s: done in %s", phase, duration(time.monotonic() - started))
 
 
 def _make_ready(folder: RunFolder, phase: str, key: str) -> None:

@@ -1,6 +1,7 @@
 """One recipe's run: each phase of `kpod.experiment.algorithm` made or loaded when asked for, student and accuracy."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ from kpod.experiment.keys import Phase, needed, phase_keys
 from kpod.experiment.method_views import TaughtViews
 from kpod.experiment.methods import METHODS, cluster_questions
 from kpod.experiment.parts import ByRationale, Given, Part, Result
-from kpod.experiment.phases import do_phase, in_place
+from kpod.experiment.phases import do_phase, in_place, say_done
 from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
@@ -228,7 +229,9 @@ class Pipeline:
         tokens, weights, schedule, key = self.tokens, self.by(self.method.weigh), self.schedule, self.keys["student"]
         with in_place(self.folder, "student", key) as place:
             if self.folder.has("student", key) and (found := finished(place, key)) is not None:
+                log.info("student: already done")
                 return found
+            started = time.monotonic()
             if is_first_process():
                 write_text(place / "recipe.yaml", dump_recipe(self.recipe))
             summary = train_student(
@@ -247,6 +250,7 @@ class Pipeline:
             )
             if is_first_process():
                 seal(place, key)
+                say_done("student", started)
         wait_for_all()
         return summary
 

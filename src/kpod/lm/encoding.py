@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from kpod.data.mentions import first_statement
@@ -26,6 +25,7 @@ from kpod.recipe import DataConfig, PromptConfig
 from kpod.records import Dropped, Rationale, Span, TokenizedRationale, WeightSpan
 from kpod.records.columns import parts
 from kpod.records.errors import DataError
+from kpod.records.progress import ProgressBar
 from kpod.steps import split_steps, step_stops_of
 from kpod.steps.merging import merge_shortest
 
@@ -114,7 +114,7 @@ def encode_views(
         number: How many views there are.
     """
     batches = parts(views, lambda view: len(view.rationale.text), BATCH, CHARACTERS)
-    with tqdm(total=number, desc="tokens", unit=" rationales") as progress:
+    with ProgressBar(total=number, name="tokens", unit="rationales") as progress:
         for texts in _ahead(lambda batch: _tokenised(layout, batch), batches):
             for text in texts:
                 steps = split_steps(text.view.text, data.step_rule) if text.view.text else []

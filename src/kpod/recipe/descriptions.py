@@ -1,7 +1,7 @@
 """What a recipe may say, for editors (`kpod schema`) and for readers (`kpod explain`)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -68,6 +68,24 @@ def explain(key: str) -> str:
     if key == "training":
         lines.append("Any other key is passed to transformers.TrainingArguments.")
     return "\n".join(line for line in lines if line)
+
+
+def every_key() -> Mapping[str, Mapping[str, Any]]:
+    """Each key of a recipe by its dotted name, with its schema; sections are left out, their keys are not.
+
+    Example:
+        >>> every_key()["schedule.stride"]["default"]
+        1
+    """
+    return dict(_keys_below("", recipe_schema()["properties"]))
+
+
+def _keys_below(prefix: str, inside: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, schema in inside.items():
+        if deeper := _keys_in(recipe_schema(), schema):
+            yield from _keys_below(f"{prefix}{name}.", deeper)
+        else:
+            yield prefix + name, schema
 
 
 def _keys_in(whole: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:

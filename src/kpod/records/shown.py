@@ -20,6 +20,17 @@ def visible(text: str) -> str:
     return text.translate({ord(char): f"⟨U+{ord(char):04X}⟩" for char in hidden})
 
 
+def duration(seconds: float) -> str:
+    """How long something takes, in the two largest units.
+
+    Example:
+        >>> duration(4.2), duration(125.0), duration(3720.0)
+        ('4 s', '2 min 5 s', '1 h 2 min')
+    """
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s" if rest >= 60 else f"{rest} s"
+
+
 def percent(rate: float) -> str:
     """A rate from 0 to 1 as a percentage with one decimal."""
     return f"{100 * rate:.1f} %"

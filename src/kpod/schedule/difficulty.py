@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from kpod.lm.buckets import cut_to_passes
 from kpod.lm.head import chunked_logprobs
@@ -17,6 +16,7 @@ from kpod.lm.processes import divided
 from kpod.lm.sequences import collate, example_at
 from kpod.records import TokenizedRationale
 from kpod.records.errors import DataError
+from kpod.records.progress import ProgressBar
 
 
 def step_difficulties(
@@ -102,7 +102,7 @@ def _assessed(
         ]
 
     passes = list(cut_to_passes(lengths[longest_first].tolist(), batch_size))
-    with evaluating(lm.model), tqdm(total=len(tokens), desc="difficulty", unit=" rationales") as progress:
+    with evaluating(lm.model), ProgressBar(total=len(tokens), name="difficulty", unit="rationales") as progress:
         for found in divided(passes, of_pass):
             yield from found
             progress.update(len(found))

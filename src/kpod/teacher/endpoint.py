@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import openai
-from tqdm import tqdm
 
 from kpod.recipe import AskConfig
 from kpod.records.errors import TeacherError
+from kpod.records.progress import ProgressBar
 from kpod.records.signals import heeded
 from kpod.teacher.attempts import Attempt, Outcome
 from kpod.teacher.clients import ReplyError, asynchronous_client
@@ -100,7 +99,10 @@ class _Session:
     async def run(self, requests: Sequence[Request]) -> BaseException | None:
         """Settle the requests; returns what stopped it, if anything did."""
         waiting = iter(requests)
-        with tqdm(total=len(requests), desc="teacher", unit=" requests") as progress, self._finishing_on_signals():
+        with (
+            ProgressBar(total=len(requests), name="teacher", unit="requests") as progress,
+            self._finishing_on_signals(),
+        ):
             async with self.client:
                 workers = range(min(self.config.concurrency, len(requests)))
                 await asyncio.gather(*(self._work(waiting, progress) for _ in workers))
@@ -116,7 +118,7 @@ class _Session:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), max(0.0, seconds))
 
-    async def _work(self, waiting: Iterator[Request], progress: "tqdm[Any]") -> None:
+    async def _work(self, waiting: Iterator[Request], progress: ProgressBar) -> None:
         """Take requests, one after the other, until there is none or the run is stopped."""
         for request in waiting:
             if self.stopped is None:

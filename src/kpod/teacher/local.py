@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from tqdm import tqdm
-
 from kpod.lm.contrastive import continue_contrastively
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.forcing import Expected, expected
@@ -15,6 +13,7 @@ from kpod.lm.student_prompts import chat_ids
 from kpod.lm.vocabularies import token_texts
 from kpod.recipe import AskConfig
 from kpod.records.errors import ConfigError
+from kpod.records.progress import ProgressBar
 from kpod.teacher.attempts import Attempt
 from kpod.teacher.replies import attempt_of
 from kpod.teacher.requests import Request
@@ -49,7 +48,10 @@ class LocalModel:
         by_length = sorted(requests, key=lambda r: -sum(len(message["content"]) for message in r.messages))
         size = self.config.batch_size
         batches = [by_length[start : start + size] for start in range(0, len(by_length), size)]
-        with ThreadPoolExecutor(1) as background, tqdm(total=len(requests), desc="teacher", unit=" requests") as bar:
+        with (
+            ThreadPoolExecutor(1) as background,
+            ProgressBar(total=len(requests), name="teacher", unit="requests") as bar,
+        ):
             coming = background.submit(_tokenise, lm, batches[0])
             for number, batch in enumerate(batches):
                 prompts = coming.result()

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from kpod.lm.forcing import expected
 from kpod.lm.layout import TextLayout
@@ -22,6 +21,7 @@ from kpod.recipe import LogprobsConfig, PromptConfig, TeacherConfig
 from kpod.records import Rationale, TokenizedRationale
 from kpod.records.errors import ConfigError, DataError
 from kpod.records.files import flush_to_disk
+from kpod.records.progress import ProgressBar
 from kpod.records.topk import TopK, TopKById, write_topk
 from kpod.teacher.attempts import Attempt, TokenLogprob
 from kpod.teacher.gathering import Gathered
@@ -112,7 +112,7 @@ def teacher_distributions(
     starts = own_share(range(0, len(left), BLOCK))
     if starts:
         by_id, distributions = {one.id: one for one in rationales}, source()
-        with tqdm(total=len(tokens), initial=len(done), desc="teacher", unit=" rationales") as progress:
+        with ProgressBar(total=len(tokens), done=len(done), name="teacher", unit="rationales") as progress:
             for start in starts:
                 block = left[start : start + BLOCK]
                 found = distributions(_written(student, block, [by_id[one.id] for one in block], prompt))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +37,6 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "report_to": "none",
         "ddp_find_unused_parameters": False,  # a language model uses all its parameters; looking for others costs time
         "use_cache": True,  # the trainer writes it into the student's config; generation without a cache is slow
-        "disable_tqdm": not sys.stderr.isatty(),
     }
 )
 """Defaults that differ from transformers' own; a recipe may override them."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from kpod.lm.buckets import cut_to_passes
 from kpod.lm.head import chunked_logprobs
@@ -14,6 +13,7 @@ from kpod.lm.processes import divided
 from kpod.lm.sequences import collate, example_of
 from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError, DataError
+from kpod.records.progress import ProgressBar
 
 
 def check_reference(lm: TextLayout, student: TextLayout) -> None:
@@ -48,7 +48,7 @@ def reference_logprobs(
         DataError: If one is not finite.
     """
     lengths = [len(rationale.token_ids) + 1 for rationale in tokens]  # with a decoder's start token
-    with evaluating(lm.model), tqdm(total=len(tokens), desc="reference", unit=" rationales") as progress:
+    with evaluating(lm.model), ProgressBar(total=len(tokens), name="reference", unit="rationales") as progress:
         passes = list(cut_to_passes(lengths))
         for part, rows in zip(passes, divided(passes, lambda part: _logprobs(lm, tokens[part])), strict=True):
             some = tokens[part]

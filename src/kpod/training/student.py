@@ -16,7 +16,15 @@ from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as logging_of_transformers
 from transformers.utils.import_utils import (
@@ -42,6 +50,7 @@ from kpod.training.metrics import METRICS, read_updates
 from kpod.training.objectives import Objective
 from kpod.training.own_texts import OwnTexts
 from kpod.training.trainer import KeypointTrainer
+from kpod.training.updates_bar import UpdatesBar
 
 log = logging.getLogger(__name__)
 
@@ -253,6 +262,8 @@ def _trainer(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):  # neither where the recipe has no bar, nor in a notebook
+        trainer.add_callback(UpdatesBar())
     if config.lora and config.merge_lora and trainer.is_sharded:
         raise ConfigError(
             "training.merge_lora: adapters cannot be merged into a sharded model; set it to false and merge afterwards"

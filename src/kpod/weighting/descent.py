@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 
 from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.records.errors import WeightingError
+from kpod.records.progress import ProgressBar
 from kpod.weighting.effects import copy_of
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_batches, draw_prefixes
@@ -102,7 +102,7 @@ def descend(
     batches = draw_batches([tokens[index] for index in order[num_held_out:]], config.batch_size, rng)
     best, best_update, best_state = float("inf"), 0, copy_of(generator)
     num = max(1, config.observations // config.batch_size)
-    bar = tqdm(range(1, num + 1), desc="gumbel", unit=" updates")
+    bar = ProgressBar(range(1, num + 1), name="gumbel", unit="updates")
     for update in bar:
         batch = next(batches)
         ids, real = padded(batch, generator.table.device)

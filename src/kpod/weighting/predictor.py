@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from kpod.lm.models import LanguageModel, with_lora
@@ -17,6 +16,7 @@ from kpod.lm.processes import own_share, sum_gradients, summed
 from kpod.recipe import LoraConfig, WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.records.errors import WeightingError
+from kpod.records.progress import ProgressBar
 from kpod.weighting.layouts import MaskedRationale
 from kpod.weighting.masks import draw_batches, draw_prefixes, random_mask
 from kpod.weighting.prefixes import Predictor
@@ -69,7 +69,7 @@ def warm_up(
     )
     batches = draw_batches(tokens, config.batch_size, rng)
     predictor.train()
-    bar = tqdm(range(1, num + 1), desc="predictor", unit=" updates")
+    bar = ProgressBar(range(1, num + 1), name="predictor", unit="updates")
     for update in bar:
         rows = [
             MaskedRationale(r, random_mask(r.num_tokens, rng), draw_prefixes(r, config.prefixes, rng))

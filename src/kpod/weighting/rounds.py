@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
 from kpod.lm.processes import agreed, divided
 from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
+from kpod.records.progress import ProgressBar
 from kpod.weighting.contrast import hold
 from kpod.weighting.effects import fit_linear, to_nats
 from kpod.weighting.masks import balanced_masks, draw_batches, draw_prefixes
@@ -117,7 +117,7 @@ def observe_in_rounds(
     size = -(-config.observations // ROUNDS)
     objectives = weights = None
     done: list[Round] = []
-    bar = tqdm(total=config.observations, desc="observations", unit=" rationales")
+    bar = ProgressBar(total=config.observations, name="observations", unit="rationales")
     while len(observations) < config.observations:
         batch = [next(queue)[0] for _ in range(min(size, config.observations - len(observations)))]
         chances = _chances(generator, batch, first=weights is None)

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kpod.records.shown import duration
+
 BAR = 40
 """Characters of a histogram's longest bar."""
 
@@ -133,7 +135,7 @@ def estimate_markdown(
     lines = [
         f"to ask: {num_open} of {num_requests} requests ({num_requests - num_open} are answered)",
         f"tokens: about {prompt_tokens:,} to read, {at_most}{completion_tokens:,} to write",
-        f"time: {at_most}{_time(seconds)}",
+        f"time: {at_most}{duration(seconds)}",
         f"cost: {at_most if cost is not None else ''}{_money(cost)}",
         f"estimated from {basis}; nothing was asked",
     ]
@@ -153,7 +155,7 @@ def _asking_lines(asking: Asking) -> list[str]:
         f"requests: {asking.num_requests} wanted, {asking.num_attempts} sent, "
         f"{asking.num_attempts - asking.num_requests} of them repeated; answered {asking.outcomes.get('answered', 0)}"
         + (f"; {failures}" if failures else ""),
-        f"{tokens}; {_time(asking.seconds)} of answering",
+        f"{tokens}; {duration(asking.seconds)} of answering",
         f"cost: {_money(asking.cost)}",
     ]
 
@@ -172,8 +174,3 @@ def _bars(bins: Sequence[Bin]) -> list[str]:
         f"{label:>{width}} {'#' * round(BAR * one.number / most)} {one.number}"
         for label, one in zip(labels, bins, strict=True)
     ]
-
-
-def _time(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s" if rest >= 60 else f"{rest} s"
