@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 ARRAYS := kpod.commands.grid,kpod.evaluation,kpod.lm,kpod.schedule,kpod.training,kpod.weighting
 FAST := --jaxtyping-packages=$(ARRAYS),beartype.beartype
 
-.PHONY: help venv demo test test-ci test-all check bench clean
+.PHONY: help venv demo test test-ci test-all check bench docs clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,10 @@ check: venv ## format, lint, types and the fast tests
 
 bench: venv ## figures for benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo
+
+docs: venv ## the documentation site, in build/site
+	$(PIP) --constraint constraints.txt --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove what was built, not the runs
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
