@@ -121,6 +121,17 @@ def percent_range(interval: tuple[float, float]) -> str:
     return f"{100 * lower:.1f}–{100 * upper:.1f} %"
 
 
+def percentage_points(difference: float, interval: tuple[float, float] | None = None) -> str:
+    """A difference of rates, with its interval where one is given.
+
+    Example:
+        >>> percentage_points(0.05, (-0.02, 0.12)), percentage_points(-0.5)
+        ('+5.0 points (-2.0 to +12.0)', '-50.0 points')
+    """
+    ends = "" if interval is None else " ({:+.1f} to {:+.1f})".format(*(100 * end for end in interval))
+    return f"{100 * difference:+.1f} points{ends}"
+
+
 def last_number_right(accuracy: Accuracy) -> str:
     """The flexible reading's share of the questions whose gold answer is a number, or a dash where there are none."""
     right, asked = accuracy.by_last_number or (0, 0)
