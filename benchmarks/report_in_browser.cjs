@@ -62,6 +62,8 @@ const STATES = {
   plain: async () => {},
 };
 
+const PICTURED = { question: "#predictions", rationale: "#weights", nothing: "#predictions", plain: "#predictions" };
+
 async function main() {
   const [file, folder] = process.argv.slice(2);
   if (!file) {
@@ -82,6 +84,7 @@ async function main() {
   for (const width of [1280, 390]) {
     for (const colorScheme of ["light", "dark"]) {
       for (const [state, enter] of Object.entries(STATES)) {
+        if (colorScheme === "dark" && !["opened", "question", "rationale"].includes(state)) continue;
         const where = `${state}-${width}-${colorScheme}`;
         const context = await browser.newContext({
           viewport: { width, height: width > 600 ? 900 : 844 }, colorScheme, reducedMotion: "reduce", bypassCSP: true,
@@ -102,7 +105,8 @@ async function main() {
           }
         }
         if (folder) {
-          await page.screenshot({ path: join(folder, `${where}.png`), fullPage: state !== "nothing" });
+          const part = page.locator(PICTURED[state] ?? "main").first();
+          await (PICTURED[state] ? part : page).screenshot({ path: join(folder, `${where}.png`) });
         }
         await context.close();
       }

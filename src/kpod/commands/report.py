@@ -98,8 +98,8 @@ def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
     maps, rationales = heat_maps(pipeline), {rationale.id: rationale for rationale in pipeline.sources[0]}
     updates = _metrics(pipeline)
     before, after = {test: _before(pipeline, test)[0] for test in tests}, predictions_after(pipeline)
-    sides = [before, after] if any(before.values()) else [after]
-    answers = list(answered(pipeline, sides))
+    sides: list[Mapping[str, Sequence[Prediction] | None]] = [before, after] if any(before.values()) else [after]
+    answers = list(answered(question_texts(pipeline), sides))
     browsed = Browsed(
         sides=("Before", "After")[-len(sides) :],
         runs=(recipe.name,),
@@ -151,18 +151,25 @@ def heat_maps(pipeline: "Pipeline") -> dict[str, HeatMap]:
     return found
 
 
-def answered(pipeline: "Pipeline", sides: Sequence[Mapping[str, Sequence[Prediction] | None]]) -> Iterator[Answered]:
+def question_texts(pipeline: "Pipeline") -> dict[str, dict[str, str]]:
+    """Test set -> question id -> the question."""
+    tests = pipeline.recipe.data.tests
+    return {test: {one.id: one.question for one in pipeline.data.questions(test)} for test in tests}
+
+
+def answered(
+    texts: Mapping[str, Mapping[str, str]], sides: Sequence[Mapping[str, Sequence[Prediction] | None]]
+) -> Iterator[Answered]:
     """Every question that a side was asked, test set by test set.
 
     Args:
-        pipeline: Knows the questions.
+        texts: Test set -> question id -> the question.
         sides: Test set -> predictions, or None where the side was not asked.
     """
     for test in dict.fromkeys(test for side in sides for test in side):
-        texts = {question.id: question.question for question in pipeline.data.questions(test)}
         by_id = [{one.id: one for one in side.get(test) or ()} for side in sides]
         for id_ in dict.fromkeys(id_ for side in by_id for id_ in side):
-            yield Answered(test, id_, texts.get(id_, ""), tuple(side.get(id_) for side in by_id))
+            yield Answered(test, id_, texts[test].get(id_, ""), tuple(side.get(id_) for side in by_id))
 
 
 def paired(answers: Sequence[Answered]) -> Iterator[Paired]:

@@ -69,7 +69,7 @@
     if (!side) return told("not asked");
     const mark = side.right ? "✓" : "✗";
     const word = element("span", { class: named ? null : "heard" }, side.right ? "right" : "wrong");
-    const read = side.answer === null ? told("no answer found") : element("b", { dir: "auto" }, side.answer);
+    const read = side.answer === null ? told(named ? "no answer found" : "no answer") : element("b", { dir: "auto" }, side.answer);
     return element("span", { class: side.right ? "verdict right" : "verdict wrong" },
       element("span", { "aria-hidden": "true" }, mark), " ", word, named ? ", read: " : " ", read);
   }
@@ -93,7 +93,7 @@
     const choices = one.choices.length
       ? [element("ul", { class: "choices" }, ...one.choices.map(([name, text]) => element("li", { dir: "auto" }, `${name}: ${text}`)))] : [];
     const sides = one.said.map((side, index) => element("div", null,
-      element("h4", null, facts.question[index]), element("p", { class: "judged" }, verdict(side, true)),
+      element("h3", null, facts.question[index]), element("p", { class: "judged" }, verdict(side, true)),
       ...(side ? [element("pre", { class: "output", dir: "auto" }, side.text || "(an empty text)")] : []),
       ...(side && !side.ended ? [element("p", { class: "small" }, "Stopped by the length limit.")] : []),
       ...(side && side.votes !== null ? [element("p", { class: "small" }, `Texts that reach this answer: ${side.votes}.`)] : [])));
@@ -145,7 +145,7 @@
 
   function explained(one) {
     const tables = one.weighed.map((side, index) => element("div", null,
-      ...(one.weighed.length > 1 ? [element("h4", null, facts.rationale[index])] : []), stepTable(side, facts.rationale[index])));
+      ...(one.weighed.length > 1 ? [element("h3", null, facts.rationale[index])] : []), stepTable(side, facts.rationale[index])));
     return [element("p", { class: "question", dir: "auto" }, one.text),
       ...(one.gold ? [element("dl", { class: "facts" }, fact("Gold answer", one.gold))] : []),
       element("div", { class: "sides" }, ...tables)];
@@ -216,6 +216,7 @@
         ...cells(one).map(([name, content, kind]) => element("td", { role: "cell", class: kind ?? null, "data-label": name }, ...content)));
       one.button = button;
       button.addEventListener("click", () => {
+        one.unasked = false;
         if (this.opened.has(one)) this.close(one, line);
         else {
           this.open(one, line);
@@ -230,7 +231,7 @@
     details(one, line) {
       const content = one.kind === "question" ? answered(one) : explained(one);
       const link = element("p", { class: "small" }, element("a", { href: address(one) }, `Link to this ${one.kind}`));
-      return element("tr", { role: "row", class: "details" },
+      return element("tr", { role: "row", class: one.unasked ? "details unasked" : "details" },
         element("td", { role: "cell", colspan: String(line.children.length) }, ...content, link));
     }
 
@@ -257,7 +258,7 @@
       if (!this.shown.includes(one)) {
         this.search.value = "";
         if (this.test) this.test.value = "";
-        if (this.radios.length) this.radios[0].checked = true;
+        for (const radio of this.radios) radio.checked = radio.value === "all";
         this.find();
       }
       this.page = Math.floor(this.shown.indexOf(one) / PAGE_SIZE[this.kind]);
@@ -294,6 +295,10 @@
       const kind = root.dataset.kind;
       const rows = (await unpacked(kind)).map(kind === "question" ? question : rationale);
       browsers[kind] = new Browser(root, rows);
+      if (kind === "rationale" && rows.length) { // a heat-map at first sight, which is not printed
+        rows[0].unasked = true;
+        browsers[kind].opened.add(rows[0]);
+      }
       browsers[kind].find();
       root.hidden = false;
       document.querySelector(`.samples[data-kind="${kind}"]`)?.classList.add("replaced");
@@ -309,7 +314,7 @@
   }
 
   if (typeof DecompressionStream === "undefined") {
-    complain("this browser cannot read compressed data; use Chrome 80, Firefox 113, Safari 16.4 or later");
+    complain("this browser cannot read compressed data; use Chrome 92, Firefox 113, Safari 16.4 or later");
   } else {
     start().catch((error) => complain(error.message));
   }

@@ -20,7 +20,9 @@ from kpod.commands.pages.tables import (
     TokenView,
     WordTypeTable,
     last_number_right,
+    p_value,
     percent_range,
+    percentage_interval,
     percentage_points,
     stage_rows,
 )
@@ -209,7 +211,8 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {"percent": percent, "range": percent_range, "last_number_right": last_number_right}
-    environment.filters |= {"count": _count, "chips": _chips, "points": percentage_points}
+    environment.filters |= {"count": _count, "chips": _chips, "points": percentage_points, "p_value": p_value}
+    environment.filters["interval_points"] = percentage_interval
     environment.globals |= {"stage_rows": stage_rows, "script": script, "script_hash": script_hash}
     return environment
 
