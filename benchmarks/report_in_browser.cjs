@@ -141,4 +141,7 @@ async function main() {
   process.exit(wrong ? 1 : 0);
 }
 
-main();
+main().catch((error) => {
+  console.error(error.message);
+  process.exit(2);
+});
