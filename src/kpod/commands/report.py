@@ -267,11 +267,11 @@ def _epochs(pipeline: "Pipeline", lines: Sequence[Mapping[str, Any]]) -> Iterato
         )
 
 
-def _coverage(pipeline: "Pipeline") -> dict[str, float]:
+def _coverage(pipeline: "Pipeline") -> dict[str, int | float]:
     from kpod.experiment.artifacts import SUMMARY
 
     summary = pipeline.folder.path / "teacher_logprobs" / SUMMARY
     if "teacher_logprobs" not in pipeline.keys or not summary.is_file():
         return {}
-    found: dict[str, float] = json.loads(summary.read_text(encoding="utf-8"))
+    found: dict[str, int | float] = json.loads(summary.read_text(encoding="utf-8"))
     return found

@@ -115,7 +115,7 @@ class Report:
     paired: tuple[Paired, ...] = ()
     browsed: Browsed = field(default_factory=Browsed)
     epochs: tuple[Epoch, ...] = ()
-    coverage: Mapping[str, float] = field(default_factory=dict)
+    coverage: Mapping[str, int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_kept < 0:
