@@ -64,6 +64,52 @@ const STATES = {
 
 const PICTURED = { question: "#predictions", rationale: "#weights", nothing: "#predictions", plain: "#predictions" };
 
+/** What a reader does from the keyboard: search by id, filter, open, turn pages, follow a link. Returns what failed. */
+async function acted(page, url) {
+  const failed = [];
+  const holds = (is, what) => is || failed.push(what);
+  page.on("dialog", (dialog) => {
+    failed.push(`a text of the page ran as a script: ${dialog.message()}`);
+    dialog.dismiss();
+  });
+  await page.goto(url);
+  await loaded(page);
+  for (const kind of ["question", "rationale"]) {
+    const root = page.locator(`.browser[data-kind=${kind}]`);
+    if (!(await root.count())) continue;
+    const [ids, found] = [root.locator("tr.line button"), root.locator(".found")];
+    for (const value of ["all", "changed"]) {
+      const radio = root.locator(`input[value=${value}]`);
+      if (await radio.count()) await radio.focus(), await radio.press("Space");
+      const [, number] = /\(([\d,]+)\)/.exec((await radio.count()) ? await radio.locator("xpath=..").innerText() : "(0)");
+      if (await radio.count()) holds(number === "0" || (await found.innerText()).includes(` of ${number} `), `${kind}: ${number} are counted, ${await found.innerText()}`);
+    }
+    const all = root.locator("input[value=all]");
+    if (await all.count()) await all.check();
+    const on = root.locator(".pages .on");
+    if (await on.isVisible()) await on.press("Enter");
+    const id = await ids.last().innerText();
+    await root.locator(".search").fill(id.trim());
+    holds((await ids.first().innerText()) === id, `${kind}: ${id} is not the first that a search for it finds`);
+    await ids.first().press("Enter");
+    holds((await ids.first().getAttribute("aria-expanded")) === "true", `${kind}: ${id} does not open`);
+    const link = await root.locator(".details a").first().getAttribute("href");
+    holds(page.url().endsWith(link), `${kind}: the address ${page.url()} is not the link ${link}`);
+    await ids.first().press("Enter");
+    holds(!(await root.locator(".details").count()), `${kind}: ${id} does not close`);
+    await page.goto("about:blank");
+    await page.goto(url + link);
+    await loaded(page);
+    const focused = await page.evaluate(() => [document.activeElement.textContent, document.activeElement.getAttribute("aria-expanded")]);
+    holds(focused[0] === id && focused[1] === "true", `${kind}: the link ${link} opens ${focused}`);
+    for (const odd of ["%", "no-such-id"]) {
+      await page.goto(`${url}#${kind}=${odd}`);
+      await page.waitForFunction((root) => root.textContent.includes("has the id"), await found.elementHandle());
+    }
+  }
+  return failed;
+}
+
 async function main() {
   const [file, folder] = process.argv.slice(2);
   if (!file) {
@@ -133,6 +179,9 @@ async function main() {
     times.push(performance.now() - start);
     await context.close();
   }
+  const page = await browser.newPage();
+  page.on("pageerror", (error) => complain("keyboard", error.message));
+  for (const what of await acted(page, url)) complain("keyboard", what);
   times.sort((one, other) => one - other);
   const rounded = times.map((time) => Math.round(time));
   console.log(`${(statSync(file).size / 1e6).toFixed(2)} MB; opened with all rows in ${rounded[2]} ms (median of 5; ${rounded[0]} to ${rounded[4]})`);
