@@ -1,4 +1,4 @@
-"""How large a report becomes: GSM8K's 1319 test questions (two halves) answered twice, and rationales of its teacher with weights.
+"""How large a report becomes: GSM8K's 1319 test questions answered twice, and a teacher's rationales with weights.
 
     KPOD_DATA=FOLDER python benchmarks/report_size.py OUT.html [RATIONALES]
 
@@ -57,7 +57,8 @@ def main() -> None:
     out.write_text(page, encoding="utf-8")
     sizes = {kind: sum(map(len, browsed.packed(kind))) / 1e6 for kind in ("question", "rationale")}
     tokens = sum(len(one.tokens) for one in maps)
-    print(f"{len(answers)} questions: {sizes['question']:.2f} MB; {len(maps)} rationales, {tokens} tokens: {sizes['rationale']:.2f} MB")
+    print(f"{len(answers)} questions: {sizes['question']:.2f} MB")
+    print(f"{len(maps)} rationales of {tokens} tokens: {sizes['rationale']:.2f} MB")
     print(f"page: {len(page.encode()) / 1e6:.2f} MB, rendered in {seconds:.1f} s")
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kpod.commands.gathered import answered, coverage, epochs, paired
 from kpod.commands.pages.browser import (
     ROWS,
     SCRIPT,
@@ -28,7 +29,6 @@ from kpod.commands.pages.browser import (
 from kpod.commands.pages.page import Epoch, Report, render_html, to_json
 from kpod.commands.pages.pair import Agreement, Pair, pair_markdown, pair_to_json, render_pair
 from kpod.commands.pages.tables import p_value
-from kpod.commands.report import _coverage, _epochs, answered, paired
 from kpod.commands.two_runs import _check_same_questions, agreement, recipe_differences
 from kpod.evaluation.pairing import paired_difference
 from kpod.recipe.loading import load_recipe
@@ -199,7 +199,7 @@ def test_paired_counts_by_hand():
 # -- what a run recorded of its training -------------------------------------------------------------
 
 
-def test_epochs_sum_their_updates_and_tell_what_the_curriculum_trained():
+def test_epochs_sum_their_updates_and_tell_what_the_curriculum_trained(tmp_path):
     lines = [
         {"step": 1, "epoch": 0.5, "stage": 0, "loss": 2.0, "trained_tokens": 10},
         {"step": 2, "epoch": 1.0, "stage": 0, "loss": float("nan"), "trained_tokens": 20},
@@ -208,7 +208,10 @@ def test_epochs_sum_their_updates_and_tell_what_the_curriculum_trained():
         {"step": 4, "epoch": 2.0, "stage": 2, "loss": 0.5, "trained_tokens": 40},
     ]
     method = SimpleNamespace(parts=lambda _: [InSample()])
-    found = list(_epochs(SimpleNamespace(method=method, by=lambda part: part), lines))
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    run = SimpleNamespace(method=method, by=lambda part: part, folder=SimpleNamespace(path=tmp_path))
+    found = list(epochs(run))
     assert found == [
         Epoch(1, (0, 0), "all but the first 60.0 % of each text", 2, 30, 2.0, 0.25),
         Epoch(2, (1, 2), "all but the first 30.0 % of each text to whole texts", 2, 70, 0.75, None),
@@ -229,10 +232,10 @@ def test_the_teachers_coverage_is_shown_where_it_was_recorded(tmp_path):
     facts = {"rationales": 6, "without": 1, "rows": 200, "one_hot": 50, "mass": 0.875}
     (tmp_path / "teacher_logprobs").mkdir()
     run = SimpleNamespace(folder=SimpleNamespace(path=tmp_path), keys={"teacher_logprobs": "k"})
-    assert _coverage(run) == {}
+    assert coverage(run) == {}
     (tmp_path / "teacher_logprobs" / "summary.json").write_text(json.dumps(facts), encoding="utf-8")
-    assert _coverage(run) == facts
-    assert _coverage(SimpleNamespace(folder=run.folder, keys={})) == {}
+    assert coverage(run) == facts
+    assert coverage(SimpleNamespace(folder=run.folder, keys={})) == {}
     text = " ".join(Page(render_html(Report("t", coverage=facts))).text.split())
     assert "Tokens with the teacher's distribution150 (75.0 %)" in text
     assert "Probability that is stored of these87.5 %" in text

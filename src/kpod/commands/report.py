@@ -1,25 +1,30 @@
-"""`kpod report`: a run folder to one HTML page, or two to a page that compares them. Gathers what the page shows."""
+"""`kpod report`: a run folder to one HTML page, or two to a page that compares them."""
 
 import argparse
 import json
 import platform
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from math import ceil, isfinite
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from kpod.commands.pages.browser import Answered, Browsed, Explained, HeatMap, Paired, first_stages
-from kpod.commands.pages.page import Epoch, Report, render_html, to_json
-from kpod.commands.pages.tables import accuracy_markdown, weighed_tokens, word_type_table
+from kpod.commands.gathered import (
+    answered,
+    coverage,
+    epochs,
+    heat_maps,
+    paired,
+    predictions_after,
+    predictions_before,
+    question_texts,
+)
+from kpod.commands.pages.browser import Browsed, Explained, HeatMap
+from kpod.commands.pages.page import Report, render_html, to_json
+from kpod.commands.pages.tables import accuracy_markdown, word_type_table
 from kpod.commands.recipe_argument import recipe_file
 from kpod.commands.terminal import say
 from kpod.recipe.loading import dump_recipe, load_recipe
-from kpod.records import Rationale
 from kpod.records.errors import ConfigError, DataError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
@@ -95,9 +100,8 @@ def write_report(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Path:
 def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
     """Everything the page shows, from what the run saved."""
     recipe, tests = pipeline.recipe, pipeline.recipe.data.tests
-    maps, rationales = heat_maps(pipeline), {rationale.id: rationale for rationale in pipeline.sources[0]}
-    updates = _metrics(pipeline)
-    before, after = {test: _before(pipeline, test)[0] for test in tests}, predictions_after(pipeline)
+    maps, after = heat_maps(pipeline), predictions_after(pipeline)
+    before = {test: predictions_before(pipeline, test) for test in tests}
     sides: list[Mapping[str, Sequence[Prediction] | None]] = [before, after] if any(before.values()) else [after]
     answers = list(answered(question_texts(pipeline), sides))
     browsed = Browsed(
@@ -117,91 +121,24 @@ def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
         dropped=Counter(dropped.reason for dropped in pipeline.dropped),
         forecast=pipeline.forecast,
         num_steps=tuple(t.num_steps for t in pipeline.tokens),
-        heatmaps=tuple(_telling(list(maps.values()), rationales)),
+        heatmaps=tuple(_telling(list(maps.values()))),
         word_types=word_type_table(one.tokens for one in maps.values()),
         schedule=pipeline.schedule,
-        loss_curve=tuple((line["step"], line["loss"], line["stage"] or 0) for line in updates if "loss" in line),
+        loss_curve=_loss_curve(pipeline.folder.path / "student"),
         predictions=tuple(after[tests[0]]) if tests else (),
         questions={one.id: one.question for one in answers if one.test == tests[0]},
         paired=tuple(paired(answers)),
         browsed=browsed,
-        epochs=tuple(_epochs(pipeline, updates)),
-        coverage=_coverage(pipeline),
+        epochs=tuple(epochs(pipeline)),
+        coverage=coverage(pipeline),
     )
-
-
-def heat_maps(pipeline: "Pipeline") -> dict[str, HeatMap]:
-    """Every rationale that is trained on, by its id, with weights, difficulties and the stages of its steps."""
-    rationales = {rationale.id: rationale for rationale in pipeline.sources[0]}
-    schedule, weights = pipeline.schedule, pipeline.weights.loss
-    columns = {id_: column for column, id_ in enumerate(schedule.ids)} if schedule.input_steps.any() else {}
-    difficulties = pipeline.difficulties if "difficulties" in pipeline.keys else {}
-    found = {}
-    for one in pipeline.tokens:
-        if one.num_tokens and one.id in rationales:
-            hard = difficulties[one.id] if one.id in difficulties else np.empty(0)
-            found[one.id] = HeatMap(
-                one.id,
-                rationales[one.id].question.question,
-                weighed_tokens(rationales[one.id], one, weights[one.id]),
-                rationales[one.id].question.answer,
-                tuple(map(float, hard)) if len(hard) == one.num_steps else (),
-                first_stages(schedule, columns[one.id], one.num_steps) if one.id in columns else (),
-            )
-    return found
-
-
-def question_texts(pipeline: "Pipeline") -> dict[str, dict[str, str]]:
-    """Test set -> question id -> the question."""
-    tests = pipeline.recipe.data.tests
-    return {test: {one.id: one.question for one in pipeline.data.questions(test)} for test in tests}
-
-
-def answered(
-    texts: Mapping[str, Mapping[str, str]], sides: Sequence[Mapping[str, Sequence[Prediction] | None]]
-) -> Iterator[Answered]:
-    """Every question that a side was asked, test set by test set.
-
-    Args:
-        texts: Test set -> question id -> the question.
-        sides: Test set -> predictions, or None where the side was not asked.
-    """
-    for test in dict.fromkeys(test for side in sides for test in side):
-        by_id = [{one.id: one for one in side.get(test) or ()} for side in sides]
-        for id_ in dict.fromkeys(id_ for side in by_id for id_ in side):
-            yield Answered(test, id_, texts[test].get(id_, ""), tuple(side.get(id_) for side in by_id))
-
-
-def paired(answers: Sequence[Answered]) -> Iterator[Paired]:
-    """Of each test set what two sides answered correctly, on the questions that both were asked."""
-    from kpod.evaluation.pairing import paired_difference  # scipy.stats takes a second
-
-    by_test: defaultdict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for one in answers:
-        match one.predictions:
-            case (Prediction() as first, Prediction() as second):
-                by_test[one.test].append((first.correct, second.correct))
-    for test, right in by_test.items():
-        first, second = np.array(right).T
-        yield Paired(
-            test=test,
-            both=int((first & second).sum()),
-            gained=int((~first & second).sum()),
-            lost=int((first & ~second).sum()),
-            neither=int((~first & ~second).sum()),
-            difference=paired_difference(second[None], first[None]),
-        )
-
-
-def predictions_after(pipeline: "Pipeline") -> dict[str, list[Prediction]]:
-    """Test set -> what the trained student answered."""
-    return {test: pipeline.evaluation("after", test)[0] for test in pipeline.recipe.data.tests}
 
 
 def accuracies(pipeline: "Pipeline") -> tuple[tuple[Accuracy | None, Accuracy], ...]:
     """Each test set's accuracy before training, where it was measured, and after."""
-    tests = pipeline.recipe.data.tests
-    return tuple((_before(pipeline, test)[1], pipeline.evaluation("after", test)[1]) for test in tests)
+    return tuple(
+        (_accuracy_before(pipeline, test), pipeline.evaluation("after", test)[1]) for test in pipeline.recipe.data.tests
+    )
 
 
 def provenance(pipeline: "Pipeline") -> dict[str, str]:
@@ -217,61 +154,23 @@ def provenance(pipeline: "Pipeline") -> dict[str, str]:
     return facts | versions | {f"hash of {phase}": key for phase, key in pipeline.keys.items()}
 
 
-def _before(pipeline: "Pipeline", test: str) -> tuple[list[Prediction], Accuracy] | tuple[None, None]:
-    """What the untrained student answered, where it was asked."""
+def _accuracy_before(pipeline: "Pipeline", test: str) -> Accuracy | None:
     if not pipeline.recipe.evaluation.before:
-        return None, None
+        return None
     try:
-        return pipeline.evaluation("before", test)
+        return pipeline.evaluation("before", test)[1]
     except DataError:  # the recipe asked for it only after the run
-        return None, None
+        return None
 
 
-def _telling(maps: Sequence[HeatMap], rationales: Mapping[str, Rationale]) -> list[HeatMap]:
+def _telling(maps: Sequence[HeatMap]) -> list[HeatMap]:
     """A dozen rationales to draw: the first of each kind of length, so that short and long ones are seen."""
-    by_length = sorted(maps, key=lambda one: (len(rationales[one.id].text), one.id))
+    by_length = sorted(maps, key=lambda one: (sum(len(text) for text, _, _ in one.tokens), one.id))
     num = min(NUM_HEATMAPS, len(by_length))
     return [by_length[(2 * k + 1) * len(by_length) // (2 * num)] for k in range(num)]
 
 
-def _metrics(pipeline: "Pipeline") -> list[dict[str, Any]]:
-    from kpod.training.metrics import METRICS, read_metrics
+def _loss_curve(student: Path) -> tuple[tuple[int, float, int], ...]:
+    from kpod.training.metrics import METRICS, read_updates
 
-    return read_metrics(pipeline.folder.path / "student" / METRICS)
-
-
-def _epochs(pipeline: "Pipeline", lines: Sequence[Mapping[str, Any]]) -> Iterator[Epoch]:
-    """The updates and validations of each epoch together."""
-    from kpod.training.metrics import VALIDATION
-
-    curricula = [pipeline.by(part) for part in pipeline.method.parts("curriculum")]
-    by_epoch: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for line in lines:
-        by_epoch[max(1, ceil(line["epoch"] - 1e-6))].append(line)
-    for number, some in by_epoch.items():
-        updates = [line for line in some if "loss" in line]
-        if not updates:
-            continue
-        stages = [line["stage"] or 0 for line in updates]
-        least, most = min(stages), max(stages)
-        words = [curriculum.describe(stage) for curriculum in curricula for stage in (least, most)]
-        losses = [line["loss"] for line in updates if isfinite(line["loss"])]
-        yield Epoch(
-            number=number,
-            stages=(least, most),
-            words=" to ".join(dict.fromkeys(words)),
-            updates=len(updates),
-            trained_tokens=sum(line["trained_tokens"] for line in updates),
-            loss=fmean(losses) if losses else None,
-            accuracy=next((line[VALIDATION] for line in reversed(some) if VALIDATION in line), None),
-        )
-
-
-def _coverage(pipeline: "Pipeline") -> dict[str, int | float]:
-    from kpod.experiment.artifacts import SUMMARY
-
-    summary = pipeline.folder.path / "teacher_logprobs" / SUMMARY
-    if "teacher_logprobs" not in pipeline.keys or not summary.is_file():
-        return {}
-    found: dict[str, int | float] = json.loads(summary.read_text(encoding="utf-8"))
-    return found
+    return tuple((line["step"], line["loss"], line["stage"] or 0) for line in read_updates(student / METRICS))

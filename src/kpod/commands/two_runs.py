@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kpod.commands.gathered import answered, heat_maps, paired, predictions_after, question_texts
 from kpod.commands.pages.browser import Answered, Browsed, Explained, HeatMap
 from kpod.commands.pages.pair import Agreement, Pair, pair_markdown, pair_to_json, render_pair
-from kpod.commands.report import answered, heat_maps, paired, predictions_after, question_texts
 from kpod.commands.terminal import say
 from kpod.recipe import Recipe
 from kpod.records.errors import DataError
