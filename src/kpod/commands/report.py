@@ -41,7 +41,7 @@ PACKAGES = ("kpod-distill", "torch", "transformers", "peft", "accelerate", "toke
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the verb."""
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a run folder or its recipe; two are compared on one page"
+        "recipe", type=Path, nargs="+", help="a recipe file, or a run folder; two of them are compared on one page"
     )
     parser.add_argument(
         "--rationales",
@@ -55,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def work(options: argparse.Namespace) -> None:
     """Write the page of a finished run, or of two."""
     require(options.rationales >= 0, "--rationales", options.rationales, "at least 0")
-    if len(options.runs) > 2:
+    if len(options.recipe) > 2:
         raise ConfigError(
-            f"{len(options.runs)} runs are named; kpod report takes one or two, kpod compare makes tables"
+            f"{len(options.recipe)} runs are named; kpod report takes one or two, kpod compare makes tables"
         )
-    recipes = [load_recipe(recipe_file(path), options.overrides) for path in options.runs]
+    recipes = [load_recipe(recipe_file(path), options.overrides) for path in options.recipe]
     from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
 
     if len(recipes) == 1:
