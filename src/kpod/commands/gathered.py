@@ -24,7 +24,8 @@ def heat_maps(pipeline: "Pipeline") -> dict[str, HeatMap]:
     rationales = {rationale.id: rationale for rationale in pipeline.sources[0]}
     schedule, weights = pipeline.schedule, pipeline.weights.loss
     columns = {id_: column for column, id_ in enumerate(schedule.ids)} if schedule.input_steps.any() else {}
-    difficulties = pipeline.difficulties if "difficulties" in pipeline.keys else {}
+    key = pipeline.keys.get("difficulties", "")
+    difficulties = pipeline.difficulties if key and pipeline.folder.has("difficulties", key) else {}
     found = {}
     for one in pipeline.tokens:
         if one.num_tokens and one.id in rationales:
