@@ -97,6 +97,14 @@ class Curriculum:
         """What an update trains of a rationale."""
         return Cut()
 
+    def describe(self, stage: int) -> str:  # noqa: ARG002
+        """What updates of a stage train, for people; empty where the stage says nothing.
+
+        Args:
+            stage: As in `Cut`.
+        """
+        return ""
+
     def starts_afresh(self, moment: Moment) -> bool:  # noqa: ARG002
         """Whether the optimiser forgets its moments before an update."""
         return False
