@@ -20,7 +20,9 @@ class FakeHub:
         files: Repository and branch -> name -> content.
         refused: Part of a path -> the status that answers it, or "drop" for a connection that is cut.
         calls: Method and path of every request.
-        sent: Names of the large files whose content has arrived, in order.
+        sent: Hashes of the large files whose content has arrived, in order.
+        blobs: Hash -> that content.
+        cards: Repository -> the metadata of its card.
     """
 
     endpoint: str = ""
@@ -30,6 +32,7 @@ class FakeHub:
     calls: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    cards: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def answer(self, path: str, body: bytes, token: str) -> tuple[int, object]:
         """Status and JSON."""
@@ -92,8 +95,16 @@ class FakeHub:
                 elif line["key"] == "deletedFile":
                     del there[value["path"]]
             return 200, {"commitUrl": f"{self.endpoint}/{repo}/commit/{'a' * 40}", "commitOid": "a" * 40}
+        card = {"cardData": self.cards[repo]} if repo in self.cards else {}
         siblings = [{"rfilename": name} for name in there]
-        return 200, {"id": repo, "sha": "a" * 40, "private": self.private[repo], "siblings": siblings, "tags": []}
+        return 200, {
+            "id": repo,
+            "sha": "a" * 40,
+            "private": self.private[repo],
+            "siblings": siblings,
+            "tags": [],
+            **card,
+        }
 
 
 @contextmanager

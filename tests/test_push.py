@@ -10,21 +10,23 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 
 from fake_hub import FakeHub, fake_hub
 from kpod.commands.command_line import main
 from kpod.commands.pages.card import Card, shown_name
-from kpod.commands.push import CHOICE, SUM, _for_strangers, _how_weights_were_found
+from kpod.commands.push import CHOICE, SUM, _check_adapters, _for_strangers, _how_weights_were_found
 from kpod.commands.report import write_report
 from kpod.experiment.pipeline import Pipeline, run
 from kpod.lm.decoding import continue_greedily, decode
-from kpod.lm.models import LanguageModel, load_model
+from kpod.lm.models import LanguageModel, load_model, with_lora
 from kpod.lm.quick_start import quick_start
 from kpod.lm.student_prompts import prompt_ids
-from kpod.recipe import PromptConfig, Recipe
+from kpod.recipe import LoraConfig, PromptConfig, Recipe
 from kpod.recipe.loading import dump_recipe
+from kpod.records.errors import ConfigError
 from kpod.records.hub_reach import check_hub_answers
 from kpod.records.outcomes import Accuracy
 from tiny import tiny_llama, tiny_t5
@@ -160,6 +162,26 @@ def ran(code: str) -> str:
 def kpods_answer(lm: LanguageModel, prompt: PromptConfig, max_new_tokens: int, question=SUM) -> str:
     (written,) = continue_greedily(lm, [prompt_ids(lm, question, prompt)], max_new_tokens)
     return decode(lm, written.token_ids)
+
+
+def test_adapters_are_asked_by_the_same_code(tmp_path: Path) -> None:
+    """With the model that they stand on in a folder; a push refuses them then, since others have no such folder."""
+    lm = tiny_llama(1)
+    for part in (lm.model, lm.tokenizer):
+        part.save_pretrained(tmp_path / "base")  # type: ignore[operator]
+    base = load_model(str(tmp_path / "base"))
+    adapted = with_lora(base.model, LoraConfig(rank=2, alpha=64))  # type: ignore[arg-type]
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    adapted.save_pretrained(tmp_path / "student")  # type: ignore[operator]
+    lm.tokenizer.save_pretrained(tmp_path / "student")
+    code = quick_start(tmp_path / "student", str(tmp_path / "student"), SUM, PromptConfig(), 8)
+    found = ran(code)
+    assert found == kpods_answer(replace(base, model=adapted.eval()), PromptConfig(), 8)
+    assert found != kpods_answer(load_model(str(tmp_path / "base")), PromptConfig(), 8)
+    with pytest.raises(ConfigError, match=r"holds adapters for the model in the folder .*base, which nobody else"):
+        _check_adapters(tmp_path / "student")
 
 
 @pytest.mark.parametrize("question", [SUM, CHOICE], ids=["sum", "choice"])
@@ -303,6 +325,33 @@ def test_a_broken_upload_leaves_nothing_to_see_and_the_next_one_sends_only_what_
 
 
 @pytest.mark.parametrize(
+    ("card", "refused", "found", "told"),
+    [
+        ({"license": "llama3.2"}, {}, "llama3.2", ""),
+        ({}, {}, None, "the card of some/base names none"),
+        ({"license": "mit"}, {"/some/base": 403}, None, "the card of some/base cannot be read (HfHubHTTPError"),
+        ({"license": "mit"}, {"/some/base": 404}, None, "cannot be read (RepositoryNotFoundError"),
+    ],
+)
+def test_the_license_of_a_base_model_on_the_hub(
+    card: dict[str, str],
+    refused: dict[str, int | str],
+    found: str | None,
+    told: str,
+    finished: Path,
+    hub: FakeHub,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without it the student is pushed all the same, and a line says what is missing."""
+    hub.private["some/base"], hub.files["some/base", "main"], hub.cards["some/base"] = False, {}, card
+    hub.refused = refused
+    assert main(["push", str(finished), "me/tiny", "--base-model", "some/base"]) == 0
+    pushed = ModelCard(hub.files["me/tiny", "main"]["README.md"].decode()).data
+    assert (pushed.base_model, pushed.license) == ("some/base", found)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("token", "repo", "refused", "words", "code", "told"),
     [
         ("", "me/tiny", {}, [], 2, "no token for the Hub: log in with `hf auth login`, or set HF_TOKEN"),
@@ -396,3 +445,16 @@ def test_the_license_is_that_of_the_base_models_card(finished: Path, capsys: pyt
     assert (found.license, found.license_name, found.license_link) == ("other", "qwen", "https://x.y/L")
     assert found.get("base_model") is None
     assert found.tags == ["kpod", "distillation", "chain-of-thought"]
+
+
+@pytest.mark.slow
+def test_a_run_that_keeps_its_adapters_is_evaluated_and_not_pushed_from_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--method", "scotd", "--training.lora.rank", "2", "--training.merge_lora", "false")
+    found = recipe(write_tiny_data(tmp_path / "data"), tmp_path / "runs", "llama", *words)
+    ((_, after),) = run(found).accuracies
+    assert after.num_questions == 2
+    write_report(Pipeline(found))
+    assert main(["push", str(tmp_path / "runs" / "tiny"), "me/tiny", "--dry-run"]) == 2
+    assert "which nobody else can load: train with training.merge_lora: true" in capsys.readouterr().err

@@ -52,9 +52,12 @@ def work(options: argparse.Namespace) -> None:
     """Upload the student, or say what would be uploaded."""
     require(not options.overrides, "kpod push", " ".join(options.overrides), "given no recipe keys: the run is done")
     _check_name(options.repo)
+    if not options.dry_run:
+        _check_login()
     recipe = load_recipe(recipe_file(options.run))
     student = _finished_student(options.run)
     card = str(card_of(options, recipe, student))
+    _check_card(card)
     files = files_of(student, {"README.md": card, "recipe.yaml": _for_strangers(dump_recipe(recipe))})
     write_text(options.run / CARD, card)
     say("\n".join([*_listing(files, options), f"card: {options.run / CARD}"]))
@@ -167,6 +170,16 @@ def card_of(options: argparse.Namespace, recipe: Recipe, student: Path) -> "Card
     )
 
 
+def _check_card(card: str) -> None:
+    """Raise KpodError where the Hub's own client cannot read the metadata back."""
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(card)
+    except ValueError as error:
+        raise KpodError(f"the card's metadata cannot be read back: {error}") from error
+
+
 def _accuracy(row: Mapping[str, Any] | None) -> Accuracy | None:
     if row is None:
         return None
@@ -234,11 +247,14 @@ def _license(student: str, base: str | None, options: argparse.Namespace) -> dic
     """What is known of the base model's licence; where nothing is, a line says so."""
     if options.license:
         return {"license": options.license}
-    for card in _base_cards(student, base, online=not options.dry_run):
-        if found := {key: card[key] for key in LICENSE_KEYS if isinstance(card.get(key), str)}:
-            return found
-    where = "here" if options.dry_run else "here or on the Hub"
-    say(f"license: no card of {base or student} {where} names one, so this card names none; set --license", error=True)
+    why = "is not in its folder or in the cache" if options.dry_run else "names none"
+    try:
+        for card in _base_cards(student, base, online=not options.dry_run):
+            if found := {key: card[key] for key in LICENSE_KEYS if isinstance(card.get(key), str)}:
+                return found
+    except Exception as error:  # whatever keeps the Hub's client from a public page, the student can be pushed
+        why = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+    say(f"license: the card of {base or student} {why}, so this card names none; set --license", error=True)
     return {}
 
 
@@ -252,10 +268,8 @@ def _base_cards(student: str, base: str | None, *, online: bool) -> Iterator[Map
     for file in files:
         if isinstance(file, str | Path) and Path(file).is_file():
             yield ModelCard.load(file, ignore_metadata_errors=True).data.to_dict()
-    if online and base is not None:
-        with _explained(base):
-            check_hub_answers()
-            yield ModelCard.load(base, ignore_metadata_errors=True).data.to_dict()
+    if online and base is not None and (card := _hub().model_info(base).card_data) is not None:
+        yield card.to_dict()
 
 
 # -- the Hub -----------------------------------------------------------------------------------------------
@@ -272,15 +286,13 @@ def push(repo: str, files: Mapping[str, Path | bytes], run: str, revision: str =
         private: Only you and your organisation can see it.
 
     Raises:
-        ConfigError: If there is no token, the token may not write there, or a public repository is to be private.
+        ConfigError: If the token may not write there, or a public repository is to be private.
         KpodError: If the Hub cannot be reached, refuses the files, or the connection broke.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    _check_login()
+    api = _hub()
     with _explained(repo):
-        check_hub_answers()
         api.create_repo(repo, private=private or None, exist_ok=True)
         if private and not api.repo_info(repo).private:
             raise ConfigError(f"{repo} is a public repository, which --private does not change; make it private first")
@@ -290,6 +302,13 @@ def push(repo: str, files: Mapping[str, Path | bytes], run: str, revision: str =
         deleted = [CommitOperationDelete(name) for name in _left_over(api, repo, revision, files)]
         message = f"The student of the run {run}, from kpod"
         return api.create_commit(repo, [*added, *deleted], commit_message=message, revision=revision).commit_url
+
+
+def _hub() -> "HfApi":
+    from huggingface_hub import HfApi
+
+    check_hub_answers()
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
 
 
 def _left_over(api: "HfApi", repo: str, revision: str, files: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -216,13 +216,16 @@ def hub_name(name: str) -> str | None:
 
 
 def model_config(name: str) -> PreTrainedConfig:
-    """A model's config, by a recipe's name for it.
+    """A model's config, by a recipe's name for it; of adapters that of the model they stand on.
 
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
     with loading(name):
-        return cast("PreTrainedConfig", AutoConfig.from_pretrained(model_folder(name)))
+        folder = model_folder(name)
+        if (Path(folder) / "adapter_config.json").is_file() and not (Path(folder) / "config.json").is_file():
+            folder = model_folder(str(PeftConfig.from_pretrained(folder).base_model_name_or_path))
+        return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder))
 
 
 def model_identity(name: str) -> str:
