@@ -22,7 +22,8 @@ from kpod.records.errors import require
 from kpod.records.files import content_of
 from kpod.teacher.gathering import Gathered
 
-SAVING = frozenset({"save_steps", "save_total_limit", "report_to", "run_name", "disable_tqdm"})
+LOGGING = frozenset({"logging_strategy", "logging_steps", "logging_first_step", "report_to", "run_name", "project"})
+SAVING = LOGGING | {"save_steps", "save_total_limit", "disable_tqdm"}
 """TrainingArguments that say what is saved and shown while a student is trained, whatever it becomes."""
 BESIDE_TRAINING = ("save_strategy", "validation", "reference", "excess_share", "on_policy")
 """Keys of `training` that do not change what an update does, or that some losses alone read."""
