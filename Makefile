@@ -1,11 +1,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Without compiling: byte code of what is never imported takes a minute; the rest is compiled when it is first used.
+# Without compiling: byte code of what is never imported takes a minute. The rest is compiled when it is first used and
+# kept, whatever the machine says: without its byte code each process compiles torch and transformers anew, for 15 s.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Waiting threads that spin slow a busy machine down up to 40 times.
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
+unexport PYTHONDONTWRITEBYTECODE
 
 # Two processes of one thread each; the tests of a file stay together, since they share what is made for them once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -17,7 +19,7 @@ FAST := --jaxtyping-packages=$(ARRAYS),beartype.beartype
 # The demo in bf16 where the processor multiplies in it; where it does not, bf16 is slower than float32.
 PRECISION := $(shell grep -qsE 'amx_bf16|avx512_bf16' /proc/cpuinfo && echo bf16 || echo fp32)
 
-.PHONY: help venv demo demo-full test test-ci test-all check bench clean
+.PHONY: help venv demo demo-full test test-ci test-all check bench docs clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +60,10 @@ check: venv ## format, lint, types and the fast tests
 
 bench: venv ## figures for benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/keypoints_of_run.py runs/demo
+
+docs: venv ## the documentation site, in build/site
+	$(PIP) --constraint constraints.txt --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove what was built, not the runs
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -146,21 +146,30 @@ def fork(work: Callable[[], None], environment: dict[str, str]) -> int:
         os._exit(1)
 
 
-def start(kind: str, config: TrainingConfig, folder: Path, kill: Kill) -> dict[str, object]:
-    """Start the command in one process or two, wait for its end, and say what it left."""
+def fork_all(num_processes: int, work: Callable[[], None]) -> list[int]:
+    """Do the same in some processes that can reach each other, and wait for their ends; their exit codes."""
     environments: list[dict[str, str]] = [{}]
-    if config is TWO:
+    if num_processes > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-        environments = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    children = [fork(lambda: train(kind, config, folder, kill), environment) for environment in environments]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])]
-    for other in children[1:]:
-        if codes[0]:
-            os.kill(other, signal.SIGKILL)  # as torchrun does
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
+            port = str(free.getsockname()[1])
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+        shared |= {"WORLD_SIZE": str(num_processes)}
+        environments = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
+    children = [fork(work, environment) for environment in environments]
+    codes: dict[int, int] = {}
+    while len(codes) < len(children):
+        child, status = os.wait()
+        codes[child] = os.waitstatus_to_exitcode(status)
+        if codes[child]:  # as torchrun does
+            for other in set(children) - set(codes):
+                os.kill(other, signal.SIGKILL)
+    return [codes[child] for child in children]
+
+
+def start(kind: str, config: TrainingConfig, folder: Path, kill: Kill) -> dict[str, object]:
+    """Start the command in one process or two, wait for its end, and say what it left."""
+    codes = fork_all(2 if config is TWO else 1, lambda: train(kind, config, folder, kill))
     checkpoint, skipped = last_valid_checkpoint(folder)
     names = sorted(path.name for path in folder.iterdir())
     return {"codes": codes, "names": names, "valid": checkpoint and checkpoint.name, "skipped": skipped}

@@ -442,6 +442,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "weigh": ("{run}",),
     "plan": ("{run}",),
     "report": ("{run}",),
+    "report of two": ("{run}", "{run}"),
     "rationales": ("{run}",),
     "compare": ("{folder}/base.yaml", "--methods", "scotd", "--tables"),
 }

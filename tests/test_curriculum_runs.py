@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kpod.commands.gathered import epochs
 from kpod.experiment.methods import METHODS
 from kpod.experiment.pipeline import Pipeline, run
 from kpod.training.metrics import read_updates
@@ -49,10 +50,19 @@ def test_a_whole_run_ends_in_a_student(
     folder = Pipeline(found).folder.path / "student"
     lines = read_updates(folder / "metrics.jsonl")
     assert len(lines) == result.training.updates
+    trained = list(epochs(Pipeline(found)))
+    assert [(one.number, one.updates > 0) for one in trained] == [(n + 1, True) for n in range(len(trained))]
+    assert sum(one.updates for one in trained) == len(lines)
+    assert next(one.number for one in trained if one.accuracy is not None) == 3
+    assert all(one.words for one in trained)
     if method == "icot-si":
+        assert trained[0].words == "whole rationales to rationales without their first 5 tokens"
+        assert trained[-1].words.endswith("to answers alone")
         assert [line["stage"] for line in lines] == [min(update, 39) for update in range(42)]
         assert lines[-1]["rationale_loss"] is None
-    if method == "kpod-acl":  # 0.3 of 6, growing to all in the third epoch
+    if method == "kpod-acl":  # 0.3 (1 / 0.3)^(2/3)
+        assert [one.words for one in trained[1:4]] == ["the easiest 66.9 % of the rationales", *["all rationales"] * 2]
+        # 0.3 of 6, growing to all in the third epoch
         assert [sum(line["stage"] == epoch for line in lines) for epoch in range(1, 8)] == [2, 4, 6, 6, 6, 6, 6]
     if method == "adaptive-cl":
         assert len(lines) == 7  # a tenth of six rationales is one

@@ -542,7 +542,7 @@ def test_adapters_are_merged_or_not_in_another_student(base: Recipe) -> None:
 
 
 def test_where_files_and_logs_go_is_no_part_of_a_student(base: Recipe) -> None:
-    for arguments in ({"save_total_limit": 1}, {"report_to": "none"}, {"save_steps": 7}):
+    for arguments in ({"save_total_limit": 1}, {"report_to": "none"}, {"save_steps": 7}, {"logging_steps": 1}):
         assert remade(base, changed(base, "training.arguments", arguments)) == NONE
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from kpod.commands.command_line import main
 from kpod.commands.evaluate import name_of
 from kpod.commands.plan import schedule_if
-from kpod.commands.report import write_report
+from kpod.commands.report import gather, write_report
 from kpod.evaluation import generation
 from kpod.evaluation.accuracy import summarise
 from kpod.evaluation.given_texts import judge_file
@@ -70,6 +70,53 @@ def test_a_run_leaves_everything_that_the_run_folder_promises(finished: Recipe) 
     assert "<!DOCTYPE html>" in (folder / "report.html").read_text(encoding="utf-8")
     facts = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert facts["rationales"] == {"read": 7, "kept": 6, "dropped": {"wrong answer": 1}}
+
+
+def test_the_report_holds_every_answer_and_every_rationale(finished: Recipe) -> None:
+    pipeline = Pipeline(finished)
+    found = gather(pipeline, num_browsed=4)
+    browsed = found.browsed
+    assert (browsed.sides, browsed.runs, browsed.num_left_out) == (("Before", "After"), ("tiny",), 2)
+    test = finished.data.tests[0]
+    assert [one.predictions for one in browsed.questions] == list(
+        zip(*(pipeline.evaluation(when, test)[0] for when in ("before", "after")), strict=True)
+    )
+    assert all(one.question for one in browsed.questions)
+    schedule = pipeline.schedule
+    for number, one in enumerate(browsed.rationales):
+        [heat], rationale = one.sides, pipeline.sources[0][number]
+        assert heat is not None
+        assert (one.id, heat.question, heat.answer) == (
+            rationale.id, rationale.question.question, rationale.question.answer,
+        )  # fmt: skip
+        assert "".join(text for text, _, _ in heat.tokens) == rationale.text
+        np.testing.assert_allclose([weight for _, weight, _ in heat.tokens], pipeline.weights.loss[one.id])
+        np.testing.assert_allclose(heat.difficulties, pipeline.difficulties[one.id])
+        column = schedule.ids.index(one.id)
+        for stage in (1, 2):
+            trained = sum(first <= stage for first in heat.stages)
+            assert trained == heat.num_steps - schedule.input_steps[stage, column]
+    assert [epoch.stages for epoch in found.epochs] == [(1, 1), (2, 2), (2, 2), (2, 2)]
+    assert sum(epoch.updates for epoch in found.epochs) == 8
+    assert [row.test for row in found.paired] == [test]
+
+
+def test_two_runs_meet_on_one_page(data: Path, finished: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second run differs in how it is asked, so that only its evaluation is made."""
+    other = recipe(data, Path(finished.runs), "llama", "--name", "other", "--evaluation.max_new_tokens", "5")
+    run(other)
+    assert main(["report", str(folder_of(finished)), str(folder_of(other)), "--rationales", "5"]) == 0
+    page = folder_of(finished) / "compared-with-other.html"
+    assert str(page) in capsys.readouterr().out
+    assert "1 more rationales are trained on" in page.read_text(encoding="utf-8")
+    facts = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert facts["runs"] == ["tiny", "other"]
+    assert facts["recipe"] == {"evaluation.max_new_tokens": ["4", "5"]}
+    assert facts["weights"]["correlation"] == pytest.approx(1)
+    assert (facts["weights"]["num_rationales"], facts["weights"]["distance"]) == (6, 0)
+    for words, message in ((["a", "b", "c"], "3 runs are named"), (["a", "--rationales", "-1"], "at least 0")):
+        assert main(["report", *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_each_update_trains_the_stage_of_its_epoch(finished: Recipe) -> None:

@@ -77,6 +77,7 @@ INSIDE = {
         "kpod.weighting.rounds",
     },
     "keypoints_of_run": {"kpod.data.word_problems"},
+    "memory": {"kpod.lm.adapters", "kpod.lm.head"},
     "oracle_making": {"kpod.lm.decoding", "kpod.lm.student_prompts"},
     "oracle_words": {"kpod.data.numbers"},
     "paper_splits": {"kpod.data.splits"},

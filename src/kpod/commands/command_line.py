@@ -24,6 +24,7 @@ VERBS = {
     "compare": "methods and seeds of one recipe -> tables with intervals, from runs side by side",
     "sweep": "values of one recipe key -> the same tables",
     "report": "a run folder -> one HTML page",
+    "push": "a run's student -> the Hugging Face Hub, with a model card",
     "inspect": "one example as the student sees it at a stage, token by token",
     "check": "which rows of a recipe's data or of a data file a run would use, and all errors",
     "explain": "a recipe key -> what it does, may be and is by default, and what a change makes again",

@@ -1,74 +1,116 @@
-"""`kpod report`: a run folder to one HTML page. Gathers what the page shows, and writes it."""
+"""`kpod report`: a run folder to one HTML page, or two to a page that compares them."""
 
 import argparse
 import json
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kpod.commands.pages.page import HeatMap, Report, render_html, to_json
-from kpod.commands.pages.tables import accuracy_markdown, weighed_tokens, word_type_table
-from kpod.commands.recipe_argument import add_recipe, recipe_of
+from kpod.commands.gathered import (
+    answered,
+    coverage,
+    epochs,
+    heat_maps,
+    paired,
+    predictions_after,
+    predictions_before,
+    question_texts,
+)
+from kpod.commands.pages.browser import Browsed, Explained, HeatMap
+from kpod.commands.pages.page import Report, render_html, to_json
+from kpod.commands.pages.tables import accuracy_markdown, word_type_table
+from kpod.commands.recipe_argument import recipe_file
 from kpod.commands.terminal import say
-from kpod.recipe.loading import dump_recipe
-from kpod.records import Rationale, TokenizedRationale
-from kpod.records.errors import DataError
+from kpod.recipe.loading import dump_recipe, load_recipe
+from kpod.records.errors import ConfigError, DataError, require
 from kpod.records.files import write_text
-from kpod.records.outcomes import Accuracy
+from kpod.records.outcomes import Accuracy, Prediction
 
 if TYPE_CHECKING:
     from kpod.experiment.pipeline import Pipeline
 
 NUM_HEATMAPS = 12
+NUM_BROWSED = 10_000
+"""Rationales in a page, where the command names no other number: about 4 megabytes."""
 PACKAGES = ("kpod-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of the verb."""
-    add_recipe(parser)
+    parser.add_argument(
+        "recipe", type=Path, nargs="+", help="a recipe file, or a run folder; two of them are compared on one page"
+    )
+    parser.add_argument(
+        "--rationales",
+        type=int,
+        default=NUM_BROWSED,
+        metavar="N",
+        help="how many rationales can be looked up in the page (default: %(default)s)",
+    )
 
 
 def work(options: argparse.Namespace) -> None:
-    """Write the page of a finished run."""
-    recipe = recipe_of(options)
+    """Write the page of a finished run, or of two."""
+    require(options.rationales >= 0, "--rationales", options.rationales, "at least 0")
+    if len(options.recipe) > 2:
+        raise ConfigError(
+            f"{len(options.recipe)} runs are named; kpod report takes one or two, kpod compare makes tables"
+        )
+    recipes = [load_recipe(recipe_file(path), options.overrides) for path in options.recipe]
     from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
 
-    print_report(Pipeline(recipe))
+    if len(recipes) == 1:
+        print_report(Pipeline(recipes[0]), options.rationales)
+    else:
+        from kpod.commands.two_runs import print_comparison
+
+        print_comparison(Pipeline(recipes[0]), Pipeline(recipes[1]), options.rationales)
 
 
-def print_report(pipeline: "Pipeline") -> None:
+def print_report(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> None:
     """Write the page and print the accuracies; of several processes, the first does."""
     from kpod.lm.processes import is_first_process
 
     if is_first_process():
-        page = write_report(pipeline)
+        page = write_report(pipeline, num_browsed)
         say(accuracy_markdown(accuracies(pipeline)))
         say(f"report: {page}")
 
 
-def write_report(pipeline: "Pipeline") -> Path:
+def write_report(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Path:
     """Write report.html and report.json of a finished run; returns the page's path.
+
+    Args:
+        pipeline: The run.
+        num_browsed: How many rationales the page holds at most.
 
     Raises:
         DataError: If the run was not evaluated yet.
     """
-    report = gather(pipeline)
+    report = gather(pipeline, num_browsed)
     page = pipeline.folder.path / "report.html"
     write_text(page, render_html(report))
     write_text(page.with_suffix(".json"), json.dumps(to_json(report), indent=2, ensure_ascii=False))
     return page
 
 
-def gather(pipeline: "Pipeline") -> Report:
+def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
     """Everything the page shows, from what the run saved."""
     recipe, tests = pipeline.recipe, pipeline.recipe.data.tests
-    rationales = {rationale.id: rationale for rationale in pipeline.sources[0]}
-    written = [t for t in pipeline.tokens if t.num_tokens and t.id in rationales]
-    views = {t.id: weighed_tokens(rationales[t.id], t, pipeline.weights.loss[t.id]) for t in written}
-    questions = pipeline.data.questions(tests[0]) if tests else []
+    maps, after = heat_maps(pipeline), predictions_after(pipeline)
+    before = {test: predictions_before(pipeline, test) for test in tests}
+    sides: list[Mapping[str, Sequence[Prediction] | None]] = [before, after] if any(before.values()) else [after]
+    answers = list(answered(question_texts(pipeline), sides))
+    browsed = Browsed(
+        sides=("Before", "After")[-len(sides) :],
+        runs=(recipe.name,),
+        questions=tuple(answers),
+        rationales=tuple(Explained(one.id, (one,)) for one in list(maps.values())[:num_browsed]),
+        num_left_out=max(0, len(maps) - num_browsed),
+    )
     return Report(
         title=recipe.name,
         method=pipeline.method.label,
@@ -79,14 +121,16 @@ def gather(pipeline: "Pipeline") -> Report:
         dropped=Counter(dropped.reason for dropped in pipeline.dropped),
         forecast=pipeline.forecast,
         num_steps=tuple(t.num_steps for t in pipeline.tokens),
-        heatmaps=tuple(
-            HeatMap(t.id, rationales[t.id].question.question, views[t.id]) for t in _telling(written, rationales)
-        ),
-        word_types=word_type_table(views.values()),
+        heatmaps=tuple(_telling(list(maps.values()))),
+        word_types=word_type_table(one.tokens for one in maps.values()),
         schedule=pipeline.schedule,
         loss_curve=_loss_curve(pipeline.folder.path / "student"),
-        predictions=tuple(pipeline.evaluation("after", tests[0])[0]) if tests else (),
-        questions={question.id: question.question for question in questions},
+        predictions=tuple(after[tests[0]]) if tests else (),
+        questions={one.id: one.question for one in answers if one.test == tests[0]},
+        paired=tuple(paired(answers)),
+        browsed=browsed,
+        epochs=tuple(epochs(pipeline)),
+        coverage=coverage(pipeline),
     )
 
 
@@ -119,9 +163,9 @@ def _accuracy_before(pipeline: "Pipeline", test: str) -> Accuracy | None:
         return None
 
 
-def _telling(tokens: Sequence[TokenizedRationale], rationales: dict[str, Rationale]) -> list[TokenizedRationale]:
+def _telling(maps: Sequence[HeatMap]) -> list[HeatMap]:
     """A dozen rationales to draw: the first of each kind of length, so that short and long ones are seen."""
-    by_length = sorted(tokens, key=lambda t: (len(rationales[t.id].text), t.id))
+    by_length = sorted(maps, key=lambda one: (sum(len(text) for text, _, _ in one.tokens), one.id))
     num = min(NUM_HEATMAPS, len(by_length))
     return [by_length[(2 * k + 1) * len(by_length) // (2 * num)] for k in range(num)]
 

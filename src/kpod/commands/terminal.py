@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 
-from kpod.records.progress import on_terminal
+from kpod.records.progress import on_terminal, speaks
 from kpod.records.shown import visible
 
 READER_GONE = 141
@@ -26,13 +26,13 @@ def print_anything() -> None:
 
 
 def log_to_terminal() -> None:
-    """Log to the standard error, with hidden characters written out.
+    """Log to the standard error, with hidden characters written out; of several processes, the first logs.
 
     Other libraries draw bars whether or not anybody can see them; where the standard error is no terminal they do not.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_VisibleFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO if speaks() else logging.ERROR, handlers=[handler])
     for library in ("httpx", "httpx2"):  # a line per request
         logging.getLogger(library).setLevel(logging.WARNING)
     if not on_terminal():

@@ -73,7 +73,6 @@ def read_questions(path: Path) -> list[Question]:
 
     Args:
         path: The file, perhaps gzipped.
-        columns: Names of its columns; those of published formats are recognised without them.
 
     Raises:
         DataError: At the first row that is wrong, as `file:line: id ...: what is wrong and what to do`; or if no row is

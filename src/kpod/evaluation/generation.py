@@ -9,6 +9,7 @@ from kpod.evaluation.accuracy import judge, majority
 from kpod.lm.decoding import Continuation, continue_greedily, continue_sampled, decode
 from kpod.lm.engines import Engine, VllmModel
 from kpod.lm.layout import TextLayout
+from kpod.lm.processes import divided, is_first_process
 from kpod.lm.student_prompts import prompt_ids
 from kpod.recipe import EvaluationConfig, PromptConfig
 from kpod.records import Question
@@ -33,7 +34,8 @@ def answer_questions(
 
     The prompt is the one that the student was trained after. Questions are asked in the order of their prompts'
     lengths, the longest first, so that a batch holds little padding and too large a batch fails at once. The batch
-    size changes no text in exact arithmetic; rounding may turn a near tie between two tokens, mostly in bf16.
+    size changes no text in exact arithmetic; rounding may turn a near tie between two tokens, mostly in bf16. Several
+    processes share the batches, and each gets all predictions; vLLM shares nothing.
 
     Args:
         lm: The student, and with it what runs it.
@@ -55,19 +57,24 @@ def answer_questions(
     for question, ids in zip(questions, prompts, strict=True):
         _check_room(lm, question, len(ids), config.max_new_tokens)
     longest_first = sorted(range(len(questions)), key=lambda index: -len(prompts[index]))
-    predictions: dict[int, Prediction] = {}
+
+    def answer(start: int) -> list[Prediction]:
+        batch = longest_first[start : start + config.batch_size]
+        if all(questions[index].id in found for index in batch):
+            return [found[questions[index].id] for index in batch]
+        asked, read = [questions[index] for index in batch], [prompts[index] for index in batch]
+        judged = _answer_batch(lm, asked, read, config, seed=start, words=words)
+        keep(judged)
+        return judged
+
+    starts = range(0, len(questions), config.batch_size)
+    in_order: list[Prediction] = []
     with ProgressBar(total=len(questions), name="evaluation", unit="questions") as progress:
-        for start in range(0, len(questions), config.batch_size):
-            batch = longest_first[start : start + config.batch_size]
-            if all(questions[index].id in found for index in batch):
-                judged = [found[questions[index].id] for index in batch]
-            else:
-                asked, read = [questions[index] for index in batch], [prompts[index] for index in batch]
-                judged = _answer_batch(lm, asked, read, config, seed=start, words=words)
-                keep(judged)
-            predictions |= zip(batch, judged, strict=True)
-            progress.update(len(batch))
-    if config.self_check and config.samples == 1:
+        for judged in map(answer, starts) if isinstance(lm, VllmModel) else divided(starts, answer):
+            in_order += judged
+            progress.update(len(judged))
+    predictions = dict(zip(longest_first, in_order, strict=True))
+    if config.self_check and config.samples == 1 and is_first_process():
         shortest = longest_first[-config.self_check :]  # padded most
         _tell_what_batching_changed(lm, [(prompts[index], predictions[index]) for index in shortest], config)
     return [predictions[index] for index in range(len(questions))]

@@ -199,16 +199,24 @@ PHASES = (
         needs=("texts", "told"),
         reads=("teacher.logprobs",),
         after=("tokens",),
+        together=True,
     ),
     # line 2: significance weights (Eq. 2-7), which see no steps
-    Phase("weights", _learn, _weights, needs=("texts",), reads=("weighting", "seed"), after=("tokens",)),
+    Phase("weights", _learn, _weights, ("texts",), reads=("weighting", "seed"), after=("tokens",), together=True),
     # line 3: step difficulties (Eq. 8)
-    Phase("difficulties", _assess, _difficulties, needs=("tokens",), parts=("weigh_steps",), reads=("precision",)),
+    Phase("difficulties", _assess, _difficulties, ("tokens",), ("weigh_steps",), reads=("precision",), together=True),
     # line 4: similar questions, and the schedule (Eq. 9-13)
     Phase("clusters", _cluster, _clusters, needs=("texts",), reads=CLUSTERS, after=("tokens",)),
     Phase("plan", _order, _plan, needs=("tokens", "views"), parts=("order",)),
     # what a reference model makes of the tokens, for losses that compare the student with it
-    Phase("reference", _refer, _reference, needs=("tokens", "views"), reads=("training.reference", "precision")),
+    Phase(
+        "reference",
+        _refer,
+        _reference,
+        needs=("tokens", "views"),
+        reads=("training.reference", "precision"),
+        together=True,
+    ),
     # lines 5-11: the student (Eq. 14-15), by `Pipeline.distil`
     Phase("validation", sources=VALIDATION),
     Phase(

@@ -176,25 +176,44 @@ class PartialEvaluation:
     """Predictions of an evaluation that is not finished yet, each batch written through to the disk.
 
     Attributes:
-        path: Holds them.
+        path: Holds them; the predictions of further processes stand beside it.
+        process: The number of this process among those that share the work.
     """
 
     path: Path
+    process: int = 0
+
+    @property
+    def own(self) -> Path:
+        """What this process writes to."""
+        return self.path.with_suffix(f".{self.process}{self.path.suffix}") if self.process else self.path
 
     def read(self) -> dict[str, Prediction]:
-        """By question id; a torn last line, left by a kill, does not count and is cut off."""
-        if not self.path.exists():
-            return {}
-        rows = [json.loads(line) for line in whole_lines(self.path)]
-        write_jsonl(self.path, rows)
-        return {row["id"]: _prediction(row) for row in rows}
+        """What all processes have kept, by question id; a torn last line, left by a kill, is cut off and not counted.
+
+        Only for one process at a time, while none appends.
+        """
+        found: dict[str, Prediction] = {}
+        for path in self._all():
+            rows = [json.loads(line) for line in whole_lines(path)]
+            write_jsonl(path, rows)
+            found |= {row["id"]: _prediction(row) for row in rows}
+        return found
+
+    def remove(self) -> None:
+        """Delete what all processes have kept."""
+        for path in self._all():
+            path.unlink(missing_ok=True)
+
+    def _all(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.stem}*{self.path.suffix}"))
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         """Add a batch."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        self.own.parent.mkdir(parents=True, exist_ok=True)
+        with self.own.open("a", encoding="utf-8", newline="") as file:
             file.writelines(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions)
-        flush_to_disk(self.path)
+        flush_to_disk(self.own)
 
 
 def load_evaluation(folder: Path) -> tuple[list[Prediction], Accuracy]:

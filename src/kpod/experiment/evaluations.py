@@ -15,7 +15,7 @@ from kpod.experiment.run_folder import RunFolder, check_unaltered
 from kpod.experiment.sources import Sources
 from kpod.lm.engines import ENGINES, Engine
 from kpod.lm.models import LanguageModel
-from kpod.lm.processes import first_process_first
+from kpod.lm.processes import agreed, first_process_first, is_first_process, process_number
 from kpod.recipe import Recipe
 from kpod.records import EXPLAIN, Question
 from kpod.records.outcomes import Accuracy, Prediction
@@ -73,15 +73,18 @@ class Evaluations:
             self.key(identity, test),
         )
         place = self.folder.place(phase, key)
-        partial = artifacts.PartialEvaluation(place.with_name(f".{place.name}.jsonl"))
+        shared = self.recipe.evaluation.engine == "transformers"
+        partial = artifacts.PartialEvaluation(place.with_name(f".{place.name}.jsonl"), process_number())
 
         def make(folder: Path) -> None:
-            predictions = self._answer(loaded(), questions, partial.read(), partial.append)
+            kept = partial.read() if is_first_process() else {}
+            kept = agreed(kept) if shared else kept
+            predictions = self._answer(loaded(), questions, kept, partial.append)
             artifacts.save_evaluation(folder, predictions, summarise(test, predictions))
 
-        do_phase(self.folder, phase, key, make)
-        partial.path.unlink(missing_ok=True)
+        do_phase(self.folder, phase, key, make, together=shared)
         with first_process_first():
+            partial.remove()
             saved, predictions, accuracy = self._judged(place)
             if predictions != saved:
                 log.warning("%s: the rules that read answers changed; the saved texts are judged again", phase)

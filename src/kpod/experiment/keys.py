@@ -22,7 +22,8 @@ from kpod.records.errors import require
 from kpod.records.files import content_of
 from kpod.teacher.gathering import Gathered
 
-SAVING = frozenset({"save_steps", "save_total_limit", "report_to", "run_name", "disable_tqdm"})
+LOGGING = frozenset({"logging_strategy", "logging_steps", "logging_first_step", "report_to", "run_name", "project"})
+SAVING = LOGGING | {"save_steps", "save_total_limit", "disable_tqdm"}
 """TrainingArguments that say what is saved and shown while a student is trained, whatever it becomes."""
 BESIDE_TRAINING = ("save_strategy", "validation", "reference", "excess_share", "on_policy")
 """Keys of `training` that do not change what an update does, or that some losses alone read."""
@@ -41,6 +42,7 @@ class Phase:
         reads: Recipe keys, or sections of keys, that change it.
         after: Phases before it whose files it reads, though they change with keys that leave it as it is.
         sources: Recipe keys, or sections of keys, that lead to what is read anew each time and counts by its content.
+        together: Whether several processes share the work of it; else the first one does it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Phase:
     reads: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    together: bool = False
 
     def parts_of(self, method: Method) -> list[Part[Any]]:
         """The method's parts that make the phase; a phase whose parts it lacks is not made."""

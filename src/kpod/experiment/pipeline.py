@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from kpod.experiment.preflight import announce, question_uses, training_use
 from kpod.experiment.run_folder import RunFolder, seal
 from kpod.experiment.sources import Sources, check_recipes_predictor
 from kpod.lm.engines import require_engine
-from kpod.lm.models import LanguageModel, load_model, model_identity
-from kpod.lm.processes import is_first_process
-from kpod.recipe import Recipe, ScheduleConfig
+from kpod.lm.models import LanguageModel, hub_name, load_model, model_identity
+from kpod.lm.processes import is_first_process, wait_for_all
+from kpod.recipe import Recipe, ScheduleConfig, TrainingConfig
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.records.errors import ConfigError, require
@@ -97,7 +97,8 @@ class Pipeline:
         """What a phase came to. It and the phases before it that it needs are made in their order, where missing."""
         for phase in needed(self.phases, self.method, name):
             if phase.make is not None and phase.name not in self._loaded:
-                place = do_phase(self.folder, phase.name, self.keys[phase.name], partial(phase.make, self))
+                make, key = partial(phase.make, self), self.keys[phase.name]
+                place = do_phase(self.folder, phase.name, key, make, together=phase.together)
                 self._loaded[phase.name] = phase.load(self, place)
         return self._loaded[name]
 
@@ -238,19 +239,25 @@ class Pipeline:
                 tokens,
                 weights,
                 schedule,
-                self.method.training(self.recipe.training),
+                self._named(self.method.training(self.recipe.training)),
                 seed=self.recipe.seed,
                 output_dir=place,
                 precision=self.recipe.precision,
                 fingerprint=key,
-                base_model=self.recipe.student,
+                base_model=hub_name(self.recipe.student),
                 validate=self.evaluations.accuracy_on_validation,
+                tensorboard=self.folder.path / "tensorboard" / key,
                 **self._trained_on(),
             )
             if is_first_process():
                 seal(place, key)
                 say_done("student", started)
+        wait_for_all()
         return summary
+
+    def _named(self, config: TrainingConfig) -> TrainingConfig:
+        """A recipe's training, which trackers show under the run's name."""
+        return replace(config, arguments={"run_name": self.recipe.name, **config.arguments})
 
     def _trained_on(self) -> dict[str, Any]:
         """The method's loss and what it needs, as arguments of `train_student`."""

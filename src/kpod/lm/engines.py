@@ -111,7 +111,7 @@ def load_vllm(name: str, precision: Literal["fp32", "bf16"] = "fp32") -> VllmMod
     gc.collect()
     torch.cuda.empty_cache()
     llm = LLM(model=folder, dtype=VLLM_DTYPES[precision], generation_config="vllm")
-    return VllmModel(llm=llm, ends=end_ids(layout, _settings(folder, config)), **vars(layout))
+    return VllmModel(llm=llm, ends=end_ids(layout, generation_settings(folder, config)), **vars(layout))
 
 
 def require_engine(engine: str) -> None:
@@ -127,7 +127,7 @@ def require_engine(engine: str) -> None:
         )
 
 
-def _settings(folder: str, config: PreTrainedConfig) -> GenerationConfig:
+def generation_settings(folder: str, config: PreTrainedConfig) -> GenerationConfig:
     """The checkpoint's generation settings, as transformers finds them when it loads the model."""
     try:
         return GenerationConfig.from_pretrained(folder)

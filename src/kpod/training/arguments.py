@@ -46,6 +46,8 @@ STRATEGIES = ("group_by_length", "random")
 
 CHECKED_TRACKERS = frozenset(INTEGRATION_TO_CALLBACK) - {"flyte"}
 """Trackers that transformers says the installation of."""
+TRACKER_PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml"}
+"""What to install, where a tracker has another name than its package."""
 
 _EVALUATION = "kpod evaluates the finished student by its answers; to watch a loss, use kpod.training.KeypointTrainer"
 REFUSED: Mapping[str, str] = MappingProxyType(
@@ -61,7 +63,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "ignore_data_skip": "a resumed run would train on the same rationales again",
         "save_only_model": "a checkpoint without optimizer state cannot be resumed",
         "enable_jit_checkpoint": "it saves in the middle of an update, so a resumed run would differ; lower save_steps",
-        "push_to_hub": "a half-trained student would be pushed; upload the finished folder with `hf upload`",
+        "push_to_hub": "a half-trained student would be pushed; upload the finished one with `kpod push`",
         "hub_token": "a secret does not belong in a recipe; log in with `hf auth login`",
         "do_eval": _EVALUATION,
         "eval_strategy": _EVALUATION,
@@ -158,7 +160,7 @@ def _check_trackers(names: Sequence[str]) -> None:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"training.report_to: transformers knows no tracker {name!r}; did you mean {near}?")
         if name in CHECKED_TRACKERS and name not in installed:
-            package = name.replace("_", "-")
+            package = TRACKER_PACKAGES.get(name, name)
             raise ConfigError(f"training.report_to: {name} is not installed: pip install {package}, or set it to none")
 
 

@@ -60,7 +60,9 @@ class BestByAccuracy(TrainerCallback):
         if (left or epochs % self.config.every_epochs) and not last:
             return  # a signal ended the epoch, or it is not its turn
         found = self.accuracy(kwargs["model"])
+        should_log = control.should_log
         self.log({VALIDATION: found})
+        control.should_log = should_log  # the loss of the epoch too, which transformers takes for logged
         if self.trainer is not None:
             self.trainer.curriculum.see(found)
         if self._may_choose(state) and (state.best_metric is None or found > state.best_metric):

@@ -67,14 +67,12 @@ class Curriculum:
 
     Attributes:
         orders: Whether it chooses rationales or cuts them; if not, batches may be cut by tokens.
-        one_process: Whether it works on one process only.
         asks: Whether it goes by the accuracy on `training.validation`.
         varies: Whether its epochs differ in length.
         over: Whether training has gone on for long enough; None: that is not for it to say.
     """
 
     orders: ClassVar[bool] = True
-    one_process: ClassVar[bool] = False
     asks: ClassVar[bool] = False
     varies: ClassVar[bool] = False
     over: bool | None = None
@@ -98,6 +96,14 @@ class Curriculum:
     def cut(self, index: int, moment: Moment) -> Cut:  # noqa: ARG002
         """What an update trains of a rationale."""
         return Cut()
+
+    def describe(self, stage: int) -> str:  # noqa: ARG002
+        """What updates of a stage train, for people; empty where the stage says nothing.
+
+        Args:
+            stage: As in `Cut`.
+        """
+        return ""
 
     def starts_afresh(self, moment: Moment) -> bool:  # noqa: ARG002
         """Whether the optimiser forgets its moments before an update."""

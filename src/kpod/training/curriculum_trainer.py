@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from kpod.lm.buckets import bucketed_order, cut_to_passes
 from kpod.lm.head import chunked_logprobs
 from kpod.lm.models import evaluating
+from kpod.lm.processes import divided
 from kpod.lm.sequences import collate, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
 from kpod.training.batches import Collator, StageBatch, StageSampler
@@ -30,7 +31,7 @@ class CurriculumTrainer(KeypointTrainer):
         kwargs: As for `KeypointTrainer`.
 
     Raises:
-        ConfigError: If the curriculum does not work in batches by tokens, on several processes, or on a sharded model.
+        ConfigError: If the curriculum does not work in batches by tokens, or on a sharded model.
     """
 
     def __init__(self, *args: Any, curriculum: Curriculum, **kwargs: Any) -> None:
@@ -40,8 +41,6 @@ class CurriculumTrainer(KeypointTrainer):
             raise ConfigError("training.tokens_per_batch: the method chooses the batches' rationales; leave it out")
         if self.is_sharded:
             raise ConfigError("the method goes by what happens in training, and does not work with FSDP or DeepSpeed")
-        if curriculum.one_process and self.args.world_size > 1:
-            raise ConfigError(f"the method works on one process, not on {self.args.world_size}; leave accelerate out")
         self._entered = -1
         self._updates = 1
         self.add_callback(_Forgetful(self))
@@ -57,7 +56,7 @@ class CurriculumTrainer(KeypointTrainer):
         if not self.curriculum.varies:
             return self._updates
         args, num = self.args, self.curriculum.length(epoch, len(self._dataset))
-        size = args.train_batch_size
+        size: int = args.train_batch_size * args.world_size
         batches = num // size if args.dataloader_drop_last else -(-num // size)
         return max(1, -(-batches // args.gradient_accumulation_steps))
 
@@ -116,20 +115,29 @@ class CurriculumTrainer(KeypointTrainer):
     def losses(self) -> Float[np.ndarray, " rationales"]:
         """The loss of every rationale under the student as it is: the weighted mean NLL of what it writes, in nats.
 
+        Several processes share the passes.
+
         Raises:
             TrainingError: If one is not finite.
         """
         dataset, model, lm = self._dataset, cast("nn.Module", self.model), cast("Collator", self.data_collator).lm
         lengths = np.array([len(rationale.token_ids) + 1 for rationale in dataset.tokens])
         order, found = np.argsort(-lengths, kind="stable"), np.empty(len(lengths), dtype=np.float32)
+
+        def of_pass(part: slice) -> list[np.float32]:
+            examples = [dataset[(int(index), Cut())] for index in order[part]]
+            batch = {name: t.to(self.args.device) for name, t in collate(examples, lm).items()}
+            logps = chunked_logprobs(model, batch).cpu().numpy()
+            stops = np.cumsum([len(example.weights) for example in examples])[:-1]
+            return [
+                -(example.weights * some).sum() / example.weights.sum()
+                for example, some in zip(examples, np.split(logps, stops), strict=True)
+            ]
+
+        passes = list(cut_to_passes(lengths[order].tolist()))
         with evaluating(model), self.accelerator.autocast():
-            for part in cut_to_passes(lengths[order].tolist()):
-                examples = [dataset[(int(index), Cut())] for index in order[part]]
-                batch = {name: t.to(self.args.device) for name, t in collate(examples, lm).items()}
-                logps = chunked_logprobs(model, batch).cpu().numpy()
-                stops = np.cumsum([len(example.weights) for example in examples])[:-1]
-                for index, example, some in zip(order[part], examples, np.split(logps, stops), strict=True):
-                    found[index] = -(example.weights * some).sum() / example.weights.sum()
+            for part, losses in zip(passes, divided(passes, of_pass), strict=True):
+                found[order[part]] = losses
         if wrong := [t.id for t, loss in zip(dataset.tokens, found, strict=True) if not np.isfinite(loss)]:
             raise TrainingError(f"the loss of rationale {wrong[0]!r} is not finite; drop it, or train in fp32")
         return found

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kpod.records.shown import percent
 from kpod.training.curriculum import Curriculum, Cut, Losses, Moment, State
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ class EasiestFirst(Curriculum):
     refresh: float = 0.7
     scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
 
-    one_process: ClassVar[bool] = True
     varies: ClassVar[bool] = True
 
     def share(self, epoch: int) -> float:
@@ -68,6 +68,16 @@ class EasiestFirst(Curriculum):
     def cut(self, index: int, moment: Moment) -> Cut:  # noqa: ARG002 (all are trained alike)
         """Whole; the stage is the epoch, counted from 1."""
         return Cut(stage=moment.epoch + 1)
+
+    def describe(self, stage: int) -> str:
+        """How many of the rationales.
+
+        Example:
+            >>> EasiestFirst().describe(15), EasiestFirst(start=1.0).describe(1)
+            ('the easiest 12.0 % of the rationales', 'all rationales')
+        """
+        share = self.share(stage - 1)
+        return "all rationales" if share == 1 else f"the easiest {percent(share)} of the rationales"
 
     def whole_from(self, num_epochs: int) -> int:
         """The first epoch with all rationales."""

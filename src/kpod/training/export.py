@@ -106,6 +106,8 @@ def model_card(
 Trained from {start} on a teacher's rationales by keypoint-based progressive chain-of-thought distillation
 ([arXiv:2405.16064](https://arxiv.org/abs/2405.16064)) with the package `kpod-distill`.
 
+## Training
+
 | setting | value |
 |---|---|
 {rows}
@@ -113,6 +115,8 @@ Trained from {start} on a teacher's rationales by keypoint-based progressive cha
 | outcome | value |
 |---|---|
 {figures}
+
+## Citation
 
 ```bibtex
 {_CITATION}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kpod.records.shown import percent
 from kpod.training.curriculum import Curriculum, Cut, Moment, State
 
 
@@ -46,6 +47,16 @@ class InSample(Curriculum):
     def cut(self, index: int, moment: Moment) -> Cut:  # noqa: ARG002 (all are cut alike, for a whole epoch)
         """The first floor(rho |target|) tokens are given; the stage is the number of falls."""
         return Cut(self.falls, given=self.given)
+
+    def describe(self, stage: int) -> str:
+        """How much is given.
+
+        Example:
+            >>> [InSample().describe(stage) for stage in range(3)]
+            ['all but the first 60.0 % of each text', 'all but the first 30.0 % of each text', 'whole texts']
+        """
+        given = max(self.start - stage * self.step, Fraction(0))
+        return f"all but the first {percent(float(given))} of each text" if given else "whole texts"
 
     def see(self, accuracy: float) -> None:
         """Wait on, or lower rho."""

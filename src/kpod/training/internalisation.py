@@ -46,6 +46,17 @@ class Internalisation(Curriculum):
         removed = self.removed(moment)
         return Cut(removed, dropped=ALL if removed == self.all_from else removed + self.offset(index, moment))
 
+    def describe(self, stage: int) -> str:
+        """How much of a rationale is left.
+
+        Example:
+            >>> [Internalisation().describe(stage) for stage in (0, 8, 39)]
+            ['whole rationales', 'rationales without their first 8 tokens', 'answers alone']
+        """
+        if stage >= self.all_from:
+            return "answers alone"
+        return f"rationales without their first {stage} tokens" if stage else "whole rationales"
+
     def starts_afresh(self, moment: Moment) -> bool:
         """Whether s has just grown."""
         before = Moment(moment.seed, moment.epoch, moment.update - 1, moment.per_epoch)

@@ -2,8 +2,9 @@
 """metrics.jsonl: one line per update, and the same lines whether or not the run was interrupted."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -72,6 +73,22 @@ class MetricsFile(TrainerCallback):
     def _flush(self, state: TrainerState) -> None:
         if state.is_world_process_zero and self.path.exists():
             flush_to_disk(self.path)
+
+
+def means_of(updates: Sequence[Metrics]) -> dict[str, float | int]:
+    """One line for several updates: the last one's stage, all trained tokens, and of each loss the updates' mean.
+
+    Example:
+        >>> means_of([{"stage": 1, "trained_tokens": 5, "loss": 3.0}, {"stage": 2, "trained_tokens": 7, "loss": 2.0}])
+        {'trained_tokens': 12, 'stage': 2, 'loss': 2.5}
+    """
+    found: dict[str, float | int] = {"trained_tokens": sum(update["trained_tokens"] or 0 for update in updates)}
+    if updates and (stage := updates[-1]["stage"]) is not None:
+        found["stage"] = stage
+    for name in ("loss", "rationale_loss", "answer_loss"):
+        if values := [value for update in updates if (value := update.get(name)) is not None]:
+            found[name] = fmean(values)
+    return found
 
 
 def read_updates(path: Path) -> list[dict[str, Any]]:

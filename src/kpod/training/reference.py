@@ -9,6 +9,7 @@ from kpod.lm.buckets import cut_to_passes
 from kpod.lm.head import chunked_logprobs
 from kpod.lm.layout import TextLayout
 from kpod.lm.models import LanguageModel, evaluating
+from kpod.lm.processes import divided
 from kpod.lm.sequences import collate, example_of
 from kpod.records import TokenizedRationale
 from kpod.records.errors import ConfigError, DataError
@@ -48,9 +49,10 @@ def reference_logprobs(
     """
     lengths = [len(rationale.token_ids) + 1 for rationale in tokens]  # with a decoder's start token
     with evaluating(lm.model), ProgressBar(total=len(tokens), name="reference", unit="rationales") as progress:
-        for part in cut_to_passes(lengths):
+        passes = list(cut_to_passes(lengths))
+        for part, rows in zip(passes, divided(passes, lambda part: _logprobs(lm, tokens[part])), strict=True):
             some = tokens[part]
-            for rationale, found in zip(some, _logprobs(lm, some), strict=True):
+            for rationale, found in zip(some, rows, strict=True):
                 if not np.isfinite(found).all():
                     raise DataError(
                         f"rationale {rationale.id!r}: its log P under the reference model is not finite; set precision "

@@ -31,6 +31,10 @@ class SelfPaced(Curriculum):
 
     orders: ClassVar[bool] = False
 
+    def describe(self, stage: int) -> str:  # noqa: ARG002
+        """The same in every stage."""
+        return "all rationales, each token's weight times the student's confidence (not recorded)"
+
     def factors(self, model: nn.Module, batch: StageBatch) -> Float[Tensor, " trained"]:
         """`spl_factors`; at the first batch it is proven that there is noise.
 

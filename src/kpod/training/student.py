@@ -25,6 +25,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as logging_of_transformers
 from transformers.utils.import_utils import (
@@ -106,6 +107,7 @@ def train_student(
     own_texts: OwnTexts | None = None,
     curriculum: Curriculum | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    tensorboard: Path | None = None,
 ) -> TrainingSummary:
     """Train a student on its schedule with the loss of Eq. 15 and write it to `output_dir`.
 
@@ -134,6 +136,7 @@ def train_student(
         own_texts: Has the student write what it is trained on, where the objective asks for that.
         curriculum: Chooses by what happens in training; it is made afresh for each call. None: the schedule alone does.
         callbacks: Further callbacks of transformers.
+        tensorboard: Where TensorBoard's files go, if `training.report_to` names it; None: into `output_dir`.
 
     Raises:
         ConfigError: On arguments that cannot be passed to transformers, or an objective or curriculum that the data or
@@ -167,6 +170,9 @@ def train_student(
     checkpoint = _checkpoint_to_resume(output_dir, fingerprint, arguments.world_size)
     loss = {"task_shares": task_shares, "objective": objective, "own_texts": own_texts}
     trainer = _trainer(lm, dataset, config, arguments, fingerprint, loss, callbacks, curriculum)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and tensorboard is not None:
+            callback.logging_dir = callback.logging_dir or str(tensorboard)
     per_epoch = _updates_per_epoch(trainer)
     stop = StopOnSignal(
         lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())

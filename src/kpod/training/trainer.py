@@ -28,7 +28,7 @@ from kpod.training.collation import check_packing, collator_of, language_model_o
 from kpod.training.groups import GroupSampler
 from kpod.training.guards import failed_update
 from kpod.training.loss import Normaliser, measures, segments_of
-from kpod.training.metrics import METRICS, Metrics, MetricsFile
+from kpod.training.metrics import METRICS, Metrics, MetricsFile, means_of
 from kpod.training.objectives import Found, Objective, StepLoss, check_loss
 from kpod.training.own_texts import OwnTexts
 from kpod.training.row_dataset import RowDataset, holds_rows
@@ -110,6 +110,7 @@ class KeypointTrainer(Trainer):
         self._staging: Path | None = None
         self._sampler: StageSampler | TokenBatchSampler | GroupSampler | None = None
         self._batches: list[tuple[Tensor, tuple[Example, ...]]] = []
+        self._unlogged: list[Metrics] = []
         self._linear_head: bool | None = None
         self._packing_is_unproven = packing
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
@@ -248,13 +249,21 @@ class KeypointTrainer(Trainer):
         loss, tokens, rationale, num_rationale, answer, num_answer = sums.tolist()
         first = self._batches[0][1][0]
         self._measured, self._batches = torch.zeros_like(self._measured), []
-        return {
+        taken: Metrics = {
             "stage": first.stage if isinstance(first, StageExample) else None,
             "loss": loss,
             "rationale_loss": rationale / num_rationale if num_rationale else None,
             "answer_loss": answer / num_answer if num_answer else None,
             "trained_tokens": int(tokens),
         }
+        self._unlogged.append(taken)
+        return taken
+
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """As transformers', for the log and all trackers, with what metrics.jsonl has of the updates since the last."""
+        if "loss" in logs:
+            logs, self._unlogged = logs | means_of(self._unlogged), []
+        super().log(logs, *args, **kwargs)
 
     # -- evaluation: the same loss, divided once by the whole set's normaliser ---------------------
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kpod.lm.models import evaluating
+from kpod.lm.processes import divided
 from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.weighting.layouts import MaskedRationale
@@ -45,13 +46,17 @@ def held_out_objectives(
         WeightingError: If an NLL is not finite.
     """
     rng = np.random.default_rng(0)
-    found = []
+    drawn = []
+    for one, weights in zip(tokens, compute_weights(generator, tokens).values(), strict=True):
+        keep = torch.from_numpy(rng.random((NUM_DRAWN, len(weights))) < weights)
+        prefixes = draw_prefixes(one, config.prefixes, rng)
+        drawn.append([MaskedRationale(one, row, prefixes) for row in keep])
+
+    def objective(rows: Sequence[MaskedRationale]) -> float:
+        nll = predictor(rows)
+        check_finite(nll.mean(), [rows[0].tokens], "the held-out L_k")
+        kept = torch.stack([row.keep for row in rows]).float().mean(dim=1).to(nll)
+        return keypoint_objective(nll, kept, config.mask_loss_weight).mean().item()
+
     with evaluating(predictor):
-        for one, weights in zip(tokens, compute_weights(generator, tokens).values(), strict=True):
-            keep = torch.from_numpy(rng.random((NUM_DRAWN, len(weights))) < weights)
-            prefixes = draw_prefixes(one, config.prefixes, rng)
-            nll = predictor([MaskedRationale(one, row, prefixes) for row in keep])
-            check_finite(nll.mean(), [one], "the held-out L_k")
-            kept = keep.float().mean(dim=1).to(nll)
-            found.append(keypoint_objective(nll, kept, config.mask_loss_weight).mean().item())
-    return np.array(found)
+        return np.array(list(divided(drawn, objective)))

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
 from kpod.lm.models import LanguageModel, with_lora
+from kpod.lm.processes import own_share, sum_gradients, summed
 from kpod.recipe import LoraConfig, WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.records.errors import WeightingError
@@ -54,7 +55,8 @@ def warm_up(
 
     Masks are random, never the generator's: the predictor meets every token kept and masked, and can read nothing
     off the pattern of the mask. Beside the answer a causal predictor writes the rationale's own tokens: a few tokens
-    of answer teach it to copy numbers, every equation teaches it what operators do.
+    of answer teach it to copy numbers, every equation teaches it what operators do. Several processes share each
+    update's rationales.
 
     Raises:
         WeightingError: If an NLL is not finite.
@@ -74,8 +76,8 @@ def warm_up(
             for r in next(batches)
         ]
         optimizer.zero_grad()
-        mean = 0.0
-        for part in predictor.passes(rows):
+        mean = torch.zeros((), device=parameters[0].device)
+        for part in predictor.passes(own_share(rows)):
             answer, rationale = predictor.write(part)
             loss = nll = answer.sum() / (len(rows) * config.prefixes)
             if rationale is not None:
@@ -83,12 +85,14 @@ def warm_up(
                 loss = nll + config.rationale_loss_weight * (rationale / lengths).sum() / len(rows)
             check_finite(loss, [row.tokens for row in part], f"update {update}")
             loss.backward()  # type: ignore[no-untyped-call]
-            mean += nll.item()
+            mean += nll.detach()
+        sum_gradients(parameters)
         clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         pace.step()
-        bar.set_postfix(NLL=f"{mean:.2f}")
-        yield mean
+        told = summed(mean).item()
+        bar.set_postfix(NLL=f"{told:.2f}")
+        yield told
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from kpod.lm.processes import agreed, divided
 from kpod.recipe import WeightingConfig
 from kpod.records import TokenizedRationale
 from kpod.records.progress import ProgressBar
@@ -120,16 +121,20 @@ def observe_in_rounds(
     while len(observations) < config.observations:
         batch = [next(queue)[0] for _ in range(min(size, config.observations - len(observations)))]
         chances = _chances(generator, batch, first=weights is None)
-        for rationale in batch:
-            keep = balanced_masks(rationale, chances[rationale.id], config.masks, rng)
-            observations.append(observe(predictor, rationale, keep, draw_prefixes(rationale, config.prefixes, rng)))
+        masked = [
+            (one, balanced_masks(one, chances[one.id], config.masks, rng), draw_prefixes(one, config.prefixes, rng))
+            for one in batch
+        ]
+        for observed in divided(masked, lambda drawn: observe(predictor, *drawn)):
+            observations.append(observed)
             bar.update()
         fit_linear(generator, observations)
         to_nats(generator, observations)
         hold(generator, tokens, config.kept_rate, config.spread)
+        _agree(generator)
         before, objectives = objectives, held_out_objectives(generator, predictor, held_out or order, config)
         former, weights = weights, np.concatenate(list(compute_weights(generator, probe).values()))
-        now = _compared(len(observations), objectives, before, weights, former)
+        now = agreed(_compared(len(observations), objectives, before, weights, former))
         bar.set_postfix({"L_k": f"{now.objective:.2f}", "moved": "-" if now.moved is None else f"{now.moved:.3f}"})
         log.info("weights: %s", now)
         yield now
@@ -137,6 +142,12 @@ def observe_in_rounds(
         if came_to_rest(done):
             break
     bar.close()
+
+
+def _agree(generator: WeightGenerator) -> None:
+    """Give every process what the first one fitted: cards round differently, and all must draw and end alike."""
+    for value in (generator.direction, generator.intercept, generator.scale, generator.price, generator.softness):
+        value.copy_(agreed(value.detach().cpu()))
 
 
 def _chances(

@@ -1,7 +1,7 @@
 """A run as one self-contained HTML page, or as plain JSON.
 
-The page holds text that models wrote, so it is treated as hostile: every value is escaped,
-hidden characters are written out, nothing is loaded from elsewhere and no script can run.
+The page holds text that models wrote, so it is treated as hostile: every value is escaped, hidden characters are
+written out, nothing is loaded from elsewhere, and no script runs but the package's own, which the page names by hash.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kpod.commands.pages.browser import Browsed, HeatMap, Paired, script, script_hash
 from kpod.commands.pages.tables import (
     BeforeAfter,
     LossPoint,
     TokenView,
     WordTypeTable,
     last_number_right,
+    p_value,
     percent_range,
+    percentage_interval,
+    percentage_points,
     stage_rows,
 )
 from kpod.experiment.forecast import Forecast
@@ -29,26 +33,39 @@ from kpod.records.outcomes import Accuracy, Prediction
 from kpod.records.shown import percent, visible
 
 MAX_PREDICTIONS = 5
+FILTERS = {
+    "all": "all",
+    "right": "right after training",
+    "wrong": "wrong after training",
+    "changed": "changed",
+    "gained": "wrong → right",
+    "lost": "right → wrong",
+    "unread": "no answer found",
+}
+"""Which questions a page lists, by the names that its script knows."""
+ONE_SIDED = ("all", "right", "wrong", "unread")
 
 
-@dataclass(frozen=True, slots=True)
-class HeatMap:
-    """A rationale with the weight of each token, as in the paper's Figure 2.
+class Epoch(NamedTuple):
+    """What the updates of an epoch trained.
 
     Attributes:
-        id: The rationale's id.
-        question: What it explains.
-        tokens: The rationale's tokens, as `kpod.commands.pages.tables.weighed_tokens` gives them.
+        number: Counted from 1.
+        stages: The least and the greatest stage in `metrics.jsonl`.
+        words: What these stages train, where a curriculum chooses it; else empty.
+        updates: Optimiser steps.
+        trained_tokens: Tokens with a loss.
+        loss: Mean over the updates; None where none is finite.
+        accuracy: Of the last validation in it, 0 to 1; None without one.
     """
 
-    id: str
-    question: str
-    tokens: tuple[TokenView, ...]
-
-    def __post_init__(self) -> None:
-        for text, weight, _ in self.tokens:
-            if not 0 <= weight <= 1:
-                raise DataError(f"rationale {self.id!r}: token {text!r} has weight {weight}; it must be in [0, 1]")
+    number: int
+    stages: tuple[int, int]
+    words: str
+    updates: int
+    trained_tokens: int
+    loss: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +87,13 @@ class Report:
         word_types: Words of highest and lowest mean weight.
         schedule: Given steps c_i(t), and what happened at each stage.
         loss_curve: The training loss as logged, in the order of training.
-        predictions: Judged outputs; the page shows the first five.
+        predictions: Judged outputs; the page shows the first five, also where no script runs.
         questions: Question id -> its text, to show above a prediction.
+        paired: Of each test set that was asked before training, which questions are right before and after.
+        browsed: All questions and rationales, for the page's script.
+        epochs: What each epoch trained.
+        coverage: How much of what the student writes has a teacher's distribution: the fields of
+            `kpod.teacher.probabilities.Coverage`; empty where the method asks for none.
     """
 
     title: str
@@ -90,6 +112,10 @@ class Report:
     loss_curve: tuple[LossPoint, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     questions: Mapping[str, str] = field(default_factory=dict)
+    paired: tuple[Paired, ...] = ()
+    browsed: Browsed = field(default_factory=Browsed)
+    epochs: tuple[Epoch, ...] = ()
+    coverage: Mapping[str, int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_kept < 0:
@@ -129,7 +155,7 @@ class Chip(NamedTuple):
 
 
 def render_html(report: Report) -> str:
-    """The report as one HTML page, with no script and nothing to load; the same report gives the same page.
+    """The report as one HTML page with nothing to load; the same report gives the same page.
 
     Args:
         report: What to show.
@@ -150,6 +176,7 @@ def render_html(report: Report) -> str:
             figures=_figures(report),
             axis_top=_axis_top(report.accuracies),
             predictions=report.predictions[:MAX_PREDICTIONS],
+            filters=FILTERS if len(report.browsed.sides) > 1 else {key: FILTERS[key] for key in ONE_SIDED},
         )
     )
 
@@ -184,8 +211,9 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {"percent": percent, "range": percent_range, "last_number_right": last_number_right}
-    environment.filters |= {"count": _count, "chips": _chips}
-    environment.globals["stage_rows"] = stage_rows
+    environment.filters |= {"count": _count, "chips": _chips, "points": percentage_points, "p_value": p_value}
+    environment.filters["interval_points"] = percentage_interval
+    environment.globals |= {"stage_rows": stage_rows, "script": script, "script_hash": script_hash}
     return environment
 
 
@@ -206,6 +234,9 @@ def to_json(report: Report) -> dict[str, Any]:
             half: [word_type._asdict() for word_type in getattr(report.word_types, half)]
             for half in WordTypeTable._fields
         },
+        "paired": [{**one._asdict(), "difference": asdict(one.difference)} for one in report.paired],
+        "epochs": [epoch._asdict() for epoch in report.epochs],
+        "teacher_probabilities": dict(report.coverage),
         "stages": [_stage_json(record) for record in report.schedule.stages] if report.schedule else [],
     }
 

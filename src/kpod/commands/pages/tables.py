@@ -121,6 +121,28 @@ def percent_range(interval: tuple[float, float]) -> str:
     return f"{100 * lower:.1f}–{100 * upper:.1f} %"
 
 
+def percentage_points(difference: float, interval: tuple[float, float] | None = None) -> str:
+    """A difference of rates, with its interval where one is given.
+
+    Example:
+        >>> percentage_points(0.05, (-0.02, 0.12)), percentage_points(-0.5)
+        ('+5.0 points (-2.0 to +12.0)', '-50.0 points')
+    """
+    ends = "" if interval is None else f" ({percentage_interval(interval)})"
+    return f"{100 * difference:+.1f} points{ends}"
+
+
+def percentage_interval(interval: tuple[float, float]) -> str:
+    """The ends of an interval of differences in percentage points, such as -2.0 to +12.0."""
+    low, high = interval
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def p_value(value: float) -> str:
+    """A p-value with three decimals; one that would round to 0 as `< 0.001`."""
+    return "< 0.001" if value < 0.0005 else f"{value:.3f}"
+
+
 def last_number_right(accuracy: Accuracy) -> str:
     """The flexible reading's share of the questions whose gold answer is a number, or a dash where there are none."""
     right, asked = accuracy.by_last_number or (0, 0)
