@@ -19,6 +19,7 @@ from kpod.experiment.parts import Given, InTraining, linear, progressive, progre
 from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import (
     AskConfig,
+    AverageConfig,
     LogprobsConfig,
     LoraConfig,
     Recipe,
@@ -251,6 +252,7 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "training.on_policy.divergence": ("forward", NONE),
     "training.on_policy.max_new_tokens": (9, NONE),
     "training.on_policy.temperature": (0.5, NONE),
+    "training.average": (AverageConfig(0.5), STUDENT),
     "training.arguments": ({"weight_decay": 0.1}, STUDENT),
     "evaluation.before": (False, NONE),
     "evaluation.batch_size": (1, EVALUATION),

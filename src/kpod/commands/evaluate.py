@@ -55,12 +55,15 @@ def _judged(recipe: Recipe, texts: Path) -> dict[str, list[Prediction]]:
 
 def _asked(recipe: Recipe, checkpoint: str | None) -> dict[str, list[Prediction]]:
     """What the run's student, or another model, answers to every test set."""
+    from kpod.experiment.evaluations import named
     from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
 
-    pipeline = Pipeline(recipe)
+    pipeline, found = Pipeline(recipe), {}
     announce_tests(recipe, recipe.data.tests)
-    when = name_of(checkpoint) if checkpoint else "after"
-    return {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, checkpoint)}
+    for when in (name_of(checkpoint),) if checkpoint else pipeline.evaluated:
+        for test in pipeline.evaluate(when, checkpoint):
+            found[named(test, when)] = pipeline.evaluation(when, test)[0]
+    return found
 
 
 def _faithfulness(recipe: Recipe, checkpoint: str | None, file: Path) -> str:

@@ -5,6 +5,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,10 +92,15 @@ def gather(pipeline: "Pipeline") -> Report:
 
 
 def accuracies(pipeline: "Pipeline") -> tuple[tuple[Accuracy | None, Accuracy], ...]:
-    """Each test set's accuracy before training, where it was measured, and after."""
-    return tuple(
-        (_accuracy_before(pipeline, test), pipeline.evaluation("after", test)[1]) for test in pipeline.recipe.data.tests
-    )
+    """Each test set's accuracy before training, where it was measured, and after; of the last update in rows below."""
+    from kpod.experiment.evaluations import AFTER, named
+
+    tests = pipeline.recipe.data.tests
+    after = [(_accuracy_before(pipeline, test), pipeline.evaluation(AFTER, test)[1]) for test in tests]
+    for when in pipeline.evaluated[1:]:
+        found = {named(test, when): pipeline.evaluation(when, test)[1] for test in tests}
+        after += [(None, replace(accuracy, dataset=name)) for name, accuracy in found.items()]
+    return tuple(after)
 
 
 def provenance(pipeline: "Pipeline") -> dict[str, str]:

@@ -20,7 +20,21 @@ from kpod.recipe import Recipe
 from kpod.records import EXPLAIN, Question
 from kpod.records.outcomes import Accuracy, Prediction
 
+AFTER = "after"
+LAST_UPDATE = "last-update"
+"""The student after its last optimiser step, where weights are averaged and `after` stands for their mean."""
+
 log = logging.getLogger(__name__)
+
+
+def named(test: str, when: str) -> str:
+    """What a test set is called in a table: by its name, and by what was asked where it was not the student."""
+    return f"{test}, last update" if when == LAST_UPDATE else test
+
+
+def of_last_update(key: str) -> str:
+    """What tells the last update of a training from the student that its key stands for."""
+    return f"{key}, last update"
 
 
 class Evaluations:

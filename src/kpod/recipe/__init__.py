@@ -31,7 +31,14 @@ from kpod.recipe.teacher_keys import (
     TeacherConfig,
     TeacherPromptConfig,
 )
-from kpod.recipe.training_keys import EvaluationConfig, LoraConfig, TrainingConfig, ValidationConfig, check_argument
+from kpod.recipe.training_keys import (
+    AverageConfig,
+    EvaluationConfig,
+    LoraConfig,
+    TrainingConfig,
+    ValidationConfig,
+    check_argument,
+)
 from kpod.recipe.weighting_keys import WeightingConfig
 from kpod.records.errors import require
 
@@ -39,6 +46,7 @@ __all__ = [
     "PRESETS",
     "VARIABLE_REFERENCE",
     "AskConfig",
+    "AverageConfig",
     "ColumnsConfig",
     "ContrastiveConfig",
     "DataConfig",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +82,16 @@ class PairedDifference:
     by_seed: tuple[float, ...]
     seed_interval: tuple[float, float] | None
     p_value: float
+
+    @property
+    def verdict(self) -> Literal["helps", "harms", "open"]:
+        """Whether both intervals lie on the same side of 0; open where one holds 0, and under a single seed.
+
+        Example:
+            >>> PairedDifference(0.03, (0.01, 0.05), (0.02, 0.04), (-0.1, 0.16), 0.01).verdict
+            'open'
+        """
+        intervals = (self.interval, self.seed_interval or (-1.0, 1.0))
+        if all(low > 0 for low, _ in intervals):
+            return "helps"
+        return "harms" if all(high < 0 for _, high in intervals) else "open"

@@ -23,6 +23,7 @@ class ComparedMethod:
         corrected_p_value: That p-value, corrected for the number of comparisons on this test set; None for the base.
         updates: Optimiser steps, per seed.
         trained_tokens: Tokens that were trained on, per seed.
+        seeds_to_settle: How many seeds would tell two points from none; None for the base and where one seed was run.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ComparedMethod:
     corrected_p_value: float | None
     updates: tuple[int, ...]
     trained_tokens: tuple[int, ...]
+    seeds_to_settle: int | None = None
 
     @property
     def mean(self) -> float:
@@ -74,9 +76,9 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
         f"**{visible(test)}**: {num_questions} questions, {seeds} seed{'s' * (seeds > 1)}; differences to `{base}`, "
         "p-values corrected for their number (Holm)",
         "",
-        "| | accuracy, % | s.d. | 95 %, other seeds and questions | difference | 95 %, other questions | p | by seed "
-        "| 95 %, other seeds | updates | trained tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| | accuracy, % | s.d. | 95 %, other seeds and questions | difference | 95 %, other questions "
+        "| 95 %, other seeds | by seed | verdict | seeds for 2 points | updates | trained tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         deviation = "" if row.deviation is None else f"{100 * row.deviation:.1f}"
@@ -87,13 +89,15 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
 
 
 def _against_base(row: ComparedMethod) -> list[str]:
-    """Cells of the difference, its interval over questions, p, the differences by seed, and the interval over seeds."""
+    """Cells of the difference: interval over questions, with p; over seeds; by seed; verdict; seeds to settle."""
     paired = row.against_base
     if paired is None:
-        return [""] * 5
+        return [""] * 6
     by_seed = " ".join(f"{100 * difference:+.1f}" for difference in paired.by_seed)
-    over_questions, over_seeds = (_percent(ends, "+") for ends in (paired.interval, paired.seed_interval))
-    return [f"{100 * paired.difference:+.1f}", over_questions, f"{row.corrected_p_value:.3f}", by_seed, over_seeds]
+    over_questions = f"{_percent(paired.interval, '+')} (p = {row.corrected_p_value:.3f})"
+    over_seeds = _percent(paired.seed_interval, "+") or "unknown"
+    settled = "unknown" if row.seeds_to_settle is None else str(row.seeds_to_settle)
+    return [f"{100 * paired.difference:+.1f}", over_questions, over_seeds, by_seed, paired.verdict, settled]
 
 
 def render_comparison(
