@@ -20,6 +20,7 @@ from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import (
     AskConfig,
     AverageConfig,
+    HeldOutConfig,
     LogprobsConfig,
     LoraConfig,
     Recipe,
@@ -261,6 +262,7 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "evaluation.temperature": (0.1, NONE),  # one text a question is written greedily
     "evaluation.self_check": (1, EVALUATION),
     "evaluation.engine": ("vllm", EVALUATION),
+    "evaluation.held_out": (HeldOutConfig("word_problems"), NONE),  # no answer changes with it
 }
 """Key -> another value, and the phases that are made again under it."""
 IN_TESTS_OF_THEIR_OWN = {

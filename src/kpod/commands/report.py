@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpod.commands.pages.page import HeatMap, Report, render_html, to_json
-from kpod.commands.pages.tables import accuracy_markdown, weighed_tokens, word_type_table
+from kpod.commands.pages.tables import accuracy_markdown, nll_markdown, weighed_tokens, word_type_table
 from kpod.commands.recipe_argument import add_recipe, recipe_of
 from kpod.commands.terminal import say
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Rationale, TokenizedRationale
 from kpod.records.errors import DataError
 from kpod.records.files import write_text
-from kpod.records.outcomes import Accuracy
+from kpod.records.outcomes import Accuracy, MeanNll
 
 if TYPE_CHECKING:
     from kpod.experiment.pipeline import Pipeline
@@ -47,6 +47,8 @@ def print_report(pipeline: "Pipeline") -> None:
     if is_first_process():
         page = write_report(pipeline)
         say(accuracy_markdown(accuracies(pipeline)))
+        if found := held_out(pipeline):
+            say(nll_markdown(found))
         say(f"report: {page}")
 
 
@@ -76,6 +78,7 @@ def gather(pipeline: "Pipeline") -> Report:
         recipe_yaml=dump_recipe(recipe),
         provenance=provenance(pipeline),
         accuracies=accuracies(pipeline),
+        held_out=held_out(pipeline),
         num_read=len(pipeline.sources[0]) + len(pipeline.sources[1]),
         dropped=Counter(dropped.reason for dropped in pipeline.dropped),
         forecast=pipeline.forecast,
@@ -101,6 +104,20 @@ def accuracies(pipeline: "Pipeline") -> tuple[tuple[Accuracy | None, Accuracy], 
         found = {named(test, when): pipeline.evaluation(when, test)[1] for test in tests}
         after += [(None, replace(accuracy, dataset=name)) for name, accuracy in found.items()]
     return tuple(after)
+
+
+def held_out(pipeline: "Pipeline") -> dict[str, list[MeanNll]]:
+    """The NLL of held-out rationales before training, where it was measured, and after; by when."""
+    from kpod.evaluation.held_out import mean_nll
+
+    found = {}
+    for when in ("before", *pipeline.evaluated) if pipeline.recipe.evaluation.held_out else ():
+        try:
+            found[when.replace("-", " ")] = mean_nll(pipeline.evaluations.measured(when))
+        except DataError:
+            if when != "before":
+                raise
+    return found
 
 
 def provenance(pipeline: "Pipeline") -> dict[str, str]:

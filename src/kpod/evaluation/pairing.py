@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, chi2, norm, permutation_test, sem
 from scipy.stats import t as student_t
@@ -50,12 +50,12 @@ def accuracy_interval(right: Bool[np.ndarray, "seeds questions"]) -> tuple[float
 
 
 def paired_difference(
-    one: Bool[np.ndarray, "seeds questions"], other: Bool[np.ndarray, "other_seeds other_questions"]
+    one: Shaped[np.ndarray, "seeds questions"], other: Shaped[np.ndarray, "other_seeds other_questions"]
 ) -> PairedDifference:
-    """Compare what two methods got right on the same questions.
+    """Compare what two methods got right on the same questions, or another measure of them.
 
     Args:
-        one: Whether the first method was right, seed by seed.
+        one: Whether the first method was right, seed by seed; or a number for each.
         other: The same of the second, under the same seeds.
 
     Raises:
@@ -132,7 +132,7 @@ def _power(seeds: int, spread: float, difference: float) -> float:
     return float(np.mean(norm.sf(edge - far) + norm.cdf(-edge - far)))
 
 
-def _p_value(one: Bool[np.ndarray, "seeds questions"], by_question: NDArray[np.float64]) -> float:
+def _p_value(one: Shaped[np.ndarray, "seeds questions"], by_question: NDArray[np.float64]) -> float:
     if len(one) == 1:
         better, worse = int((by_question > 0).sum()), int((by_question < 0).sum())
         return float(binomtest(better, better + worse).pvalue)

@@ -159,6 +159,8 @@ class Pipeline:
         """Say what is used of the data, and stop where a source in these roles cannot be used, before work starts."""
         forecast = self._before_tokens if self._before_tokens.errors(*roles) else self.forecast
         announce(forecast, roles, self.folder.path / DROPPED, aloud=is_first_process())
+        if "test" in roles:
+            _ = self.data.held_out  # read before training, so that a wrong source is told in time
 
     @cached_property
     def forecast(self) -> Forecast:
@@ -309,6 +311,7 @@ class Pipeline:
         for others in self._beside:
             for test, accuracy in others.evaluate(f"{when}-{others.task}", identity, name).items():
                 log.info("%s, asked to %s: %d of %d", test, others.task, accuracy.num_correct, accuracy.num_questions)
+        self.evaluations.measure(when, identity, name)
         return self.evaluations.evaluate(when, identity, name)
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:

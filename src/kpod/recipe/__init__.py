@@ -34,6 +34,7 @@ from kpod.recipe.teacher_keys import (
 from kpod.recipe.training_keys import (
     AverageConfig,
     EvaluationConfig,
+    HeldOutConfig,
     LoraConfig,
     TrainingConfig,
     ValidationConfig,
@@ -52,6 +53,7 @@ __all__ = [
     "DataConfig",
     "DiversityConfig",
     "EvaluationConfig",
+    "HeldOutConfig",
     "LogprobsConfig",
     "LoraConfig",
     "PricesConfig",

@@ -155,6 +155,21 @@ class TrainingConfig:
         return own | {"arguments": {check_argument(key): given[key] for key in given if key not in own}}
 
 
+@section("evaluation.held_out")
+class HeldOutConfig:
+    """Rationales that are not trained on, whose NLL is measured before and after training, by class of token and step.
+
+    Rationales of a question that is trained on are left out, so `data.train_limit` holds the rest of the training
+    questions out for it.
+    """
+
+    rationales: str
+    """A source with rationales, named as in `data.train`; of a built-in set those of `teacher.rationales`, filtered by
+    `teacher.filter`. The first rationale of each question counts."""
+    limit: Annotated[int, Field(ge=2)] = 200
+    """Measure this many rationales, from the start."""
+
+
 @section("evaluation")
 class EvaluationConfig:
     """Generation and accuracy."""
@@ -172,6 +187,8 @@ class EvaluationConfig:
     """Sampling temperature, used if `samples` is more than 1."""
     self_check: Whole = 0
     """Ask this many questions again, one at a time, and report texts that batching changed."""
+    held_out: HeldOutConfig | None = None
+    """Also measure the NLL of rationales that are not trained on; null: none."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What runs the student when it is evaluated. vllm: causal students on a GPU, with the extra kpod-distill[vllm].
     vLLM batches by itself, so use a large batch_size."""

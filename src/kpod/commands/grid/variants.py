@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kpod.experiment.artifacts import evaluation_phase
-from kpod.experiment.evaluations import AFTER, LAST_UPDATE, of_last_update
+from kpod.experiment.evaluations import AFTER, LAST_UPDATE, held_out_phase, of_last_update
 from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import Recipe, TeacherConfig
 from kpod.records.errors import require
@@ -118,6 +118,8 @@ def is_finished(pipeline: Pipeline) -> bool:
     for when in pipeline.evaluated:
         for test in pipeline.recipe.data.tests:
             wanted[evaluation_phase(when, test)] = pipeline.evaluations.key(models[when], test)
+        if pipeline.recipe.evaluation.held_out is not None:
+            wanted[held_out_phase(when)] = pipeline.evaluations.held_out_key(models[when])
     return all(folder.key(phase) == key and folder.has(phase, key) for phase, key in wanted.items())
 
 

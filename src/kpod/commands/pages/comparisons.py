@@ -100,12 +100,63 @@ def _against_base(row: ComparedMethod) -> list[str]:
     return [f"{100 * paired.difference:+.1f}", over_questions, over_seeds, by_seed, paired.verdict, settled]
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedNll:
+    """One method's NLL of a part of the held-out rationales, over its seeds.
+
+    Attributes:
+        part: As in `kpod.evaluation.held_out.PART_NAMES`.
+        name: The method, or the value of a swept key.
+        values: Nats per token, per seed.
+        against_base: How much higher it is than the base's; its intervals are over rationales and over seeds. None for
+            the base itself.
+    """
+
+    part: str
+    name: str
+    values: tuple[float, ...]
+    against_base: PairedDifference | None
+
+
+NLL_HEAD = ("part", "", "NLL, nats", "difference", "95 %, other rationales", "95 %, other seeds", "by seed")
+
+
+def nll_cells(row: ComparedNll) -> list[str]:
+    """The cells of NLL_HEAD."""
+    cells, paired = [row.part, visible(row.name), f"{fmean(row.values):.3f}"], row.against_base
+    if paired is None:
+        return [*cells, "", "", "", ""]
+    over_seeds = "unknown" if paired.seed_interval is None else _nats(paired.seed_interval)
+    by_seed = " ".join(f"{one:+.3f}" for one in paired.by_seed)
+    return [*cells, f"{paired.difference:+.3f}", _nats(paired.interval), over_seeds, by_seed]
+
+
+def _nats(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+
+
+def nll_comparison_markdown(rows: Sequence[ComparedNll], base: str, num_rationales: int) -> str:
+    """The table of the held-out rationales; less is better."""
+    seeds = max(len(row.values) for row in rows)
+    lines = [
+        f"**held-out rationales**: {num_rationales} rationales, {seeds} seed{'s' * (seeds > 1)}; NLL in nats per token "
+        f"(less is better), differences to `{base}`",
+        "",
+        f"| {' | '.join(NLL_HEAD)} |",
+        f"|{'---|' * len(NLL_HEAD)}",
+        *(f"| {' | '.join(nll_cells(row))} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def render_comparison(
     title: str,
     tests: Mapping[str, Sequence[ComparedMethod]],
     curves: Mapping[str, Sequence[tuple[int, int, float]]],
     base: str,
     swept: str | None = None,
+    nll: Sequence[ComparedNll] = (),
+    num_held_out: int = 0,
 ) -> str:
     """A comparison as one HTML page, with no script and nothing to load: its tables, and its validation curves twice.
 
@@ -116,6 +167,8 @@ def render_comparison(
             validation are left out.
         base: The method that the others are compared with.
         swept: The recipe key whose values the methods are; accuracy is drawn against those that are numbers.
+        nll: The NLL of held-out rationales.
+        num_held_out: How many rationales those are.
 
     Returns:
         A whole HTML document, to be written as UTF-8.
@@ -146,6 +199,9 @@ def render_comparison(
         accuracies=_by_value(tests, swept) if swept else {},
         against_base=_against_base,
         names=list(drawn),
+        nll_head=NLL_HEAD,
+        nll=[nll_cells(row) for row in nll],
+        num_held_out=num_held_out,
         figures=figures,
     )
 
