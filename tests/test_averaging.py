@@ -4,6 +4,7 @@
 import copy
 import shutil
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,10 @@ from kpod.records.errors import ConfigError, TrainingError
 from kpod.training import train_student
 from kpod.training.averaging import AVERAGE, LAST_UPDATE, WeightAverage, num_averaged
 from kpod.training.curriculum import Curriculum
+from kpod.training.easiest_first import EasiestFirst
 from kpod.training.in_sample import InSample
+from kpod.training.internalisation import Internalisation
+from kpod.training.self_paced import SelfPaced
 from kpod.training.trainer import KeypointTrainer
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 from zoo import build_model
@@ -277,9 +281,21 @@ def test_a_method_that_ends_by_itself_is_refused(tmp_path):
         METHODS["icl"].curriculum.check(given_up)
 
 
-def test_a_curriculum_that_does_not_end_by_itself_is_averaged(tmp_path):
-    by_hand = Merged()
-    run(tmp_path, curriculum=Curriculum(), callbacks=[by_hand])
-    wanted = mean_of(by_hand.after[-4:])
+@pytest.mark.parametrize(
+    "make",
+    [Curriculum, SelfPaced, partial(EasiestFirst, 0.5, 1.5, 1, 1), partial(Internalisation, all_from=4)],
+    ids=["plain", "spl", "acl", "si"],
+)
+def test_a_curriculum_that_does_not_end_by_itself_is_averaged(make, tmp_path):
+    """Also one whose epochs differ in length: its last updates are counted as they are made. And resumed."""
+    by_hand, config = Merged(), replace(CONFIG, num_train_epochs=6)
+    student = partial(tiny_llama, dropout=0.1)
+    run(tmp_path / "whole", student, config, curriculum=make(), callbacks=[by_hand])
+    updates = len(by_hand.after)
+    wanted = mean_of(by_hand.after[-num_averaged(0.5, updates) :])
+    with pytest.raises(TrainingError, match=f"stopped at update {updates - 1}"):
+        run(tmp_path, student, config, curriculum=make(), callbacks=[Stop(updates - 1)])
+    run(tmp_path, student, config, curriculum=make())
+    assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     for name, tensor in load_file(tmp_path / "model.safetensors").items():
         assert torch.allclose(tensor, wanted[name], atol=1e-6), name

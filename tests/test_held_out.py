@@ -267,7 +267,10 @@ def test_a_run_measures_before_after_and_at_the_last_update_and_shows_it(
     assert [pair["after"]["dataset"] for pair in report["accuracy"]] == names
     capsys.readouterr()
     assert main(["evaluate", str(found.folder.path)]) == 0
-    assert f"| {test}, last update |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"| {test}, last update |" in said
+    assert "| part | rationales | after | last update |" in said
+    assert f"| all | {after.num_rationales} | {after.value:.3f} +- {after.error:.3f} |" in said
 
 
 def test_without_the_key_nothing_is_measured(data: Path, tmp_path: Path) -> None:

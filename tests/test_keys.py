@@ -13,7 +13,7 @@ import pytest
 from kpod.commands.command_line import main
 from kpod.experiment import artifacts
 from kpod.experiment.algorithm import PHASES
-from kpod.experiment.keys import evaluation_key, needed, touched
+from kpod.experiment.keys import evaluation_key, needed, touched, value_of
 from kpod.experiment.methods import METHODS
 from kpod.experiment.parts import Given, InTraining, linear, progressive, progressive_at_random, whole
 from kpod.experiment.pipeline import Pipeline
@@ -313,6 +313,13 @@ def keys_of(found: Recipe) -> dict[str, str]:
 def remade(before: Recipe, after: Recipe) -> set[str]:
     old, new = keys_of(before), keys_of(after)
     return {phase for phase in old if old[phase] != new[phase]}
+
+
+def test_a_student_of_before_the_weights_could_be_averaged_is_still_found() -> None:
+    """What has no average has the key that it had before there was one."""
+    assert "average" not in value_of(Recipe(), "training")
+    averaged = Recipe(training=TrainingConfig(average=AverageConfig()))
+    assert value_of(averaged, "training")["average"] == {"last": 0.33}
 
 
 def test_every_key_of_a_recipe_is_tried() -> None:
