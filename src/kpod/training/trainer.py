@@ -22,6 +22,7 @@ from kpod.lm.head import Predictions, has_linear_head, predictions_of
 from kpod.lm.sequences import Batch, Example, inputs_of, trained_positions
 from kpod.records.errors import ConfigError, TrainingError
 from kpod.training.agreement import Reference
+from kpod.training.averaging import WeightAverage
 from kpod.training.batches import Collator, StageBatch, StageDataset, StageExample, StageSampler, TokenBatchSampler
 from kpod.training.checkpoints import STAGING, publish, seal
 from kpod.training.collation import check_packing, collator_of, language_model_of
@@ -107,6 +108,7 @@ class KeypointTrainer(Trainer):
         self.own_texts = own_texts
         self.fingerprint = fingerprint
         self.tokens_per_batch = tokens_per_batch
+        self.average: WeightAverage | None = None
         self._staging: Path | None = None
         self._sampler: StageSampler | TokenBatchSampler | GroupSampler | None = None
         self._batches: list[tuple[Tensor, tuple[Example, ...]]] = []
@@ -372,6 +374,8 @@ class KeypointTrainer(Trainer):
             self.state.best_model_checkpoint = str(folder / name)
         if first:
             self.state.save_to_json(str(folder / STAGING / name / TRAINER_STATE_NAME))
+            if self.average is not None:
+                self.average.save(folder / STAGING / name)
             seal(folder / STAGING / name, self.fingerprint, self.args.world_size)
             publish(folder / STAGING / name, folder / name)
             (folder / STAGING).rmdir()
