@@ -417,7 +417,7 @@ def test_packed_rationales_train_as_padded_ones(tmp_path):
 def test_packing_is_refused_where_rationales_would_see_one_another(tmp_path, monkeypatch):
     lm = tiny_llama()
     dataset = staged(lm, tokens := rationales(lm, 4), weights_of(tokens), ramp(tokens, 0))
-    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda _: None)
+    monkeypatch.setattr("kpod.lm.waits._packed", lambda _: None)
     with pytest.raises(ConfigError, match=r"training\.packing: this model lets packed rationales see one another"):
         trainer_of(lm, dataset, tmp_path, packing=True, per_device_train_batch_size=4).train()
     lm = tiny_t5()

@@ -10,8 +10,10 @@ from fractions import Fraction
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
 from kpod.lm.buckets import batches_by_tokens, bucketed_order
@@ -25,7 +27,9 @@ StageKey: TypeAlias = tuple[int, int]
 """Index of a rationale, and the stage it is wanted at."""
 
 StageBatch: TypeAlias = dict[str, Any]
-"""A `kpod.lm.sequences.Batch` with, under `examples`, the tuple of its examples."""
+"""A `kpod.lm.sequences.Batch` with the tuple of its examples under `examples`, and their `parts_of`."""
+
+RATIONALE, ANSWER = SEGMENTS.index("rationale"), SEGMENTS.index("answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +300,8 @@ class Collator:
             if not len(example.weights):
                 raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
             self._check_teacher(example, number)
-        return {**collate(examples, self.lm, packed=self.packed), "examples": tuple(examples)}
+        batch = collate(examples, self.lm, packed=self.packed)
+        return {**batch, "parts": parts_of(examples), "examples": tuple(examples)}
 
     def _check_teacher(self, example: Example, number: int) -> None:
         """Refuse tokens that the student does not have, which a GPU would only answer with an assertion."""
@@ -311,6 +316,13 @@ class Collator:
 def name_of(example: Example, number: int) -> str:
     """How an error calls an example: by its rationale's id, or its place in the batch where it has none."""
     return f"rationale {example.id!r}" if isinstance(example, StageExample) else f"example {number} of the batch"
+
+
+def parts_of(examples: Sequence[Example]) -> Float[Tensor, "3 trained"]:
+    """What every trained token of a batch counts for: 1 of all; of rationale and answer 1 for those inside, else 0."""
+    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
+    whole = np.concatenate(parts)
+    return torch.from_numpy(np.stack([whole >= 0, whole == RATIONALE, whole == ANSWER]).astype(np.float32))
 
 
 def _weights_of(rationale: TokenizedRationale, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

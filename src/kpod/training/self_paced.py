@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kpod.lm.head import has_linear_head, predictions_of
-from kpod.lm.sequences import Batch, trained_positions
+from kpod.lm.sequences import Batch, at_trained
 from kpod.records.errors import ConfigError
 from kpod.training.batches import StageBatch
 from kpod.training.curriculum import Curriculum
@@ -98,7 +98,7 @@ def confidence_factors(
 
 
 def _logprobs(model: nn.Module, batch: Batch, linear_head: bool) -> Float[Tensor, " trained"]:
-    labels = batch["labels"][trained_positions(batch)][:, None]
+    labels = at_trained(batch, "labels")[:, None]
     return predictions_of(model, batch, linear_head=linear_head).logprobs_of(labels)[:, 0]
 
 

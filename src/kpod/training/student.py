@@ -159,8 +159,11 @@ def train_student(
     loss = {"task_shares": task_shares, "objective": objective, "own_texts": own_texts}
     trainer = _trainer(lm, dataset, config, arguments, fingerprint, loss, callbacks, curriculum)
     per_epoch = _updates_per_epoch(trainer)
+    alone = arguments.world_size == 1  # and then nobody has to be asked, which would wait for the GPU
     stop = StopOnSignal(
-        lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
+        lambda number: (
+            number if alone else int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
+        )
     )
     trainer.add_callback(stop)
     selection = _selection(trainer, lm, schedule, config, per_epoch, validate)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from kpod.lm.head import Predictions
 from kpod.lm.sequences import Example
+from kpod.lm.waits import sent
 from kpod.records.errors import ConfigError
 from kpod.records.topk import TopK
 from kpod.training.agreement import kl_to_reference, pairs_of, symmetric_kl
@@ -44,7 +45,7 @@ class Targets(NamedTuple):
     """A term as sum_k factor_jk * -log P_j(target_jk) + constant_j at each trained token j, all without gradients."""
 
     tokens: Int[Tensor, "trained k"]
-    factors: Float[Tensor, "trained k"]
+    factors: Float[Tensor, "trained k"] | float
     constants: Float[Tensor, " trained"] | float = 0.0
 
 
@@ -92,10 +93,10 @@ class Nll:
 
     def targets(self, seen: Seen) -> Targets:
         """The tokens themselves."""
-        factors = torch.ones(len(seen.labels), device=seen.labels.device)
-        if self.rule:
-            reference = _reference_of(seen) if self.rule.reference else None
-            factors = self.rule.run(facts_of(seen.predictions, seen.labels, self.rule, reference))
+        if self.rule is None:
+            return Targets(seen.labels[:, None], 1.0)
+        reference = _reference_of(seen) if self.rule.reference else None
+        factors = self.rule.run(facts_of(seen.predictions, seen.labels, self.rule, reference))
         return Targets(seen.labels[:, None], factors[:, None])
 
 
@@ -138,7 +139,7 @@ class Agreement:
         if not pairs:
             return seen.predictions.features.new_zeros((), dtype=torch.float32)
         ours, theirs = (
-            torch.from_numpy(np.concatenate(side)).to(seen.labels.device) for side in zip(*pairs, strict=True)
+            sent(torch.from_numpy(np.concatenate(side)), seen.labels.device) for side in zip(*pairs, strict=True)
         )
         return symmetric_kl(seen.predictions, ours, theirs).sum() / 2
 
@@ -160,10 +161,11 @@ class OnOwnTexts:
     def targets(self, seen: Seen) -> Targets:
         """The tokens of recorded texts, and the teacher's tokens on the student's own."""
         rows = [example.teacher if isinstance(example, StageExample) else None for example in seen.examples]
-        lengths = torch.tensor([len(example.weights) for example in seen.examples], device=seen.labels.device)
-        own = torch.tensor([row is not None for row in rows], device=seen.labels.device).repeat_interleave(lengths)
-        if not own.any():
+        if all(row is None for row in rows):
             return Targets(seen.labels[:, None], torch.ones_like(seen.labels[:, None], dtype=torch.float32))
+        lengths = torch.tensor([len(example.weights) for example in seen.examples])
+        own = torch.tensor([row is not None for row in rows]).repeat_interleave(lengths)
+        own = sent(own, seen.labels.device)
         certain = [
             TopK.one_hot(np.zeros(len(example.weights), np.int32), 1) if row is None else row
             for example, row in zip(seen.examples, rows, strict=True)
@@ -215,7 +217,7 @@ def _reference_of(seen: Seen) -> Float[Tensor, " trained"]:
     """Log P of every trained token under the reference model."""
     found = [e.reference if isinstance(e, StageExample) else None for e in seen.examples]
     rows = [_present(row, seen, number, "log P under a reference model") for number, row in enumerate(found)]
-    return torch.from_numpy(np.concatenate(rows)).to(seen.labels.device)
+    return sent(torch.from_numpy(np.concatenate(rows)), seen.labels.device)
 
 
 def _teacher_of(seen: Seen) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
@@ -234,7 +236,7 @@ def _padded(rows: Sequence[TopK], device: torch.device) -> tuple[Int[Tensor, "tr
         functional.pad(torch.from_numpy(r.logprobs.astype(np.float32)), by, value=-torch.inf)
         for r, by in zip(rows, more, strict=True)
     ]
-    return torch.cat(ids).to(device), torch.cat(logs).to(device)
+    return sent(torch.cat(ids), device), sent(torch.cat(logs), device)
 
 
 def _present(found: Kind | None, seen: Seen, number: int, what: str) -> Kind:
