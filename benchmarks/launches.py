@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 (a callback is given more than it needs)
 """Operators that a training dispatches in one update, and how often its host would wait for a card.
 
 A causal student on the CPU, four micro-batches of the same padded rationales, in kpod, transformers' Trainer and TRL's
@@ -34,11 +35,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+)
 
 from kpod import LanguageModel, TokenizedRationale
 
-BATCH, ACCUMULATED, UPDATES = 4, 4, 3
+BATCH, ACCUMULATED = 4, 4
+COUNTED = 3
 VOCABULARY = 512
 READ_BY_HOST = (
     *("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"),
@@ -97,7 +106,7 @@ class Count(TrainerCallback):
         update: Its number, from 1.
     """
 
-    def __init__(self, update: int = UPDATES) -> None:
+    def __init__(self, update: int = COUNTED) -> None:
         self.update = update
         self.steps: list[Counter[str]] = []
         self.operators = Operators()
@@ -115,6 +124,7 @@ class Count(TrainerCallback):
             return loss
 
         trainer.training_step = training_step  # type: ignore[method-assign]
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
         return trainer
 
@@ -129,7 +139,7 @@ class Count(TrainerCallback):
             self._active = None
 
 
-def student(layers: int = 4) -> LanguageModel:
+def student(layers: int = 2) -> LanguageModel:
     """A random causal student of a usual shape, with grouped queries and a head of its own."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -152,10 +162,13 @@ def student(layers: int = 4) -> LanguageModel:
     return LanguageModel.of(LlamaForCausalLM(config).eval(), tokenizer)
 
 
-def rationales(number: int = BATCH * ACCUMULATED * UPDATES) -> list[TokenizedRationale]:
+def rationales(updates: int = COUNTED + 1) -> list[TokenizedRationale]:
     """Random rationales of unlike length, so that batches are padded."""
     rng = np.random.default_rng(0)
-    return [_rationale(f"q{index}", rng, 8 + index % 5, 10 + 3 * (index % 4)) for index in range(number)]
+    return [
+        _rationale(f"q{index}", rng, 8 + index % 5, 10 + 3 * (index % 4))
+        for index in range(updates * BATCH * ACCUMULATED)
+    ]
 
 
 def _rationale(name: str, rng: np.random.Generator, asked: int, told: int) -> TokenizedRationale:
@@ -180,11 +193,12 @@ def update_of(name: str) -> Count:
     return count
 
 
-def difference_from_plain(learning_rate: float = 1e-3) -> float:
+def difference_from_plain(learning_rate: float = 1e-4, **options: Any) -> float:
     """How far three updates of kpod are from those by whole logits: the largest difference of a parameter."""
     lm, plain, seen = student(), student(), []
     with tempfile.TemporaryDirectory() as folder:
-        trainer: Any = trainer_of("whole", lm, rationales(), folder, learning_rate=learning_rate)
+        trainer: Any = trainer_of("whole", lm, rationales(3), folder, learning_rate=learning_rate, **options)
+        trainer.remove_callback(PrinterCallback)
         step = trainer.training_step
 
         def training_step(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -193,15 +207,17 @@ def difference_from_plain(learning_rate: float = 1e-3) -> float:
 
         trainer.training_step = training_step
         trainer.train()
-    train_plainly(plain.model, seen, learning_rate)
+    optimizer = (torch.optim.SGD if options.get("optim") == "sgd" else torch.optim.AdamW)(
+        plain.model.parameters(), lr=learning_rate, weight_decay=0.0
+    )
+    train_plainly(plain.model, optimizer, seen)
     pairs = zip(lm.model.parameters(), plain.model.parameters(), strict=True)
-    return max(float((one - other).abs().max()) for one, other in pairs)
+    return max(float((one - other).detach().abs().max()) for one, other in pairs)
 
 
-def train_plainly(model: nn.Module, batches: list[list[tuple[Any, int]]], learning_rate: float) -> None:
+def train_plainly(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list[list[tuple[Any, int]]]) -> None:
     """The same updates by definition: every rationale alone, all its logits, the mean NLL of all trained tokens."""
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     for start in range(0, len(batches), ACCUMULATED):
         rows = [row for batch in batches[start : start + ACCUMULATED] for row in batch]
         size = sum(len(ids) - first for ids, first in rows)

@@ -21,7 +21,6 @@ from transformers import (
     T5ForConditionalGeneration,
     TrainerCallback,
     TrainingArguments,
-    masking_utils,
 )
 
 from kpod.lm.models import LanguageModel
@@ -31,7 +30,8 @@ from kpod.records import SEGMENTS, Schedule
 from kpod.records.errors import ConfigError, DataError, TrainingError
 from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, student, train_student
 from kpod.training.arguments import check_model_arguments, training_arguments
-from kpod.training.batches import Collator, TokenBatchSampler
+from kpod.training.batches import TokenBatchSampler
+from kpod.training.collation import Collator
 from kpod.training.loss import keypoint_loss
 from tiers import tiered
 from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights

@@ -23,7 +23,7 @@ from kpod.records import TokenizedRationale
 IGNORED = -100
 """Label of a position that is not trained."""
 
-BESIDE = frozenset({"labels", "weights", "positions", "parts"})
+BESIDE = frozenset({"labels", "weights", "positions", "beside"})
 """What a batch holds for the loss, which no model reads."""
 
 Batch = dict[str, Tensor]

@@ -5,20 +5,16 @@ sampler to the batch, so data loader workers and prefetching cannot mix up two s
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
 from kpod.lm.buckets import batches_by_tokens, bucketed_order
-from kpod.lm.models import LanguageModel
-from kpod.lm.sequences import Example, beginning_at, collate, example_at
+from kpod.lm.sequences import Example, beginning_at, example_at
 from kpod.records import SEGMENTS, Schedule, TokenizedRationale
 from kpod.records.errors import DataError
 from kpod.records.topk import TopK
@@ -27,9 +23,7 @@ StageKey: TypeAlias = tuple[int, int]
 """Index of a rationale, and the stage it is wanted at."""
 
 StageBatch: TypeAlias = dict[str, Any]
-"""A `kpod.lm.sequences.Batch` with the tuple of its examples under `examples`, and their `parts_of`."""
-
-RATIONALE, ANSWER = SEGMENTS.index("rationale"), SEGMENTS.index("answer")
+"""A `kpod.lm.sequences.Batch` with the tuple of its examples under `examples`, and what `beside` finds of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,52 +271,9 @@ def normalised(weights: NDArray[np.float32], id_: str, normalisation: Literal["n
     return np.asarray(weights / mean, dtype=np.float32)
 
 
-class Collator:
-    """Pads examples into a batch for a model, or packs them into one row, and keeps the examples beside it.
-
-    Raises when called:
-        DataError: If an example trains nothing; its loss would be 0 / 0. Or if it is no `Example`, as of a stream of
-            rows.
-    """
-
-    def __init__(self, lm: LanguageModel, *, packed: bool = False) -> None:
-        self.packed = packed
-        self.lm = replace(lm, model=nn.Identity())  # worker processes get a copy of this object, not of the model
-
-    def __call__(self, examples: Sequence[Any]) -> StageBatch:
-        """The batch of these examples."""
-        for number, example in enumerate(examples):
-            if not isinstance(example, Example):
-                raise DataError(
-                    f"example {number} of the batch is a {type(example).__name__}; train on a list or datasets.Dataset "
-                    "of rows, not on a stream, or on a dataset of kpod.lm.sequences.Example"
-                )
-            if not len(example.weights):
-                raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
-            self._check_teacher(example, number)
-        batch = collate(examples, self.lm, packed=self.packed)
-        return {**batch, "parts": parts_of(examples), "examples": tuple(examples)}
-
-    def _check_teacher(self, example: Example, number: int) -> None:
-        """Refuse tokens that the student does not have, which a GPU would only answer with an assertion."""
-        teacher = example.teacher if isinstance(example, StageExample) else None
-        if teacher is not None and self.lm.vocabulary is not None and teacher.token_ids.max() >= self.lm.vocabulary:
-            raise DataError(
-                f"{name_of(example, number)}: its teacher names token {teacher.token_ids.max()}, but the student has "
-                f"{self.lm.vocabulary}; make the teacher's probabilities again for this student"
-            )
-
-
 def name_of(example: Example, number: int) -> str:
     """How an error calls an example: by its rationale's id, or its place in the batch where it has none."""
     return f"rationale {example.id!r}" if isinstance(example, StageExample) else f"example {number} of the batch"
-
-
-def parts_of(examples: Sequence[Example]) -> Float[Tensor, "3 trained"]:
-    """What every trained token of a batch counts for: 1 of all; of rationale and answer 1 for those inside, else 0."""
-    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
-    whole = np.concatenate(parts)
-    return torch.from_numpy(np.stack([whole >= 0, whole == RATIONALE, whole == ANSWER]).astype(np.float32))
 
 
 def _weights_of(rationale: TokenizedRationale, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

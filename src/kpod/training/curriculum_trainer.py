@@ -16,7 +16,8 @@ from kpod.lm.head import chunked_logprobs
 from kpod.lm.models import evaluating
 from kpod.lm.sequences import at_trained, collate, trained_places
 from kpod.records.errors import ConfigError, TrainingError
-from kpod.training.batches import Collator, StageBatch, StageSampler
+from kpod.training.batches import StageBatch, StageSampler
+from kpod.training.collation import Collator
 from kpod.training.curriculum import Curriculum, CurriculumDataset, Cut, Moment, save_state
 from kpod.training.trainer import KeypointTrainer
 

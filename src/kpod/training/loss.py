@@ -1,14 +1,10 @@
 """The student's loss (Eq. 15), and its parts."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
-
-from kpod.lm.sequences import Example
-from kpod.training.batches import StageExample
 
 Normaliser = Literal["tokens", "weights"]
 
@@ -46,12 +42,6 @@ def size(weights: Float[Tensor, " trained"], normaliser: Normaliser) -> Float[Te
         (tensor(2.), tensor(1.5000))
     """
     return weights.new_full((), len(weights)) if normaliser == "tokens" else weights.sum()
-
-
-def tasks_of(examples: Sequence[Example]) -> Int64[Tensor, " trained"]:
-    """Of every trained token of a batch the task of its example; 0 where an example has none."""
-    tasks = torch.tensor([e.task if isinstance(e, StageExample) else 0 for e in examples])
-    return tasks.repeat_interleave(torch.tensor([len(e.weights) for e in examples]))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import TrainingArguments
 
@@ -15,9 +15,10 @@ from kpod.lm.head import Predictions
 from kpod.lm.sequences import at_trained
 from kpod.lm.waits import sent
 from kpod.records.errors import ConfigError
-from kpod.training.batches import StageBatch, StageDataset
+from kpod.training.batches import StageBatch, StageDataset, StageExample
+from kpod.training.beside import complete
 from kpod.training.groups import num_alone
-from kpod.training.loss import Normaliser, keypoint_loss, size, tasks_of
+from kpod.training.loss import Normaliser, keypoint_loss, size
 from kpod.training.row_dataset import RowDataset
 from kpod.training.terms import GroupTerm, Nll, Seen, Targets, Term, TokenTerm
 
@@ -107,6 +108,7 @@ class StepLoss:
         self.num_tasks = len(task_shares)
         self.objective = objective or Objective()
         self.shares = (*task_shares, *(share for share, _ in self.objective.of_groups))
+        self._on_device = torch.tensor(task_shares)
 
     @property
     def num_means(self) -> int:
@@ -124,7 +126,7 @@ class StepLoss:
         if self.num_tasks > 1:
             counted = at_trained(batch, "weights")
             counted = torch.ones_like(counted) if self.normaliser == "tokens" else counted
-            tasks = self._tasks(batch)
+            tasks = self._tasks(complete(batch))
             found = [torch.where(tasks == task, counted, 0).sum() for task in range(self.num_tasks)]
         pairs = [weights.new_full((), term.size(batch["examples"])) for _, term in self.objective.of_groups]
         return torch.stack([*found, *pairs])
@@ -146,7 +148,8 @@ class StepLoss:
             sizes: Of the whole optimiser step.
             start: What the student predicted before training, where a term asks for it.
         """
-        seen = Seen(predictions, at_trained(batch, "labels"), batch["examples"], start)
+        batch = complete(batch)
+        seen = Seen(predictions, at_trained(batch, "labels"), batch["examples"], start, batch["beside"])
         terms = [(share, term.targets(seen)) for share, term in self.objective.of_tokens]
         found = self._of_tokens(predictions, batch, weights, sizes[: self.num_tasks], terms)
         for (share, term), number in zip(self.objective.of_groups, sizes[self.num_tasks :], strict=True):
@@ -169,7 +172,7 @@ class StepLoss:
         constants = sum(share * term.constants for share, term in terms) * weights if len(terms) > 1 else 0.0
         if self.num_tasks > 1:
             tasks = self._tasks(batch)
-            rates = (sent(torch.tensor(self.shares[: self.num_tasks]), sizes.device) / sizes)[tasks]
+            rates = (self._task_shares(sizes.device) / sizes)[tasks]
             coefficients = factors * rates[:, None]
         if predictions.weight is None:
             found = predictions.logprobs(targets)
@@ -189,11 +192,17 @@ class StepLoss:
         means = zip(self.shares, (sums / sizes).tolist(), sizes.tolist(), strict=True)
         return math.fsum(share * mean for share, mean, number in means if number or self.num_means == 1)
 
-    def _tasks(self, batch: StageBatch) -> Tensor:
-        tasks = tasks_of(batch["examples"])
-        if len(tasks) and int(tasks.max()) >= self.num_tasks:
-            raise ConfigError(f"an example is of task {int(tasks.max())}, but task_shares has {self.num_tasks} shares")
-        return sent(tasks, batch["weights"].device)
+    def _task_shares(self, device: torch.device) -> Float[Tensor, " tasks"]:
+        if self._on_device.device != device:
+            self._on_device = sent(self._on_device, device)
+        return self._on_device
+
+    def _tasks(self, batch: StageBatch) -> Int[Tensor, " trained"]:
+        last = max((e.task for e in batch["examples"] if isinstance(e, StageExample)), default=0)
+        if last >= self.num_tasks:
+            raise ConfigError(f"an example is of task {last}, but task_shares has {self.num_tasks} shares")
+        found: Tensor | None = batch["beside"].get("tasks")
+        return torch.zeros_like(at_trained(batch, "labels")) if found is None else found
 
 
 def _beside(columns: Sequence[Tensor]) -> Tensor:

@@ -1,25 +1,20 @@
 """The terms that a loss is a sum of."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from kpod.lm.head import Predictions
 from kpod.lm.sequences import Example
-from kpod.lm.waits import sent
 from kpod.records.errors import ConfigError
-from kpod.records.topk import TopK
 from kpod.training.agreement import kl_to_reference, pairs_of, symmetric_kl
 from kpod.training.batches import StageExample, name_of
 from kpod.training.token_rules import Rule, facts_of
 
-Kind = TypeVar("Kind")
 LEAST_REST = 1e-6
 """What the tokens that a teacher's top k leave out have together at least: float16 rounds the others to 11 bits."""
 
@@ -33,12 +28,14 @@ class Seen:
         labels: The tokens there.
         examples: What the batch was made of.
         start: What the student predicted there before training, where the loss asks for it.
+        beside: What `kpod.training.beside.beside` finds of the examples, on the device.
     """
 
     predictions: Predictions
     labels: Int[Tensor, " trained"]
     examples: Sequence[Example]
     start: Callable[[], Predictions] | None = None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Targets(NamedTuple):
@@ -95,7 +92,10 @@ class Nll:
         """The tokens themselves."""
         if self.rule is None:
             return Targets(seen.labels[:, None], 1.0)
-        reference = _reference_of(seen) if self.rule.reference else None
+        reference = None
+        if self.rule.reference:
+            _given(seen, "reference", "log P under a reference model")
+            reference = seen.beside["reference"]
         factors = self.rule.run(facts_of(seen.predictions, seen.labels, self.rule, reference))
         return Targets(seen.labels[:, None], factors[:, None])
 
@@ -114,7 +114,8 @@ class MatchDistribution:
 
     def targets(self, seen: Seen) -> Targets:
         """The teacher's tokens, as probable as it found them."""
-        tokens, logs = _teacher_of(seen)
+        _given(seen, "teacher", "top-k probabilities of a teacher")
+        tokens, logs = seen.beside["teacher_ids"], seen.beside["teacher_logs"]
         has_entry = logs.isfinite()
         tokens = torch.where(has_entry, tokens, seen.labels[:, None])
         q = logs.exp()
@@ -135,12 +136,9 @@ class Agreement:
 
     def total(self, seen: Seen) -> Float[Tensor, ""]:
         """Summed over the batch's pairs."""
-        pairs = pairs_of(seen.examples)
-        if not pairs:
+        ours, theirs = (seen.beside.get(side) for side in ("ours", "theirs"))
+        if ours is None or theirs is None or not len(ours):
             return seen.predictions.features.new_zeros((), dtype=torch.float32)
-        ours, theirs = (
-            sent(torch.from_numpy(np.concatenate(side)), seen.labels.device) for side in zip(*pairs, strict=True)
-        )
         return symmetric_kl(seen.predictions, ours, theirs).sum() / 2
 
 
@@ -160,17 +158,9 @@ class OnOwnTexts:
 
     def targets(self, seen: Seen) -> Targets:
         """The tokens of recorded texts, and the teacher's tokens on the student's own."""
-        rows = [example.teacher if isinstance(example, StageExample) else None for example in seen.examples]
-        if all(row is None for row in rows):
+        if "taught" not in seen.beside:
             return Targets(seen.labels[:, None], torch.ones_like(seen.labels[:, None], dtype=torch.float32))
-        lengths = torch.tensor([len(example.weights) for example in seen.examples])
-        own = torch.tensor([row is not None for row in rows]).repeat_interleave(lengths)
-        own = sent(own, seen.labels.device)
-        certain = [
-            TopK.one_hot(np.zeros(len(example.weights), np.int32), 1) if row is None else row
-            for example, row in zip(seen.examples, rows, strict=True)
-        ]
-        tokens, logs = _padded(certain, seen.labels.device)
+        own, tokens, logs = (seen.beside[name] for name in ("taught", "teacher_ids", "teacher_logs"))
         tokens = torch.where(own[:, None] & logs.isfinite(), tokens, seen.labels[:, None])
         factors, constants = self._divergence(seen.predictions.logprobs_of(tokens), logs)
         certainly = torch.zeros_like(factors)
@@ -213,35 +203,8 @@ class CloseToStart:
 Term = TokenTerm | GroupTerm
 
 
-def _reference_of(seen: Seen) -> Float[Tensor, " trained"]:
-    """Log P of every trained token under the reference model."""
-    found = [e.reference if isinstance(e, StageExample) else None for e in seen.examples]
-    rows = [_present(row, seen, number, "log P under a reference model") for number, row in enumerate(found)]
-    return sent(torch.from_numpy(np.concatenate(rows)), seen.labels.device)
-
-
-def _teacher_of(seen: Seen) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
-    """A teacher's tokens at every trained token, and their log P in float32; -inf where there is no entry."""
-    found = [e.teacher if isinstance(e, StageExample) else None for e in seen.examples]
-    rows = [_present(row, seen, number, "top-k probabilities of a teacher") for number, row in enumerate(found)]
-    return _padded(rows, seen.labels.device)
-
-
-def _padded(rows: Sequence[TopK], device: torch.device) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
-    """Distributions one below the other, as wide as the widest."""
-    width = max(row.token_ids.shape[1] for row in rows)
-    more = [(0, width - row.token_ids.shape[1]) for row in rows]
-    ids = [functional.pad(torch.from_numpy(r.token_ids.astype(np.int64)), by) for r, by in zip(rows, more, strict=True)]
-    logs = [
-        functional.pad(torch.from_numpy(r.logprobs.astype(np.float32)), by, value=-torch.inf)
-        for r, by in zip(rows, more, strict=True)
-    ]
-    return sent(torch.cat(ids), device), sent(torch.cat(logs), device)
-
-
-def _present(found: Kind | None, seen: Seen, number: int, what: str) -> Kind:
-    if found is None:
-        raise ConfigError(
-            f"{name_of(seen.examples[number], number)} has no {what}, which the loss of this method needs"
-        )
-    return found
+def _given(seen: Seen, name: Literal["reference", "teacher"], what: str) -> None:
+    """Refuse examples without what a term needs."""
+    for number, example in enumerate(seen.examples):
+        if not isinstance(example, StageExample) or getattr(example, name) is None:
+            raise ConfigError(f"{name_of(example, number)} has no {what}, which the loss of this method needs")

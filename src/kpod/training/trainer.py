@@ -19,12 +19,13 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from kpod.lm.head import Predictions, has_linear_head, predictions_of
 from kpod.lm.sequences import Batch, Example, at_trained, run, trained_places
-from kpod.lm.waits import reads_nothing_after, sent
+from kpod.lm.waits import reads_nothing_after
 from kpod.records.errors import ConfigError
 from kpod.training.agreement import Reference
-from kpod.training.batches import Collator, StageBatch, StageDataset, StageSampler, TokenBatchSampler, parts_of
+from kpod.training.batches import StageBatch, StageDataset, StageSampler, TokenBatchSampler
+from kpod.training.beside import complete
 from kpod.training.checkpoints import STAGING, publish, seal
-from kpod.training.collation import check_packing, collator_of, language_model_of
+from kpod.training.collation import Collator, check_packing, collator_of, language_model_of
 from kpod.training.groups import GroupSampler
 from kpod.training.loss import Normaliser
 from kpod.training.metrics import METRICS, MetricsFile
@@ -101,6 +102,9 @@ class KeypointTrainer(Trainer):
         if args.n_gpu > 1:
             log.warning("training on 1 of %d GPUs; use `accelerate launch` or torchrun for all", args.n_gpu)
             args._n_gpu = 1
+        args.logging_nan_inf_filter = (
+            False  # it asks the device about every batch, and such a loss stops the run anyway
+        )
         if tokens_per_batch and args.world_size > 1:
             raise ConfigError("training.tokens_per_batch works on one process; leave it out on several")
         self.step_loss = StepLoss(normaliser, task_shares, objective)
@@ -160,11 +164,11 @@ class KeypointTrainer(Trainer):
         Returns:
             The loss in nats per token (or unit of weight), or loss and outputs.
         """
+        inputs = complete(inputs)
         sizes = self._sizes(inputs, num_items_in_batch)
         found, outputs = self._loss(model, inputs, sizes, with_outputs=return_outputs)
         if self.is_in_train and model.training:
-            parts = inputs["parts"] if "parts" in inputs else parts_of(inputs["examples"])
-            self._updates_found.add(found, sent(parts, found.loss.device), inputs["examples"])
+            self._updates_found.add(found, inputs["beside"]["parts"], inputs["examples"])
         else:
             self._evaluated += torch.stack([found.means * sizes, self.step_loss.sizes(inputs)])
         loss = found.loss if num_items_in_batch is None else found.loss * self.accelerator.num_processes
@@ -178,7 +182,7 @@ class KeypointTrainer(Trainer):
         self, model: nn.Module, inputs: StageBatch, sizes: Float[Tensor, " means"], *, with_outputs: bool
     ) -> tuple[Found, Any]:
         """The batch's share of the loss of a step of these sizes, and if wanted what the model returned."""
-        batch = {name: value for name, value in inputs.items() if name != "examples"}
+        batch = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
         weights = at_trained(batch, "weights")
         predictions, outputs = self._predictions(model, batch, inputs["examples"], with_outputs=with_outputs)
         start = None
