@@ -164,7 +164,7 @@ class OnOwnTexts:
         tokens = torch.where(own[:, None] & logs.isfinite(), tokens, seen.labels[:, None])
         factors, constants = self._divergence(seen.predictions.logprobs_of(tokens), logs)
         certainly = torch.zeros_like(factors)
-        certainly[:, 0] = 1
+        certainly[:, 0].fill_(1)
         return Targets(tokens, torch.where(own[:, None], factors, certainly), torch.where(own, constants, 0))
 
     def _divergence(

@@ -20,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 from kpod.lm.head import Predictions, has_linear_head, predictions_of
 from kpod.lm.sequences import Batch, Example, at_trained, run, trained_places
 from kpod.lm.waits import reads_nothing_after
-from kpod.records.errors import ConfigError
+from kpod.records.errors import ConfigError, TrainingError
 from kpod.training.agreement import Reference
 from kpod.training.batches import StageBatch, StageDataset, StageSampler, TokenBatchSampler
 from kpod.training.beside import complete
@@ -248,7 +248,11 @@ class KeypointTrainer(Trainer):
         scaled = self.accelerator.scaler is not None
         known = None if scaled or norm is None else float(norm) if self.is_sharded else norm
         optimizer = None if scaled or self.is_sharded else getattr(self.optimizer, "optimizer", self.optimizer)
-        self._updates_found.check(known, optimizer, self.state.global_step + 1, self.state.epoch)
+        try:
+            self._updates_found.check(known, optimizer, self.state.global_step + 1, self.state.epoch)
+        except TrainingError:
+            self._metrics_file.flush(self.state)  # what the updates before measured
+            raise
         return norm
 
     # -- evaluation: the same loss, divided once by the whole set's normaliser ---------------------
