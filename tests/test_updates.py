@@ -2,6 +2,7 @@
 """An update that is not finite is left out on the device, named one update late, and counted by no checkpoint."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -73,6 +74,20 @@ def test_parameters_stay_those_of_the_last_sound_update(optimiser, wrong, save_s
     assert (saved["update"], saved["epoch"], [row["id"] for row in saved["examples"]]) == (3, 2 / 6, [name])
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
+
+
+@pytest.mark.parametrize("optimiser", ["fused", "not fused"])
+def test_the_same_trainer_trains_again_once_the_fault_is_gone(optimiser, tmp_path):
+    trainer, parameters, name = prepared(tmp_path, np.nan, save_strategy="no", **OPTIMISERS[optimiser])
+    with pytest.raises(TrainingError):
+        trainer.train()
+    weights = trainer.train_dataset._weights
+    weights[name] = np.ones_like(weights[name])
+    parameters.seen.clear()
+    trainer.train()
+    assert all(not torch.equal(one, other) for one, other in pairwise(parameters.seen))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("number", [1, 5, 6])

@@ -140,7 +140,8 @@ class CurriculumTrainer(KeypointTrainer):
         batch = self._prepare_inputs(inputs)
         if (factors := self.curriculum.factors(model, batch)) is not None:
             weighed = at_trained(batch, "weights") * factors
-            batch = {**batch, "weights": batch["weights"].put(trained_places(batch), weighed)}
+            flat = batch["weights"].flatten().index_copy(0, trained_places(batch), weighed)
+            batch = {**batch, "weights": flat.view_as(batch["weights"])}
         return super().training_step(model, batch, num_items_in_batch)
 
     # -- checkpoints -----------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class MetricsFile(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep the lines up to the update that training goes on from."""
+        self._waiting.clear()
         if state.is_world_process_zero:
             kept = read_metrics(self.path, state.global_step)
             write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))

@@ -245,9 +245,9 @@ class KeypointTrainer(Trainer):
                 scaler sees to the norm.
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        scaled = self.accelerator.scaler is not None
-        known = None if scaled or norm is None else float(norm) if self.is_sharded else norm
-        optimizer = None if scaled or self.is_sharded else getattr(self.optimizer, "optimizer", self.optimizer)
+        scaled, whole = self.accelerator.scaler is not None, type(norm) is Tensor and not self.is_sharded
+        known = None if scaled or norm is None else norm if whole else float(norm)
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer) if whole and not scaled else None
         try:
             self._updates_found.check(known, optimizer, self.state.global_step + 1, self.state.epoch)
         except TrainingError:

@@ -136,4 +136,5 @@ class Updates:
             raise self._failure(f"the norm of the gradient is {norm}", update, everything)
 
     def _failure(self, what: str, update: _Checked, examples: Sequence[Example]) -> Exception:
+        self._batches, self._examples, self._fault = [], [], None  # the trainer may be asked to train again
         return failed_update(self.folder, update.number, update.epoch, self.rank, what, examples)
