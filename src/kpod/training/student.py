@@ -175,8 +175,11 @@ def train_student(
         if isinstance(callback, TensorBoardCallback) and tensorboard is not None:
             callback.logging_dir = callback.logging_dir or str(tensorboard)
     per_epoch = _updates_per_epoch(trainer)
+    alone = arguments.world_size == 1  # and then nobody has to be asked, which would wait for the GPU
     stop = StopOnSignal(
-        lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
+        lambda number: (
+            number if alone else int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
+        )
     )
     trainer.add_callback(stop)
     selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
