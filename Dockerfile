@@ -9,9 +9,10 @@
 #   docker build --build-arg DEVICE=cuda --tag kpod:cuda .
 #   docker run --rm --gpus all ... kpod:cuda run recipes/demo.yaml
 #
-# Checked: the lines of every RUN, with DEVICE=cpu, in a new virtual environment on Linux x86-64, and there
-# `kpod --version` and the start of a run. Not checked: the build under Docker itself, the base image, DEVICE=cuda,
-# and other processors.
+# Checked: the commands of every RUN, in order, with DEVICE=cpu, in an empty virtual environment of Python 3.11 on Linux
+# x86-64, where PyTorch's CPU build came from a local folder instead of its own index. `kpod --version` and
+# `kpod check recipes/demo.yaml` worked there. Not checked: the build under Docker itself, the base image, the index,
+# DEVICE=cuda, and other processors.
 
 FROM python:3.11-slim
 
@@ -26,7 +27,8 @@ ENV PIP_NO_CACHE_DIR=1 \
     TOKENIZERS_PARALLELISM=false \
     HF_HOME=/cache/huggingface \
     KPOD_CACHE=/cache/kpod \
-    MPLCONFIGDIR=/tmp/matplotlib
+    MPLCONFIGDIR=/tmp/matplotlib \
+    USER=kpod
 
 WORKDIR /build
 

@@ -33,6 +33,7 @@ def arguments(folder: str, precision: str, batch_size: int = 8) -> dict[str, Any
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it waits for the loss of every batch
         "bf16": precision == "bf16",
         "use_cpu": not ON_CARD,
     }

