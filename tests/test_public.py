@@ -84,6 +84,7 @@ INSIDE = {
     "planting": {"kpod.data.word_problems"},
     "scale": {"kpod.commands.check", "kpod.experiment.algorithm", "kpod.lm.encoding"},
     "teacher": {"kpod.teacher.requests"},
+    "trainers": {"kpod.records.topk", "kpod.training.objectives", "kpod.training.terms"},
     "word_classes": {"kpod.data.spoken", "kpod.steps"},
 }
 """Benchmark -> the modules that it takes apart or replaces a part of; no user's script needs them."""
