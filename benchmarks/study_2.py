@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kpod.data.datasets import load_questions, load_rationales
 from kpod.experiment.artifacts import question_row
-from kpod.recipe import DataConfig, TeacherConfig
+from kpod import DataConfig, TeacherConfig
 from kpod.records import Question
 
 
