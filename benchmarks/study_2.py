@@ -10,9 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
+from kpod import DataConfig, TeacherConfig
 from kpod.data.datasets import load_questions, load_rationales
 from kpod.experiment.artifacts import question_row
-from kpod import DataConfig, TeacherConfig
 from kpod.records import Question
 
 

@@ -37,7 +37,9 @@ NOTEBOOKS = {
 }
 """Page -> the notebook that it shows."""
 ATTACHED = {
-    path.name: path for pattern in ("*.svg", "*.json", "*.tar.xz") for path in sorted((ROOT / "benchmarks").glob(pattern))
+    path.name: path
+    for pattern in ("*.svg", "*.json", "*.tar.xz")
+    for path in sorted((ROOT / "benchmarks").glob(pattern))
 }
 """Figures and archives of the pages outside docs/."""
 SCRIPTS = {
