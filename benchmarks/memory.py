@@ -180,7 +180,7 @@ def size_of(config: PreTrainedConfig, recipe: Recipe, batch: int, length: int) -
         counts = [parameter.numel() for parameter in model.parameters()]
         trained = [parameter.requires_grad for parameter in model.parameters()]
         ids = torch.zeros(batch, length, dtype=torch.long)
-        head = base.get_output_embeddings().weight.numel()
+        head = base.get_output_embeddings()  # kept, so that no other tensor takes its storage's address
         if config.is_encoder_decoder:
             base.lm_head = nn.Identity()  # its logits are made by chunks
         body: Any = base if config.is_encoder_decoder else base.get_decoder()
@@ -193,7 +193,7 @@ def size_of(config: PreTrainedConfig, recipe: Recipe, batch: int, length: int) -
     return Size(
         parameters=sum(counts),
         trained=sum(count for count, trains in zip(counts, trained, strict=True) if trains),
-        head=head,
+        head=head.weight.numel(),
         saved=sum(storage.nbytes() for storage in saved.values()),
         stream=batch * length * config.hidden_size * (4 if lora is None else 2),
     )

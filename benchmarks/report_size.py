@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+from kpod import DataConfig, TeacherConfig
 from kpod.commands.pages.browser import Answered, Browsed, Explained, HeatMap
 from kpod.commands.pages.page import Report, render_html
 from kpod.data.datasets import load_questions, load_rationales
 from kpod.evaluation.accuracy import judge
-from kpod.recipe import DataConfig, TeacherConfig
 from kpod.records import Rationale
 
 TOKEN = re.compile(r"\s?\w{1,5}|\s?[^\w\s]|\s")

@@ -10,8 +10,13 @@ import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from kpod import KeypointTrainer, LanguageModel, Schedule, StageDataset, TokenizedRationale, uniform_weights
+from kpod.records.topk import TopK
 from kpod.training import flash_attention
+from kpod.training.objectives import Objective
+from kpod.training.terms import MatchDistribution, Nll
 
+TOP_K = 64
+"""Probabilities that a teacher tells of each token: the default of `teacher.logprobs`."""
 ON_CARD = torch.cuda.is_available()
 
 Given = np.ndarray[Any, Any]
@@ -33,6 +38,7 @@ def arguments(folder: str, precision: str, batch_size: int = 8) -> dict[str, Any
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it waits for the loss of every batch
         "bf16": precision == "bf16",
         "use_cpu": not ON_CARD,
     }
@@ -79,18 +85,37 @@ def ours(
     *,
     given: Given,
     packed: bool = False,
+    taught: bool = False,
 ) -> Trainer:
     steps = np.stack([given, np.zeros_like(given)])
     schedule = Schedule(tuple(t.id for t in tokens), steps, first_stage=0)
-    dataset = StageDataset(tokens, uniform_weights(tokens), schedule, encoder_decoder=False)
+    teacher = {t.id: some_distributions(t, len(lm.tokenizer)) for t in tokens} if taught else None
+    dataset = StageDataset(tokens, uniform_weights(tokens), schedule, encoder_decoder=False, teacher=teacher)
     config = TrainingArguments(**common, remove_unused_columns=False)
-    return KeypointTrainer(lm.model, config, train_dataset=dataset, processing_class=lm.tokenizer, packing=packed)  # type: ignore[arg-type]
+    terms = ((0.1, Nll()), (0.9, MatchDistribution(renormalised=True))) if taught else ((1.0, Nll()),)
+    return KeypointTrainer(
+        lm.model,
+        config,
+        train_dataset=dataset,
+        processing_class=lm.tokenizer,  # type: ignore[arg-type]
+        packing=packed,
+        objective=Objective(terms),
+    )
+
+
+def some_distributions(tokens: TokenizedRationale, vocabulary: int, k: int = TOP_K) -> TopK:
+    """A teacher's k most probable tokens wherever the student writes: the written one first, then its neighbours."""
+    written = tokens.token_ids[tokens.segment_stops[0] :].astype(np.int64)
+    ids = (written[:, None] + np.arange(k)) % vocabulary
+    falling = -0.5 * np.arange(k) - np.log(np.exp(-0.5 * np.arange(k)).sum() * 1.05)
+    return TopK(ids.astype(np.int32), np.tile(falling, (len(ids), 1)).astype(np.float16))
 
 
 def variants(given: dict[str, Given]) -> dict[str, Callable[..., Trainer]]:
     """Makers of trainers by name; each is called with rationales, common arguments and a model."""
     makers: dict[str, Callable[..., Trainer]] = {"trainer": plain}
     makers |= {name: partial(ours, given=steps) for name, steps in given.items()}
+    makers["logit_kd"] = partial(ours, given=given["whole"], taught=True)
     if find_spec("trl"):
         makers["trl"] = trl
     if flash_attention():

@@ -9,6 +9,7 @@ which batch comes first.
     trainer         transformers.Trainer with the question masked in the labels
     whole           kpod, whole rationales
     stage_0, _5, _10  kpod at stages of a schedule with T = 10
+    logit_kd        kpod, the loss of the method logit-kd: 64 of a teacher's probabilities at every token
     packed, trl_packed  without padding, where flash attention is installed
 
     KPOD_DATA=... python benchmarks/training.py [--json] [--rationales 64] [--rounds 3] [--precision fp32]
@@ -152,9 +153,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--peak-tflops", type=float)
-    parser.add_argument(
-        "--variants", help="comma-separated; by default all, and the ratios need trainer, whole, stage_0"
-    )
+    parser.add_argument("--variants", help="comma-separated, whole among them; by default all, which all ratios need")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--given", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--longest", action="store_true", help=argparse.SUPPRESS)
@@ -222,8 +221,14 @@ def main() -> None:
         return statistics.median(a / b for a, b in zip(of[over], of[under], strict=True))
 
     best = "packed" if "packed" in makers else "whole"
-    figures["speed_vs_best_peer"] = min(ratio(seconds, peer, best) for peer in peers)
-    figures["memory_vs_best_peer"] = max(ratio(memory, best, peer) for peer in peers)
+    if peers:
+        figures["speed_vs_best_peer"] = min(ratio(seconds, peer, best) for peer in peers)
+        figures["memory_vs_best_peer"] = max(ratio(memory, best, peer) for peer in peers)
+    if "logit_kd" in makers:
+        figures["logit_kd_memory_vs_whole"] = ratio(memory, "logit_kd", "whole")
+    if "stage_0" not in makers:
+        print(json.dumps(figures, indent=None if options.json else 2))
+        return
     figures["stage0_vs_whole"] = ratio(seconds, "whole", "stage_0")
     saved = figures["whole"]["trained_tokens"], figures["stage_0"]["trained_tokens"]
     figures["stage0_limit"] = (body * processed + head * saved[0]) / (body * processed + head * saved[1])

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 FOLDER = Path(__file__).parent / "pictures"
 PICTURES = {
     "report.png": ("section:not(#accuracy)", 780),
-    "token-weights.png": ("header, nav, footer, section:not(#weights)", 620),
+    "token-weights.png": ("header, nav, footer, section:not(#weights)", 760),
 }
 """Picture -> what of the page is hidden in it, and its height in pixels."""
 

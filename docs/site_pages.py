@@ -5,6 +5,7 @@ MkDocs loads this file as a hook (mkdocs.yml). `made` gives the pages, so a test
 
 import ast
 import io
+import json
 import os
 import posixpath
 import re
@@ -31,8 +32,14 @@ OUTSIDE = {
     "changelog.md": "CHANGELOG.md",
 }
 """Page -> the file outside docs/ that it shows."""
+NOTEBOOKS = {
+    f"notebooks/{path.stem}.md": str(path.relative_to(ROOT)) for path in sorted((ROOT / "examples").glob("*.ipynb"))
+}
+"""Page -> the notebook that it shows."""
 ATTACHED = {
-    path.name: path for pattern in ("*.svg", "*.tar.xz") for path in sorted((ROOT / "benchmarks").glob(pattern))
+    path.name: path
+    for pattern in ("*.svg", "*.json", "*.tar.xz")
+    for path in sorted((ROOT / "benchmarks").glob(pattern))
 }
 """Figures and archives of the pages outside docs/."""
 SCRIPTS = {
@@ -60,6 +67,7 @@ def made() -> dict[str, str]:
     """Every page that is made, by its path on the site."""
     shown = {page: (ROOT / source).read_text(encoding="utf-8") for page, source in OUTSIDE.items()}
     code = {page: _code(ROOT / source) for page, source in SCRIPTS.items()}
+    code |= {page: _cells(ROOT / source) for page, source in NOTEBOOKS.items()}
     reference = {
         "reference/keys.md": keys_page(),
         "reference/commands.md": commands_page(),
@@ -163,6 +171,14 @@ def _code(path: Path) -> str:
     return f"# {path.relative_to(ROOT)}\n\n```{language}\n{path.read_text(encoding='utf-8')}```\n"
 
 
+def _cells(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    shown = zip(cells, texts, strict=True)
+    parts = [text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```" for cell, text in shown]
+    return "\n\n".join(parts) + "\n"
+
+
 def source_of(page: str) -> str:
     """The file of the repository that a page shows.
 
@@ -170,7 +186,7 @@ def source_of(page: str) -> str:
         >>> source_of("results.md"), source_of("data.md")
         ('benchmarks/RESULTS.md', 'docs/data.md')
     """
-    return {**OUTSIDE, **SCRIPTS}.get(page, f"docs/{page}")
+    return {**OUTSIDE, **SCRIPTS, **NOTEBOOKS}.get(page, f"docs/{page}")
 
 
 def relinked(text: str, page: str) -> str:
@@ -180,7 +196,7 @@ def relinked(text: str, page: str) -> str:
         >>> relinked("[study](../benchmarks/study.md#costs)", "data.md")
         '[study](study.md#costs)'
     """
-    pages = {source: page for page, source in {**OUTSIDE, **SCRIPTS}.items()}
+    pages = {source: page for page, source in {**OUTSIDE, **SCRIPTS, **NOTEBOOKS}.items()}
     pages |= {f"benchmarks/{name}": name for name in ATTACHED} | {"README.md": "index.md"}
 
     def link(match: re.Match[str]) -> str:

@@ -118,7 +118,8 @@ def test_tables_say_what_the_predictions_say(grid: Grid, tmp_path: Path) -> None
     assert (paired.difference, paired.by_seed) == (0.5, (0.5, 0.5))
     assert paired.p_value == kpod.corrected_p_value == 0.5  # both of two questions better: of four signs two are as far
     assert "| kpod | 75.0 | 35.4 |" in tables
-    assert "| +50.0 | +50.0 to +50.0 | 0.500 | +50.0 +50.0 | +50.0 to +50.0 |" in tables
+    assert "| +50.0 | +50.0 to +50.0 (p = 0.500) | +50.0 to +50.0 | +50.0 +50.0 | helps | 2 |" in tables
+    assert kpod.seeds_to_settle == 2  # no spread was seen
     assert "| scotd | 25.0 | 35.4 |" in tables
     lines = read_jsonl(moved.folder / "kpod-seed0" / "student" / "metrics.jsonl")
     assert kpod.trained_tokens[0] == sum(line["trained_tokens"] for line in lines)
@@ -181,6 +182,37 @@ def test_the_base_with_as_many_tokens_stops_early(grid: Grid, monkeypatch: pytes
         assert wanted <= tokens < wanted + scotd["trained_tokens"][0] / whole * 2
     with pytest.raises(ConfigError, match="match-tokens is 'scotd'"):
         grid.with_matched_tokens("scotd")
+
+
+@pytest.mark.parametrize(
+    ("interval", "over_seeds", "verdict"),
+    [
+        ((0.01, 0.05), (0.002, 0.06), "helps"),
+        ((-0.05, -0.01), (-0.06, -0.002), "harms"),
+        ((0.01, 0.05), (-0.002, 0.06), "open"),
+        ((-0.01, 0.05), (0.002, 0.06), "open"),
+        ((0.01, 0.05), (-0.06, -0.01), "open"),
+        ((0.0, 0.05), (0.002, 0.06), "open"),
+        ((0.01, 0.05), None, "open"),
+    ],
+)
+def test_a_verdict_needs_both_intervals_and_stands_in_the_tables(interval, over_seeds, verdict) -> None:
+    """A p-value never stands alone: beside it are both intervals, or that the one over seeds is unknown."""
+    base = ComparedMethod("scotd", (0.5, 0.25), (0.2, 0.6), None, None, (4, 4), (9, 9))
+    paired = PairedDifference(0.03, interval, (0.02, 0.04) if over_seeds else (0.03,), over_seeds, 0.01)
+    assert paired.verdict == verdict
+    row = replace(base, name="kpod", against_base=paired, corrected_p_value=0.02, seeds_to_settle=7)
+    row = row if over_seeds else replace(row, seeds_to_settle=None)
+    shown = comparison_markdown("t", [base, row], "scotd", 300).splitlines()
+    head, cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (shown[2], shown[5]))
+    told = dict(zip(head, cells, strict=True))
+    assert told["95 %, other questions"] == f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} (p = 0.020)"
+    assert told["verdict"] == verdict
+    assert told["seeds for 2 points"] == ("7" if over_seeds else "unknown")
+    assert (told["95 %, other seeds"] == "unknown") is (over_seeds is None)
+    page = render_comparison("x", {"t": [base, row]}, {}, "scotd")
+    assert f"<td>{verdict}</td>" in page
+    assert page.count("(p = ") == "".join(shown).count("(p = ") == 1
 
 
 def test_a_single_seed_has_no_deviation() -> None:

@@ -22,8 +22,8 @@ from kpod.recipe import LoraConfig, TrainingConfig, ValidationConfig
 from kpod.records.errors import ConfigError
 from kpod.schedule.progressive import whole_rationales
 from kpod.training import train_student
-from kpod.training.batches import Collator
 from kpod.training.checkpoints import last_valid_checkpoint
+from kpod.training.collation import Collator
 from kpod.training.curriculum import Curriculum, CurriculumDataset, Cut, Moment, cut_example, load_state
 from kpod.training.curriculum_trainer import CurriculumTrainer
 from kpod.training.easiest_first import EasiestFirst

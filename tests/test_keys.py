@@ -13,12 +13,14 @@ import pytest
 from kpod.commands.command_line import main
 from kpod.experiment import artifacts
 from kpod.experiment.algorithm import PHASES
-from kpod.experiment.keys import evaluation_key, needed, touched
+from kpod.experiment.keys import evaluation_key, needed, touched, value_of
 from kpod.experiment.methods import METHODS
 from kpod.experiment.parts import Given, InTraining, linear, progressive, progressive_at_random, whole
 from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import (
     AskConfig,
+    AverageConfig,
+    HeldOutConfig,
     LogprobsConfig,
     LoraConfig,
     Recipe,
@@ -163,7 +165,8 @@ def test_a_curriculum_reads_the_keys_that_it_declares(part: InTraining) -> None:
     def made(found: Recipe) -> str:
         return repr(part.run(Given((), {}, found, {})))
 
-    values: dict[str, Any] = {key: value for key, (value, _) in TOUCHED.items() if not key.startswith("data")}
+    others = ("data", "training.average")  # which does not go together with a choice of the best
+    values: dict[str, Any] = {key: value for key, (value, _) in TOUCHED.items() if not key.startswith(others)}
     found = {key for key, value in values.items() if made(changed(base, key, value)) != made(base)}
     assert {key for key in found if not key.startswith("training")} == {
         key for key in part.reads if not key.startswith("training")
@@ -251,6 +254,7 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "training.on_policy.divergence": ("forward", NONE),
     "training.on_policy.max_new_tokens": (9, NONE),
     "training.on_policy.temperature": (0.5, NONE),
+    "training.average": (AverageConfig(0.5), STUDENT),
     "training.arguments": ({"weight_decay": 0.1}, STUDENT),
     "evaluation.before": (False, NONE),
     "evaluation.batch_size": (1, EVALUATION),
@@ -259,6 +263,7 @@ TOUCHED: dict[str, tuple[object, set[str]]] = {
     "evaluation.temperature": (0.1, NONE),  # one text a question is written greedily
     "evaluation.self_check": (1, EVALUATION),
     "evaluation.engine": ("vllm", EVALUATION),
+    "evaluation.held_out": (HeldOutConfig("word_problems"), NONE),  # no answer changes with it
 }
 """Key -> another value, and the phases that are made again under it."""
 IN_TESTS_OF_THEIR_OWN = {
@@ -309,6 +314,13 @@ def keys_of(found: Recipe) -> dict[str, str]:
 def remade(before: Recipe, after: Recipe) -> set[str]:
     old, new = keys_of(before), keys_of(after)
     return {phase for phase in old if old[phase] != new[phase]}
+
+
+def test_a_student_of_before_the_weights_could_be_averaged_is_still_found() -> None:
+    """What has no average has the key that it had before there was one."""
+    assert "average" not in value_of(Recipe(), "training")
+    averaged = Recipe(training=TrainingConfig(average=AverageConfig()))
+    assert value_of(averaged, "training")["average"] == {"last": 0.33}
 
 
 def test_every_key_of_a_recipe_is_tried() -> None:

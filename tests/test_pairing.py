@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import ttest_1samp
 
 from kpod.evaluation.accuracy import wilson_interval
-from kpod.evaluation.pairing import accuracy_interval, holm, paired_difference
+from kpod.evaluation.pairing import accuracy_interval, holm, paired_difference, seeds_to_settle
 from kpod.records.errors import DataError
 
 
@@ -123,3 +124,43 @@ def test_the_interval_covers_what_it_says(monkeypatch: pytest.MonkeyPatch) -> No
     accuracy = draw(2000, 2000).mean()
     intervals = [accuracy_interval(draw(5, 100)) for _ in range(200)]
     assert 180 <= sum(low <= accuracy <= high for low, high in intervals) <= 200
+
+
+# -- how many seeds would settle it --------------------------------------------------------------------
+
+
+def test_the_number_of_seeds_is_that_of_the_textbook() -> None:
+    """A one-sample t-test of d = difference / s.d.: 34 for d = 0.5, 15 for 0.8, 10 for 1, 199 for 0.2 (Cohen, 1988)."""
+    for d, wanted in ((0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)):
+        half = 0.02 / d / 2**0.5  # two values so far on either side of 0 have the s.d. 0.02 / d
+        assert seeds_to_settle([half, -half]) == wanted
+
+
+def test_with_so_many_seeds_four_of_five_studies_find_it_and_with_fewer_do_not() -> None:
+    """By simulation: seeds drawn from a normal with the spread that was seen, two points off 0."""
+    by_seed = [0.04, 0.01, -0.02, 0.03]
+    number = seeds_to_settle(by_seed)
+    assert number is not None
+    rng, found = np.random.default_rng(0), {}
+    for seeds in (number, number - 3):
+        drawn = rng.normal(0.02, np.std(by_seed, ddof=1), (20_000, seeds))
+        found[seeds] = float(np.mean(ttest_1samp(drawn, 0, axis=1).pvalue < 0.05))
+    assert found[number] == pytest.approx(0.8, abs=0.03)
+    assert found[number] >= 0.79 > found[number - 3]
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9), st.floats(0.005, 0.2))
+def test_more_spread_needs_no_fewer_seeds_and_a_larger_difference_no_more(
+    by_seed: list[float], difference: float
+) -> None:
+    number = seeds_to_settle(by_seed, difference)
+    wider, larger = seeds_to_settle([2 * one for one in by_seed], difference), seeds_to_settle(by_seed, 2 * difference)
+    assert number is not None
+    assert wider is not None
+    assert larger is not None
+    assert 2 <= larger <= number <= wider
+
+
+@pytest.mark.parametrize("by_seed", [[], [0.5]])
+def test_fewer_than_two_seeds_show_no_spread(by_seed: list[float]) -> None:
+    assert seeds_to_settle(by_seed) is None

@@ -82,8 +82,24 @@ INSIDE = {
     "oracle_words": {"kpod.data.numbers"},
     "paper_splits": {"kpod.data.splits"},
     "planting": {"kpod.data.word_problems"},
+    "report_size": {
+        "kpod.commands.pages.browser",
+        "kpod.commands.pages.page",
+        "kpod.data.datasets",
+        "kpod.evaluation.accuracy",
+    },
     "scale": {"kpod.commands.check", "kpod.experiment.algorithm", "kpod.lm.encoding"},
+    "study_2": {"kpod.data.datasets"},
+    "study_errors": {"kpod.data.word_problems", "kpod.teacher.equations"},
+    "study_json": {
+        "kpod.commands.command_line",
+        "kpod.commands.compare",
+        "kpod.commands.grid.comparison",
+        "kpod.commands.grid.variants",
+        "kpod.commands.sweep",
+    },
     "teacher": {"kpod.teacher.requests"},
+    "trainers": {"kpod.records.topk", "kpod.training.objectives", "kpod.training.terms"},
     "word_classes": {"kpod.data.spoken", "kpod.steps"},
 }
 """Benchmark -> the modules that it takes apart or replaces a part of; no user's script needs them."""

@@ -259,6 +259,7 @@ NEEDED = {
     "teacher.logprobs": {"model": "m"},
     "teacher.ask.prices": {"prompt": 1.0, "completion": 1.0},
     "training.validation": {"questions": "q"},
+    "evaluation.held_out": {"rationales": "r"},
 }
 BESIDE = {"teacher.ask.contrastive": {"backend": "local", "temperature": 0.0}}
 """What must stand beside a section, in the one that holds it."""

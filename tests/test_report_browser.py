@@ -102,6 +102,13 @@ def test_the_policy_allows_the_packages_script_and_no_other(html):
     assert all(re.fullmatch(r"[A-Za-z0-9+/=]*", body) for attributes, body in scripts if "data-rows" in attributes)
 
 
+def test_a_run_that_weighs_all_tokens_alike_says_so_and_can_be_searched():
+    text = render_html(Report("t", browsed=hard_browsed("x")))
+    assert "weighs all tokens the same" in text
+    assert 'data-kind="rationale"' in text
+    assert "No token weights" in render_html(Report("t"))
+
+
 def test_the_script_never_makes_markup_of_text_and_reaches_nothing():
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function|fetch\(|https?:", SCRIPT

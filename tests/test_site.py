@@ -104,6 +104,4 @@ COMMANDS = [
 def test_commands_of_how_tos_are_understood(page: str, line: str) -> None:
     words = shlex.split(line[re.search(r"kpod ", line).end() :], comments=True)  # type: ignore[union-attr]
     options = parsed(words)
-    keys = [word.removeprefix("--") for word in options.overrides if word.startswith("--")]
-    assert all(key.rpartition(".")[2] in keys_of(key.rpartition(".")[0]) for key in keys)
-    assert all(not word.startswith("-") for word in options.overrides if word.removeprefix("--") not in keys)
+    load_recipe(None, options.overrides)

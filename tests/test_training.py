@@ -21,7 +21,6 @@ from transformers import (
     T5ForConditionalGeneration,
     TrainerCallback,
     TrainingArguments,
-    masking_utils,
 )
 
 from kpod.lm.models import LanguageModel
@@ -31,7 +30,8 @@ from kpod.records import SEGMENTS, Schedule
 from kpod.records.errors import ConfigError, DataError, TrainingError
 from kpod.training import KeypointTrainer, StageDataset, StageSampler, check_arguments, student, train_student
 from kpod.training.arguments import check_model_arguments, training_arguments
-from kpod.training.batches import Collator, TokenBatchSampler
+from kpod.training.batches import TokenBatchSampler
+from kpod.training.collation import Collator
 from kpod.training.loss import keypoint_loss
 from tiers import tiered
 from tiny import END, VOCABULARY, byte_tokenizer, tiny_llama, tiny_t5, tiny_tokens, tiny_weights
@@ -417,7 +417,7 @@ def test_packed_rationales_train_as_padded_ones(tmp_path):
 def test_packing_is_refused_where_rationales_would_see_one_another(tmp_path, monkeypatch):
     lm = tiny_llama()
     dataset = staged(lm, tokens := rationales(lm, 4), weights_of(tokens), ramp(tokens, 0))
-    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda _: None)
+    monkeypatch.setattr("kpod.lm.waits._packed", lambda _: None)
     with pytest.raises(ConfigError, match=r"training\.packing: this model lets packed rationales see one another"):
         trainer_of(lm, dataset, tmp_path, packing=True, per_device_train_batch_size=4).train()
     lm = tiny_t5()

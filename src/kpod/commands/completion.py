@@ -37,7 +37,7 @@ def work(options: argparse.Namespace) -> None:
     say(shtab.complete(parser, options.shell).rstrip("\n"))
 
 
-def _complete(verb: argparse.ArgumentParser, keys: Mapping[str, Mapping[str, Any]], files: Mapping[str, str]) -> None:
+def _complete(verb: argparse.ArgumentParser, keys: Mapping[str, Mapping[str, Any]], files: object) -> None:
     """Say what stands where: files for paths, and keys where a verb takes a recipe or describes a key."""
     for action in verb._actions:
         if action.type is Path:

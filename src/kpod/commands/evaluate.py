@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kpod.commands.pages.tables import accuracy_markdown, steps_markdown
+from kpod.commands.pages.tables import accuracy_markdown, nll_markdown, steps_markdown
 from kpod.commands.recipe_argument import add_recipe, recipe_of
 from kpod.commands.terminal import say
 from kpod.data.datasets import load_questions
@@ -14,7 +14,7 @@ from kpod.experiment.artifacts import key_of
 from kpod.experiment.preflight import announce_tests
 from kpod.recipe import Recipe
 from kpod.records.errors import require
-from kpod.records.outcomes import Prediction
+from kpod.records.outcomes import MeanNll, Prediction
 from kpod.teacher.filters import filter_rationales
 
 
@@ -36,10 +36,16 @@ def work(options: argparse.Namespace) -> None:
     """Print the accuracy on every test set."""
     recipe = recipe_of(options)
     require(bool(recipe.data.tests), "data.tests", [], "at least one test set")
-    found = _judged(recipe, options.predictions) if options.predictions else _asked(recipe, options.checkpoint)
+    nll: dict[str, list[MeanNll]] = {}
+    if options.predictions:
+        found = _judged(recipe, options.predictions)
+    else:
+        found, nll = _asked(recipe, options.checkpoint)
     say(accuracy_markdown([(None, summarise(test, predictions)) for test, predictions in found.items()]))
     for test, predictions in found.items():
         say(steps_markdown(test, by_steps(predictions)))
+    if nll:
+        say(nll_markdown(nll))
     if options.faithfulness:
         say(_faithfulness(recipe, options.checkpoint, options.faithfulness))
 
@@ -53,14 +59,20 @@ def _judged(recipe: Recipe, texts: Path) -> dict[str, list[Prediction]]:
     return {test: judge_file(texts, load_questions(test, recipe.data), recipe.data.answer_words)}
 
 
-def _asked(recipe: Recipe, checkpoint: str | None) -> dict[str, list[Prediction]]:
-    """What the run's student, or another model, answers to every test set."""
+def _asked(recipe: Recipe, checkpoint: str | None) -> tuple[dict[str, list[Prediction]], dict[str, list[MeanNll]]]:
+    """What the run's student, or another model, answers to every test set, and the NLL of held-out rationales."""
+    from kpod.evaluation.held_out import mean_nll
+    from kpod.experiment.evaluations import named
     from kpod.experiment.pipeline import Pipeline  # takes seconds; a wrong recipe is told at once
 
-    pipeline = Pipeline(recipe)
+    pipeline, found, nll = Pipeline(recipe), {}, {}
     announce_tests(recipe, recipe.data.tests)
-    when = name_of(checkpoint) if checkpoint else "after"
-    return {test: pipeline.evaluation(when, test)[0] for test in pipeline.evaluate(when, checkpoint)}
+    for when in (name_of(checkpoint),) if checkpoint else pipeline.evaluated:
+        for test in pipeline.evaluate(when, checkpoint):
+            found[named(test, when)] = pipeline.evaluation(when, test)[0]
+        if recipe.evaluation.held_out is not None:
+            nll[when.replace("-", " ")] = mean_nll(pipeline.evaluations.measured(when))
+    return found, nll
 
 
 def _faithfulness(recipe: Recipe, checkpoint: str | None, file: Path) -> str:

@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kpod.commands.hub_upload import MAIN, check_login, check_name, hub, upload
 from kpod.commands.recipe_argument import recipe_file
 from kpod.commands.terminal import say
 from kpod.recipe import Recipe
@@ -16,20 +15,14 @@ from kpod.recipe.safe_yaml import dump_yaml, parse_yaml
 from kpod.records import Question
 from kpod.records.errors import ConfigError, DataError, KpodError, require
 from kpod.records.files import write_text
-from kpod.records.hub_reach import check_hub_answers
 from kpod.records.outcomes import Accuracy
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
     from kpod.commands.pages.card import Card
 
 CARD = "card.md"
 KEPT = ("kpod_training.json", "README.md", "recipe.yaml")
 """Files of the student that are not uploaded as they are: for kpod alone, or replaced."""
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
-"""What an earlier upload may have left, which would be loaded in place of the new student, or beside it."""
-MAIN = "main"
 WORDS = ("prompt", "columns", "answer_words")
 """Sections of a recipe that hold words, not names of files."""
 LICENSE_KEYS = ("license", "license_name", "license_link")
@@ -51,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def work(options: argparse.Namespace) -> None:
     """Upload the student, or say what would be uploaded."""
     require(not options.overrides, "kpod push", " ".join(options.overrides), "given no recipe keys: the run is done")
-    _check_name(options.repo)
+    check_name(options.repo)
     if not options.dry_run:
-        _check_login()
+        check_login()
     recipe = load_recipe(recipe_file(options.run))
     student = _finished_student(options.run)
     card = str(card_of(options, recipe, student))
@@ -62,7 +55,7 @@ def work(options: argparse.Namespace) -> None:
     write_text(options.run / CARD, card)
     say("\n".join([*_listing(files, options), f"card: {options.run / CARD}"]))
     if not options.dry_run:
-        say(f"pushed: {push(options.repo, files, recipe.name, options.revision, private=options.private)}")
+        say(f"pushed: {upload(options.repo, files, recipe.name, options.revision, private=options.private)}")
 
 
 # -- what is uploaded --------------------------------------------------------------------------------------
@@ -268,97 +261,5 @@ def _base_cards(student: str, base: str | None, *, online: bool) -> Iterator[Map
     for file in files:
         if isinstance(file, str | Path) and Path(file).is_file():
             yield ModelCard.load(file, ignore_metadata_errors=True).data.to_dict()
-    told: Any = _hub().model_info(base).card_data if online and base is not None else None
-    if told is not None:
-        yield told.to_dict()
-
-
-# -- the Hub -----------------------------------------------------------------------------------------------
-
-
-def push(repo: str, files: Mapping[str, Path | bytes], run: str, revision: str = MAIN, *, private: bool = False) -> str:
-    """Upload files in one commit; returns the commit's address. Nothing can be seen there before all have arrived.
-
-    Args:
-        repo: Where, as `owner/name`; made if it is not there.
-        files: What, as `files_of` gives it. Weights that are there already and are not among them are deleted.
-        run: Named in the commit's message.
-        revision: A branch; made if it is not there.
-        private: Only you and your organisation can see it.
-
-    Raises:
-        ConfigError: If the token may not write there, or a public repository is to be private.
-        KpodError: If the Hub cannot be reached, refuses the files, or the connection broke.
-    """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    api = _hub()
-    with _explained(repo):
-        api.create_repo(repo, private=private or None, exist_ok=True)
-        if private and not api.repo_info(repo).private:
-            raise ConfigError(f"{repo} is a public repository, which --private does not change; make it private first")
-        if revision != MAIN:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        added = [CommitOperationAdd(name, file) for name, file in files.items()]
-        deleted = [CommitOperationDelete(name) for name in _left_over(api, repo, revision, files)]
-        message = f"The student of the run {run}, from kpod"
-        return api.create_commit(repo, [*added, *deleted], commit_message=message, revision=revision).commit_url
-
-
-def _hub() -> "HfApi":
-    from huggingface_hub import HfApi
-
-    check_hub_answers()
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-
-
-def _left_over(api: "HfApi", repo: str, revision: str, files: Iterable[str]) -> list[str]:
-    there = [Path(name) for name in api.list_repo_files(repo, revision=revision)]
-    return [str(path) for path in there if str(path) not in files and any(path.match(one) for one in WEIGHTS)]
-
-
-def _check_name(repo: str) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise ConfigError(f"{repo!r} is no name of a repository on the Hub: {error}") from None
-    require(repo.count("/") == 1, "the repository", repo, "written as owner/name")
-
-
-def _check_login() -> None:
-    from huggingface_hub import constants, get_token
-
-    if constants.is_offline_mode():
-        raise ConfigError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it, or look at --dry-run")
-    if get_token() is None:
-        raise ConfigError("there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN")
-
-
-@contextmanager
-def _explained(repo: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into a sentence that says what to do."""
-    try:
-        yield
-    except KpodError:
-        raise
-    except Exception as error:  # the client raises anything from OSError to its own and its HTTP library's errors
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        told = " ".join(f"{error} {error.__cause__ or ''}".split())[:300]
-        if status == 401:
-            raise ConfigError(
-                f"{repo}: the Hub does not accept the token: log in with `hf auth login`, or correct HF_TOKEN"
-            ) from error
-        if status == 403:
-            raise ConfigError(
-                f"{repo}: the token may not write there: name a repository of your own, or take a token that may write "
-                f"(https://huggingface.co/settings/tokens). The Hub says: {told}"
-            ) from error
-        if status is not None or isinstance(error, ValueError):
-            raise KpodError(f"{repo}: the Hub refuses this{f' ({status})' if status else ''}: {told}") from error
-        raise KpodError(
-            f"{repo}: the Hub cannot be reached, or the connection broke ({type(error).__name__}: {told}). Nothing can "
-            "be seen there yet: run the same command again, which sends no weights again that have arrived"
-        ) from error
+    if online and base is not None and (card := hub().model_info(base).card_data) is not None:
+        yield {key: card.get(key) for key in LICENSE_KEYS}

@@ -7,7 +7,7 @@ from kpod.experiment.forecast import Forecast, SourceUse, unused
 from kpod.experiment.methods import METHODS
 from kpod.experiment.pipeline import Pipeline
 from kpod.experiment.preflight import attempt, pays_a_teacher, question_uses, training_use
-from kpod.experiment.sources import check_recipes_predictor
+from kpod.experiment.sources import check_recipes_predictor, held_out_rationales
 from kpod.lm.encoding import encode_all
 from kpod.lm.engines import require_engine
 from kpod.lm.models import SMOLLM2, load_layout
@@ -55,6 +55,7 @@ def _training(recipe: Recipe, errors: list[str], warnings: list[str]) -> SourceU
         attempt(lambda: _check_teacher(recipe), errors)
         if learns:
             attempt(lambda: _check_predictor(recipe), errors)
+    attempt(lambda: held_out_rationales(recipe, gathered.kept), errors)
     unfit = _unfit(recipe, gathered.kept, learns, errors, warnings)
     return training_use(recipe, gathered, learns).also_without(unused(unfit, recipe))
 

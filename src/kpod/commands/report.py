@@ -5,6 +5,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +22,13 @@ from kpod.commands.gathered import (
 )
 from kpod.commands.pages.browser import Browsed, Explained, HeatMap
 from kpod.commands.pages.page import Report, render_html, to_json
-from kpod.commands.pages.tables import accuracy_markdown, word_type_table
+from kpod.commands.pages.tables import accuracy_markdown, nll_markdown, word_type_table
 from kpod.commands.recipe_argument import recipe_file
 from kpod.commands.terminal import say
 from kpod.recipe.loading import dump_recipe, load_recipe
 from kpod.records.errors import ConfigError, DataError, require
 from kpod.records.files import write_text
-from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records.outcomes import Accuracy, MeanNll, Prediction
 
 if TYPE_CHECKING:
     from kpod.experiment.pipeline import Pipeline
@@ -77,6 +78,8 @@ def print_report(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> None:
     if is_first_process():
         page = write_report(pipeline, num_browsed)
         say(accuracy_markdown(accuracies(pipeline)))
+        if found := held_out(pipeline):
+            say(nll_markdown(found))
         say(f"report: {page}")
 
 
@@ -101,6 +104,7 @@ def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
     """Everything the page shows, from what the run saved."""
     recipe, tests = pipeline.recipe, pipeline.recipe.data.tests
     maps, after = heat_maps(pipeline), predictions_after(pipeline)
+    weighs = len({weight for one in maps.values() for _, weight, _ in one.tokens}) > 1
     before = {test: predictions_before(pipeline, test) for test in tests}
     sides: list[Mapping[str, Sequence[Prediction] | None]] = [before, after] if any(before.values()) else [after]
     answers = list(answered(question_texts(pipeline), sides))
@@ -117,12 +121,13 @@ def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
         recipe_yaml=dump_recipe(recipe),
         provenance=provenance(pipeline),
         accuracies=accuracies(pipeline),
+        held_out=held_out(pipeline),
         num_read=len(pipeline.sources[0]) + len(pipeline.sources[1]),
         dropped=Counter(dropped.reason for dropped in pipeline.dropped),
         forecast=pipeline.forecast,
         num_steps=tuple(t.num_steps for t in pipeline.tokens),
-        heatmaps=tuple(_telling(list(maps.values()))),
-        word_types=word_type_table(one.tokens for one in maps.values()),
+        heatmaps=tuple(_telling(list(maps.values()))) if weighs else (),
+        word_types=word_type_table(one.tokens for one in maps.values() if weighs),
         schedule=pipeline.schedule,
         loss_curve=_loss_curve(pipeline.folder.path / "student"),
         predictions=tuple(after[tests[0]]) if tests else (),
@@ -135,10 +140,29 @@ def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
 
 
 def accuracies(pipeline: "Pipeline") -> tuple[tuple[Accuracy | None, Accuracy], ...]:
-    """Each test set's accuracy before training, where it was measured, and after."""
-    return tuple(
-        (_accuracy_before(pipeline, test), pipeline.evaluation("after", test)[1]) for test in pipeline.recipe.data.tests
-    )
+    """Each test set's accuracy before training, where it was measured, and after; of the last update in rows below."""
+    from kpod.experiment.evaluations import AFTER, named
+
+    tests = pipeline.recipe.data.tests
+    after = [(_accuracy_before(pipeline, test), pipeline.evaluation(AFTER, test)[1]) for test in tests]
+    for when in pipeline.evaluated[1:]:
+        found = {named(test, when): pipeline.evaluation(when, test)[1] for test in tests}
+        after += [(None, replace(accuracy, dataset=name)) for name, accuracy in found.items()]
+    return tuple(after)
+
+
+def held_out(pipeline: "Pipeline") -> dict[str, list[MeanNll]]:
+    """The NLL of held-out rationales before training, where it was measured, and after; by when."""
+    from kpod.evaluation.held_out import mean_nll
+
+    found = {}
+    for when in ("before", *pipeline.evaluated) if pipeline.recipe.evaluation.held_out else ():
+        try:
+            found[when.replace("-", " ")] = mean_nll(pipeline.evaluations.measured(when))
+        except DataError:
+            if when != "before":
+                raise
+    return found
 
 
 def provenance(pipeline: "Pipeline") -> dict[str, str]:

@@ -287,5 +287,10 @@ def _split(name: str, default: str) -> tuple[str, str]:
     return base, split or default
 
 
+def has_own_rationales(name: str) -> bool:
+    """Whether a source may hold rationales itself, so that no teacher's file stands beside it."""
+    return name.startswith("hub:") or _is_file(name) or name.partition(":")[0] == WORD_PROBLEMS
+
+
 def _is_file(name: str) -> bool:
     return suffix_of(Path(name)) in SUFFIXES

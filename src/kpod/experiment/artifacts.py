@@ -33,7 +33,7 @@ from kpod.records import (
 from kpod.records.columns import ById, Tokens, write_tokens
 from kpod.records.errors import DataError
 from kpod.records.files import flush_to_disk, whole_lines, write_lines, write_text
-from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records.outcomes import Accuracy, Prediction, Surprise
 from kpod.records.topk import TopKById
 
 DROPPED = "dropped.jsonl"
@@ -42,6 +42,7 @@ REFERENCE = "reference.arrow"
 TEACHER_LOGPROBS = "teacher_logprobs.arrow"
 CLUSTERS, SCHEDULE, STAGES = "clusters.npy", "schedule.npy", "stages.json"
 PREDICTIONS, SUMMARY = "predictions.jsonl", "summary.json"
+SURPRISES = "nll.jsonl"
 
 
 def key_of(*parts: Any) -> str:
@@ -169,6 +170,19 @@ def save_evaluation(folder: Path, predictions: Sequence[Prediction], accuracy: A
     """Predictions of one test set, and their accuracy."""
     write_jsonl(folder / PREDICTIONS, [asdict(p) for p in predictions])
     write_text(folder / SUMMARY, json.dumps(asdict(accuracy) | {"accuracy": accuracy.value}, indent=2))
+
+
+def save_surprises(folder: Path, measured: Iterable[Surprise]) -> None:
+    """How surprised a model is by held-out rationales."""
+    write_jsonl(folder / SURPRISES, [{"id": one.id, "parts": dict(one.parts)} for one in measured])
+
+
+def load_surprises(folder: Path) -> list[Surprise]:
+    """What `save_surprises` saved."""
+    if not (folder / SURPRISES).is_file():
+        raise DataError(f"{folder} holds no NLL of held-out rationales; run kpod evaluate first")
+    rows = read_jsonl(folder / SURPRISES)
+    return [Surprise(row["id"], {name: (num, nats) for name, (num, nats) in row["parts"].items()}) for row in rows]
 
 
 @dataclass(frozen=True)

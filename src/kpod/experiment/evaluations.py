@@ -2,25 +2,47 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kpod.evaluation.accuracy import judge_again, summarise
 from kpod.evaluation.generation import answer_questions
+from kpod.evaluation.held_out import surprises
 from kpod.experiment import artifacts
 from kpod.experiment.keys import evaluation_key
 from kpod.experiment.phases import do_phase
 from kpod.experiment.run_folder import RunFolder, check_unaltered
 from kpod.experiment.sources import Sources
+from kpod.lm.encoding import encode_all
 from kpod.lm.engines import ENGINES, Engine
-from kpod.lm.models import LanguageModel
+from kpod.lm.models import LanguageModel, load_model
 from kpod.lm.processes import agreed, first_process_first, is_first_process, process_number
 from kpod.recipe import Recipe
-from kpod.records import EXPLAIN, Question
-from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records import EXPLAIN, Question, TokenizedRationale
+from kpod.records.outcomes import Accuracy, Prediction, Surprise
+
+AFTER = "after"
+LAST_UPDATE = "last-update"
+"""The student after its last optimiser step, where weights are averaged and `after` stands for their mean."""
 
 log = logging.getLogger(__name__)
+
+
+def named(test: str, when: str) -> str:
+    """What a test set is called in a table: by its name, and by what was asked where it was not the student."""
+    return f"{test}, last update" if when == LAST_UPDATE else test
+
+
+def of_last_update(key: str) -> str:
+    """What tells the last update of a training from the student that its key stands for."""
+    return f"{key}, last update"
+
+
+def held_out_phase(when: str) -> str:
+    """The folder of what was measured on held-out rationales."""
+    return f"held_out/{when}"
 
 
 class Evaluations:
@@ -46,6 +68,46 @@ class Evaluations:
         """
         loaded = cache(lambda: ENGINES[self.recipe.evaluation.engine](name, self.recipe.precision))
         return {test: self._evaluate_on(test, when, identity, loaded) for test in self.recipe.data.tests}
+
+    def measure(self, when: str, identity: str, name: str) -> list[Surprise]:
+        """How surprised a model is by the held-out rationales; nothing is measured where the recipe names none.
+
+        Args:
+            when: What it is kept under.
+            identity: What tells the model from others.
+            name: Its name or folder.
+        """
+        rationales, data = self.data.held_out, self.recipe.data
+        if not rationales:
+            return []
+
+        def make(folder: Path) -> None:
+            lm, texts = load_model(name, self.recipe.precision), {one.id: one.text for one in rationales}
+            tokens = [one for one in encode_all(lm, rationales, data) if isinstance(one, TokenizedRationale)]
+            if len(tokens) < len(rationales):
+                log.warning("%d held-out rationales do not fit the student", len(rationales) - len(tokens))
+            found = {one.id: one for one in surprises(lm, tokens, texts)}
+            artifacts.save_surprises(folder, [found[one.id] for one in tokens])
+
+        return artifacts.load_surprises(
+            do_phase(self.folder, held_out_phase(when), self.held_out_key(identity), make, together=True)
+        )
+
+    def held_out_key(self, identity: str) -> str:
+        """What the NLL of the held-out rationales under a model is made from."""
+        data, rows = self.recipe.data, [artifacts.rationale_row(rationale) for rationale in self.data.held_out]
+        read = [asdict(data.prompt), data.max_length, data.step_rule, data.max_steps]
+        return artifacts.key_of(identity, rows, read, self.recipe.precision)
+
+    def measured(self, when: str) -> list[Surprise]:
+        """What `measure` saved.
+
+        Raises:
+            DataError: If there is nothing, or a file of it was altered.
+        """
+        folder = self.folder.path / held_out_phase(when)
+        check_unaltered(folder, "kpod evaluate")
+        return artifacts.load_surprises(folder)
 
     def key(self, identity: str, test: str) -> str:
         """What a model's texts on a test set are made from."""

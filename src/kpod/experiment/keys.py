@@ -144,7 +144,8 @@ def _weighting(recipe: Recipe) -> object:
 def _training(recipe: Recipe) -> object:
     """What changes any student: not what is saved and shown, chooses its checkpoint, or is read by some losses."""
     settings = asdict(_of(recipe).training(recipe.training))
-    for name in (*BESIDE_TRAINING, *(() if recipe.training.lora else ("merge_lora",))):
+    absent = {"merge_lora": recipe.training.lora is None, "average": recipe.training.average is None}
+    for name in (*BESIDE_TRAINING, *(name for name, is_absent in absent.items() if is_absent)):
         del settings[name]
     settings["arguments"] = {name: value for name, value in settings["arguments"].items() if name not in SAVING}
     return settings

@@ -20,7 +20,7 @@ from kpod.records.columns import ById
 from kpod.records.errors import ConfigError, DataError, require
 from kpod.records.topk import TopK
 from kpod.schedule.progressive import linear_schedule, make_schedule, whole_rationales
-from kpod.training.curriculum import Curriculum
+from kpod.training.curriculum import ENDS_BY_ITSELF, Curriculum
 from kpod.training.easiest_first import EasiestFirst
 from kpod.training.in_sample import InSample
 from kpod.training.internalisation import Internalisation
@@ -364,6 +364,8 @@ def _in_sample(given: Given) -> Curriculum:
 
 def _check_in_sample(recipe: Recipe) -> None:
     _no_batches_by_tokens(recipe)
+    if recipe.training.average is not None:
+        raise ConfigError(ENDS_BY_ITSELF)
     if recipe.training.validation is None:
         raise ConfigError(
             "training.validation: the method goes by the accuracy between epochs; name its questions, such as "

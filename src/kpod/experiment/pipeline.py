@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kpod.experiment import artifacts
 from kpod.experiment.algorithm import BROUGHT, PHASES
 from kpod.experiment.artifacts import DROPPED
-from kpod.experiment.evaluations import Evaluations
+from kpod.experiment.evaluations import AFTER, LAST_UPDATE, Evaluations, named, of_last_update
 from kpod.experiment.forecast import Forecast, Role, unused
 from kpod.experiment.keys import Phase, needed, phase_keys
 from kpod.experiment.method_views import TaughtViews
@@ -33,7 +33,7 @@ from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weigh
 from kpod.records.errors import ConfigError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
-from kpod.training import TrainingSummary, check_arguments, finished, train_student
+from kpod.training import TrainingSummary, averaging, check_arguments, finished, train_student
 from kpod.weighting import Weigher, weights_in_data
 
 log = logging.getLogger(__name__)
@@ -137,8 +137,16 @@ class Pipeline:
         self.announce("train", "test", "validation")
         before = self._evaluate_before() if self.recipe.evaluation.before else {}
         summary = self.distil()
-        accuracies = tuple((before.get(name), after) for name, after in self.evaluate("after").items())
-        return RunResult(self.folder.path, accuracies, summary)
+        found = [(before.get(name), after) for name, after in self.evaluate(AFTER).items()]
+        if LAST_UPDATE in self.evaluated:
+            last = self.evaluate(LAST_UPDATE).items()
+            found += [(None, replace(accuracy, dataset=named(test, LAST_UPDATE))) for test, accuracy in last]
+        return RunResult(self.folder.path, tuple(found), summary)
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """When the trained student is evaluated: `after`, and where weights are averaged at the last update too."""
+        return (AFTER,) if self.recipe.training.average is None else (AFTER, LAST_UPDATE)
 
     def _evaluate_before(self) -> dict[str, Accuracy]:
         """Ask the untrained student, but first see that nothing later will refuse it."""
@@ -153,6 +161,8 @@ class Pipeline:
         """Say what is used of the data, and stop where a source in these roles cannot be used, before work starts."""
         forecast = self._before_tokens if self._before_tokens.errors(*roles) else self.forecast
         announce(forecast, roles, self.folder.path / DROPPED, aloud=is_first_process())
+        if "test" in roles:
+            _ = self.data.held_out  # read before training, so that a wrong source is told in time
 
     @cached_property
     def forecast(self) -> Forecast:
@@ -287,7 +297,7 @@ class Pipeline:
         """Accuracy on every test set.
 
         Args:
-            when: `before` (the student as it was), `after`, or a name for another checkpoint.
+            when: `before` (the student as it was), one of `evaluated`, or a name for another checkpoint.
             checkpoint: A model folder or name; by default the student that `when` stands for.
 
         Raises:
@@ -302,13 +312,17 @@ class Pipeline:
                 f"{self.folder.path / 'student'} cannot be loaded: no student was trained from this recipe as it is. "
                 "Train one with kpod run or kpod distill, or name a model's folder with --checkpoint"
             )
-        return self._ask(when, key, str(self.folder.place("student", key)))
+        place = self.folder.place("student", key)
+        if when == LAST_UPDATE:
+            return self._ask(when, of_last_update(key), str(place / averaging.LAST_UPDATE))
+        return self._ask(when, key, str(place))
 
     def _ask(self, when: str, identity: str, name: str) -> dict[str, Accuracy]:
         """The accuracy that counts; what the method asks for beside it is kept under `<when>-<task>`."""
         for others in self._beside:
             for test, accuracy in others.evaluate(f"{when}-{others.task}", identity, name).items():
                 log.info("%s, asked to %s: %d of %d", test, others.task, accuracy.num_correct, accuracy.num_questions)
+        self.evaluations.measure(when, identity, name)
         return self.evaluations.evaluate(when, identity, name)
 
     def evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kpod.data.datasets import load_questions
+from kpod.data.splits import question_key
 from kpod.experiment import artifacts
 from kpod.experiment.artifacts import DROPPED
 from kpod.experiment.keys import rationales_key, told_key, validation_key
@@ -17,9 +18,10 @@ from kpod.lm.processes import first_process_first, is_first_process
 from kpod.lm.suitability import check_student
 from kpod.recipe import Recipe
 from kpod.recipe.loading import dump_recipe
-from kpod.records import Dropped, Question
+from kpod.records import Dropped, Question, Rationale
+from kpod.records.errors import DataError
 from kpod.records.files import write_text
-from kpod.teacher.gathering import Gathered, gather_rationales
+from kpod.teacher.gathering import Gathered, gather_rationales, recorded_beside
 from kpod.weighting import check_predictor
 
 
@@ -33,6 +35,37 @@ def check_recipes_predictor(recipe: Recipe) -> None:
     config = recipe.weighting
     lm = load_model(config.predictor or recipe.student, config.precision or recipe.precision)
     check_predictor(lm, config)
+
+
+def _keys_of(rationale: Rationale) -> tuple[str, str]:
+    """What its question is known by, whatever file it stands in: its id, and its words."""
+    return rationale.question.id, question_key(rationale.question.question)
+
+
+def held_out_rationales(recipe: Recipe, trained: Sequence[Rationale]) -> list[Rationale]:
+    """Rationales to measure a student on, one for each question; none of a question that is trained on.
+
+    Args:
+        recipe: The whole experiment; without `evaluation.held_out` there are none.
+        trained: The rationales that are trained on.
+
+    Raises:
+        DataError: If the source is wrong, or holds fewer than two of them.
+    """
+    config = recipe.evaluation.held_out
+    if config is None:
+        return []
+    known = {key for one in trained for key in _keys_of(one)}
+    found: dict[str, Rationale] = {}
+    for rationale in recorded_beside(recipe.data, recipe.teacher, config.rationales):
+        if not known.intersection(_keys_of(rationale)):
+            found.setdefault(rationale.question.id, rationale)
+    if len(found) < 2:
+        raise DataError(
+            f"evaluation.held_out.rationales: {config.rationales} holds {len(found)} rationales of questions that "
+            "are not trained on, and at least 2 are needed; set data.train_limit, or name another source"
+        )
+    return list(found.values())[: config.limit]
 
 
 class Sources:
@@ -81,6 +114,11 @@ class Sources:
         """The questions that choose the checkpoint; none where the last one is taken."""
         config, data = self.recipe.training.validation, self.recipe.data
         return load_questions(config.questions, replace(data, test_limit=config.limit)) if config else []
+
+    @cached_property
+    def held_out(self) -> list[Rationale]:
+        """What `held_out_rationales` finds."""
+        return held_out_rationales(self.recipe, self.gathered.kept)
 
     def questions(self, test: str) -> list[Question]:
         """The questions of a test set."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kpod.lm.buckets import cut_to_passes
 from kpod.lm.head import logits_by_chunk
 from kpod.lm.models import LanguageModel, evaluating
-from kpod.lm.sequences import collate, example_of, trained_positions
+from kpod.lm.sequences import at_trained, collate, example_of
 from kpod.lm.vocabularies import Translation
 
 
@@ -69,7 +69,7 @@ def _of_batch(
         for asked, written in texts
     ]
     batch = {name: tensor.to(lm.device) for name, tensor in collate(examples, lm).items()}
-    labels = batch["labels"][trained_positions(batch)]
+    labels = at_trained(batch, "labels")
     num = len(labels)
     ids, logprobs = np.zeros((num, k), np.int32), np.full((num, k), -np.inf, np.float16)
     own = np.empty(num, np.float32)

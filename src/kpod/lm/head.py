@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kpod.lm.sequences import Batch, inputs_of, output_embedding, trained_logits, trained_positions
+from kpod.lm.sequences import Batch, at_trained, inputs_of, output_embedding, run, trained_logits, trained_places
 
 LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**26}
 """By kind of device: 64 and 256 MiB in float32, large enough for the matrix product and small beside a training."""
@@ -122,10 +122,9 @@ def predictions_of(model: nn.Module, batch: Batch, *, linear_head: bool) -> Pred
     """
     if not linear_head:
         return Predictions(trained_logits(model, batch))
-    trained = trained_positions(batch).flatten().nonzero()[:, 0]  # looked for before the GPU is busy with the model
     head: Any = output_embedding(model)
-    with _head_input_at(head, trained) as taken:
-        model(**inputs_of(batch), use_cache=False)
+    with _head_input_at(head, trained_places(batch)) as taken:
+        run(model, batch)
     kind = taken[0].device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
     return Predictions(taken[0], head.weight, head.bias, dtype)
@@ -139,7 +138,7 @@ def chunked_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"
         model: In evaluation mode.
         batch: As `collate` makes it.
     """
-    labels = batch["labels"][trained_positions(batch)]
+    labels = at_trained(batch, "labels")
     found = torch.empty(len(labels), device=labels.device)
     for part, logits in logits_by_chunk(model, batch):
         found[part] = -functional.cross_entropy(logits, labels[part], reduction="none")
@@ -156,10 +155,9 @@ def logits_by_chunk(model: nn.Module, batch: Batch) -> Iterator[tuple[slice, Flo
         model: In evaluation mode; it is called without gradients.
         batch: As `collate` makes it.
     """
-    trained = trained_positions(batch).flatten().nonzero()[:, 0]
-    head, inputs = output_embedding(model), inputs_of(batch)
+    trained, head, inputs = trained_places(batch), output_embedding(model), inputs_of(batch)
     with _head_input_at(head, trained) as taken:
-        model(**inputs, use_cache=False)
+        run(model, batch)
     one_token = {name: tensor[:1, :1] for name, tensor in inputs.items()}
     num_rows = _rows_per_chunk(len(head.weight), trained.device)  # type: ignore[arg-type]
     for start in range(0, len(trained), num_rows):

@@ -11,19 +11,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kpod.lm.models import LanguageModel
+from kpod.lm.waits import rows_known
 from kpod.records import TokenizedRationale
 
 IGNORED = -100
 """Label of a position that is not trained."""
 
+BESIDE = frozenset({"labels", "weights", "positions", "beside"})
+"""What a batch holds for the loss, which no model reads."""
+
 Batch = dict[str, Tensor]
-"""input_ids, attention_mask, labels, weights; decoder_input_ids for an encoder-decoder model."""
+"""input_ids, attention_mask, labels, weights, positions; decoder_input_ids for an encoder-decoder model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +144,9 @@ def collate(examples: Sequence[Example], lm: LanguageModel, *, packed: bool = Fa
     if packed:
         places = [list(range(len(row))) for row in inputs]
         whole = {"input_ids": _pack(inputs), "labels": _pack(labels), "position_ids": _pack(places)}
-        return {**whole, "weights": _pack(weights)}
+        return {**whole, "weights": _pack(weights), "positions": _places(whole["labels"])}
     batch = {"labels": _pad(labels, IGNORED), "weights": _pad(weights, 0)}
+    batch["positions"] = _places(batch["labels"])
     read = [list(e.encoder_ids) for e in examples] if starts else inputs
     if starts:
         batch["decoder_input_ids"] = _pad(inputs, lm.pad_id)
@@ -155,9 +160,22 @@ def trained_positions(batch: Batch) -> Bool[Tensor, "batch length"]:
     return batch["labels"] != IGNORED
 
 
+def trained_places(batch: Batch) -> Int[Tensor, " trained"]:
+    """Where the trained labels stand, counted through the whole batch, row by row.
+
+    `collate` brings them along. For another batch a GPU has to be asked, which waits until it has done all its work.
+    """
+    return batch["positions"] if "positions" in batch else _places(batch["labels"])
+
+
+def at_trained(batch: Batch, name: Literal["labels", "weights"]) -> Tensor:
+    """The labels or weights of the trained positions, row by row, [trained]."""
+    return batch[name].take(trained_places(batch))
+
+
 def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " trained"]:
     """The log P of every trained label, row by row, in nats (<= 0) and float32."""
-    labels = batch["labels"][trained_positions(batch)]
+    labels = at_trained(batch, "labels")
     return -functional.cross_entropy(trained_logits(model, batch).float(), labels, reduction="none")
 
 
@@ -167,14 +185,20 @@ def trained_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "trained voc
     The vocabulary projection runs on trained positions only, inside the model's own forward pass, so that wrappers
     (peft, DDP, FSDP) see one call and models that scale or cap their logits do so themselves.
     """
-    with _head_only_at(model, trained_positions(batch)):
-        logits: Tensor = model(**inputs_of(batch), use_cache=False).logits
+    with _head_only_at(model, trained_places(batch)):
+        logits: Tensor = run(model, batch).logits
     return logits
+
+
+def run(model: nn.Module, batch: Batch) -> Any:
+    """What a model returns for a batch of `collate`."""
+    with rows_known(packed="position_ids" in batch):
+        return model(**inputs_of(batch), use_cache=False)
 
 
 def inputs_of(batch: Batch) -> Batch:
     """What a model's forward pass is given of a batch."""
-    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
+    return {name: tensor for name, tensor in batch.items() if name not in BESIDE}
 
 
 def output_embedding(model: nn.Module) -> nn.Module:
@@ -185,13 +209,19 @@ def output_embedding(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _head_only_at(model: nn.Module, positions: Bool[Tensor, "batch length"]) -> Iterator[None]:
+def _head_only_at(model: nn.Module, places: Int[Tensor, " trained"]) -> Iterator[None]:
     """While active, the output embedding projects only these positions; logits come out as [positions, vocabulary]."""
-    handle = output_embedding(model).register_forward_pre_hook(lambda _, args: (args[0][positions], *args[1:]))
+    handle = output_embedding(model).register_forward_pre_hook(
+        lambda _, args: (args[0].flatten(0, 1).index_select(0, places), *args[1:])
+    )
     try:
         yield
     finally:
         handle.remove()
+
+
+def _places(labels: Int[Tensor, "batch length"]) -> Int[Tensor, " trained"]:
+    return (labels != IGNORED).flatten().nonzero()[:, 0]
 
 
 def _pack(rows: Sequence[list[int]] | Sequence[NDArray[np.float32]]) -> Tensor:

@@ -31,7 +31,15 @@ from kpod.recipe.teacher_keys import (
     TeacherConfig,
     TeacherPromptConfig,
 )
-from kpod.recipe.training_keys import EvaluationConfig, LoraConfig, TrainingConfig, ValidationConfig, check_argument
+from kpod.recipe.training_keys import (
+    AverageConfig,
+    EvaluationConfig,
+    HeldOutConfig,
+    LoraConfig,
+    TrainingConfig,
+    ValidationConfig,
+    check_argument,
+)
 from kpod.recipe.weighting_keys import WeightingConfig
 from kpod.records.errors import require
 
@@ -39,11 +47,13 @@ __all__ = [
     "PRESETS",
     "VARIABLE_REFERENCE",
     "AskConfig",
+    "AverageConfig",
     "ColumnsConfig",
     "ContrastiveConfig",
     "DataConfig",
     "DiversityConfig",
     "EvaluationConfig",
+    "HeldOutConfig",
     "LogprobsConfig",
     "LoraConfig",
     "PricesConfig",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kpod.recipe.sections import NUMBER, Count, Positive, Real, Texts, Whole, section
+from kpod.recipe.sections import NUMBER, Count, Positive, Real, Share, Texts, Whole, section
 from kpod.records.errors import ConfigError, require
 
 _SECRET = re.compile(r"(^|_)(token|key|secret|password)$")
@@ -55,6 +55,16 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         best = self.student == "best" or self.patience is None
         require(best, "training.validation.patience", self.patience, "left out where the last student is taken")
+
+
+@section("training.average")
+class AverageConfig:
+    """The student becomes the mean of its weights over the last updates; its last weights are kept too."""
+
+    last: Share = 0.33
+    """The share of all optimiser steps, counted from the end, after each of which the weights are averaged. With
+    adapters it is the mean of the merged weights. It takes 4 bytes of memory for each trained parameter, with adapters
+    for each parameter of the layers that carry them."""
 
 
 @section("training.on_policy")
@@ -122,8 +132,19 @@ class TrainingConfig:
     """Where an encoder-decoder student reads the given steps (no effect on causal students)."""
     validation: ValidationConfig | None = None
     """The checkpoint with the best accuracy on these questions becomes the student; null: the last one."""
+    average: AverageConfig | None = None
+    """null: the student is what it is after the last optimiser step. Else it is the mean of its weights over the last
+    steps, and the folder last_update in its own folder holds the last weights."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further TrainingArguments; a recipe writes them straight under `training`."""
+
+    def __post_init__(self) -> None:
+        if self.average is not None:
+            best = self.validation is not None and self.validation.student == "best"
+            wanted = "last where training.average is set: the mean over the last updates becomes the student"
+            require(not best, "training.validation.student", "best", wanted)
+            wanted = "true where training.average is set: a mean of adapters is no adapter of their rank"
+            require(self.lora is None or self.merge_lora, "training.merge_lora", False, wanted)
 
     @model_validator(mode="before")
     @classmethod
@@ -132,6 +153,21 @@ class TrainingConfig:
             return given  # made in Python, where `arguments` has its name
         own = {key: value for key, value in given.items() if key in cls.__annotations__ and key != "arguments"}
         return own | {"arguments": {check_argument(key): given[key] for key in given if key not in own}}
+
+
+@section("evaluation.held_out")
+class HeldOutConfig:
+    """Rationales that are not trained on, whose NLL is measured before and after training, by class of token and step.
+
+    Rationales of a question that is trained on are left out, so `data.train_limit` holds the rest of the training
+    questions out for it.
+    """
+
+    rationales: str
+    """A source with rationales, named as in `data.train`; of a built-in set those of `teacher.rationales`, filtered by
+    `teacher.filter`. The first rationale of each question counts."""
+    limit: Annotated[int, Field(ge=2)] = 200
+    """Measure this many rationales, from the start."""
 
 
 @section("evaluation")
@@ -151,6 +187,8 @@ class EvaluationConfig:
     """Sampling temperature, used if `samples` is more than 1."""
     self_check: Whole = 0
     """Ask this many questions again, one at a time, and report texts that batching changed."""
+    held_out: HeldOutConfig | None = None
+    """Also measure the NLL of rationales that are not trained on; null: none."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What runs the student when it is evaluated. vllm: causal students on a GPU, with the extra kpod-distill[vllm].
     vLLM batches by itself, so use a large batch_size."""

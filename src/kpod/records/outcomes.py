@@ -1,7 +1,10 @@
-"""The records of what a student answered: one answer, one test set, and two methods on the same questions."""
+"""The records of what a student answered and expected: one answer, one test set, two methods, one rationale."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+from kpod.records.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much more often one method is right than another.
+    """How much more often one method is right than another; or how much higher another measure of it is.
 
     Attributes:
-        difference: Difference of the mean accuracies over seeds, in [-1, 1].
+        difference: Difference of the means over seeds; of accuracies, in [-1, 1].
         interval: Bootstrap 95 % interval over questions, which are resampled, each with all its seeds: what these
             students would do on other questions.
         by_seed: The difference under each seed.
@@ -81,3 +84,51 @@ class PairedDifference:
     by_seed: tuple[float, ...]
     seed_interval: tuple[float, float] | None
     p_value: float
+
+    @property
+    def verdict(self) -> Literal["helps", "harms", "open"]:
+        """Whether both intervals lie on the same side of 0; open where one holds 0, and under a single seed.
+
+        Example:
+            >>> PairedDifference(0.03, (0.01, 0.05), (0.02, 0.04), (-0.1, 0.16), 0.01).verdict
+            'open'
+        """
+        intervals = (self.interval, self.seed_interval or (-1.0, 1.0))
+        if all(low > 0 for low, _ in intervals):
+            return "helps"
+        return "harms" if all(high < 0 for _, high in intervals) else "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """How surprised a model is by one rationale.
+
+    Attributes:
+        id: The rationale's.
+        parts: Part of the rationale -> its number of tokens, above 0, and their summed NLL in nats. `all` is there, the
+            classes of `kpod.evaluation.held_out` as far as there are such tokens, and `step 1`, `step 2` and so on.
+    """
+
+    id: str
+    parts: Mapping[str, tuple[int, float]]
+
+    def __post_init__(self) -> None:
+        if "all" not in self.parts or not all(number > 0 for number, _ in self.parts.values()):
+            raise DataError(f"rationale {self.id!r}: no tokens to measure the NLL of")
+
+
+@dataclass(frozen=True, slots=True)
+class MeanNll:
+    """The NLL of a part of all rationales.
+
+    Attributes:
+        part: As in `Surprise`.
+        value: Nats per token: all nats by all tokens.
+        error: Its standard error over rationales; None for a single one.
+        num_rationales: Rationales that have such tokens.
+    """
+
+    part: str
+    value: float
+    error: float | None
+    num_rationales: int

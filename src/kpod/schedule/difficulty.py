@@ -1,7 +1,7 @@
 """How hard each reasoning step is for the untrained student (Eq. 8)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -9,14 +9,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kpod.lm.buckets import cut_to_passes
-from kpod.lm.head import chunked_logprobs
-from kpod.lm.models import LanguageModel, evaluating
-from kpod.lm.processes import divided
-from kpod.lm.sequences import collate, example_at
+from kpod.lm.models import LanguageModel
+from kpod.lm.surprise import rationale_logprobs
 from kpod.records import TokenizedRationale
 from kpod.records.errors import DataError
-from kpod.records.progress import ProgressBar
 
 
 def step_difficulties(
@@ -89,34 +85,8 @@ def _assessed(
     weights: Mapping[str, NDArray[np.float32]],
     batch_size: int | None,
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The difficulties, longest rationales first: neighbours need little padding, and memory fails early if ever."""
-    lengths = np.array([len(rationale.token_ids) + 1 for rationale in tokens])  # with a decoder's start token
-    longest_first = np.argsort(-lengths, kind="stable")
-
-    def of_pass(part: slice) -> list[tuple[str, NDArray[np.float32]]]:
-        batch = [tokens[index] for index in longest_first[part].tolist()]
-        surprises = _rationale_logprobs(lm, batch)
-        return [
-            (rationale.id, _finite_difficulties(rationale, surprise, weights[rationale.id]))
-            for rationale, surprise in zip(batch, surprises, strict=True)
-        ]
-
-    passes = list(cut_to_passes(lengths[longest_first].tolist(), batch_size))
-    with evaluating(lm.model), ProgressBar(total=len(tokens), name="difficulty", unit="rationales") as progress:
-        for found in divided(passes, of_pass):
-            yield from found
-            progress.update(len(found))
-
-
-def _rationale_logprobs(lm: LanguageModel, tokens: Sequence[TokenizedRationale]) -> list[Float[Tensor, " tokens"]]:
-    """Log P of each rationale's tokens, in nats, without those of its closing, answer and end."""
-    examples = [
-        example_at(r, np.ones(r.num_tokens, dtype=np.float32), 0, encoder_decoder=lm.encoder_decoder) for r in tokens
-    ]
-    batch = {name: tensor.to(lm.device) for name, tensor in collate(examples, lm).items()}
-    found = chunked_logprobs(lm.model, batch).cpu()
-    starts = accumulate((len(example.weights) for example in examples[:-1]), initial=0)
-    return [found[start : start + r.num_tokens] for start, r in zip(starts, tokens, strict=True)]
+    for rationale, surprise in rationale_logprobs(lm, tokens, "difficulty", batch_size):
+        yield rationale.id, _finite_difficulties(rationale, surprise, weights[rationale.id])
 
 
 def _check_weighed(rationale: TokenizedRationale, weights: NDArray[np.float32] | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kpod.data.datasets import load_rationales, training_questions
+from kpod.data.datasets import has_own_rationales, load_rationales, training_questions
 from kpod.recipe import AskConfig, DataConfig, TeacherConfig
 from kpod.records import Dropped, Rationale
 from kpod.teacher.asking import (
@@ -103,6 +103,22 @@ def num_recorded(data: DataConfig, teacher: TeacherConfig) -> int:
     """
     loaded = load_rationales(data, teacher)
     return len(loaded.rationales) + len(loaded.dropped)
+
+
+def recorded_beside(data: DataConfig, teacher: TeacherConfig, source: str) -> list[Rationale]:
+    """All recorded rationales of another source that pass the filter; nobody is asked.
+
+    Args:
+        data: How files are read.
+        teacher: The filter; of a built-in set, whose rationales.
+        source: Named as `data.train`. A source that brings rationales of its own is read alone.
+
+    Raises:
+        DataError: If the source is wrong.
+    """
+    own = source == data.train or not has_own_rationales(source)
+    how = replace(teacher, ask=None, logprobs=None, rationales=teacher.rationales if own else None)
+    return _read(replace(data, train=source, train_limit=None), how).kept
 
 
 def _read(data: DataConfig, teacher: TeacherConfig) -> Gathered:

@@ -5,18 +5,16 @@ sampler to the batch, so data loader workers and prefetching cannot mix up two s
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 from torch.utils.data import Dataset, Sampler
 
 from kpod.lm.buckets import batches_by_tokens, bucketed_order
-from kpod.lm.models import LanguageModel
-from kpod.lm.sequences import Example, beginning_at, collate, example_at
+from kpod.lm.sequences import Example, beginning_at, example_at
 from kpod.records import SEGMENTS, Schedule, TokenizedRationale
 from kpod.records.errors import DataError
 from kpod.records.topk import TopK
@@ -25,7 +23,7 @@ StageKey: TypeAlias = tuple[int, int]
 """Index of a rationale, and the stage it is wanted at."""
 
 StageBatch: TypeAlias = dict[str, Any]
-"""A `kpod.lm.sequences.Batch` with, under `examples`, the tuple of its examples."""
+"""A `kpod.lm.sequences.Batch` with the tuple of its examples under `examples`, and what `beside` finds of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,41 +269,6 @@ def normalised(weights: NDArray[np.float32], id_: str, normalisation: Literal["n
             f"rationale {id_!r}: all weights are 0, they have no mean to divide by; drop it or weigh it again"
         )
     return np.asarray(weights / mean, dtype=np.float32)
-
-
-class Collator:
-    """Pads examples into a batch for a model, or packs them into one row, and keeps the examples beside it.
-
-    Raises when called:
-        DataError: If an example trains nothing; its loss would be 0 / 0. Or if it is no `Example`, as of a stream of
-            rows.
-    """
-
-    def __init__(self, lm: LanguageModel, *, packed: bool = False) -> None:
-        self.packed = packed
-        self.lm = replace(lm, model=nn.Identity())  # worker processes get a copy of this object, not of the model
-
-    def __call__(self, examples: Sequence[Any]) -> StageBatch:
-        """The batch of these examples."""
-        for number, example in enumerate(examples):
-            if not isinstance(example, Example):
-                raise DataError(
-                    f"example {number} of the batch is a {type(example).__name__}; train on a list or datasets.Dataset "
-                    "of rows, not on a stream, or on a dataset of kpod.lm.sequences.Example"
-                )
-            if not len(example.weights):
-                raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
-            self._check_teacher(example, number)
-        return {**collate(examples, self.lm, packed=self.packed), "examples": tuple(examples)}
-
-    def _check_teacher(self, example: Example, number: int) -> None:
-        """Refuse tokens that the student does not have, which a GPU would only answer with an assertion."""
-        teacher = example.teacher if isinstance(example, StageExample) else None
-        if teacher is not None and self.lm.vocabulary is not None and teacher.token_ids.max() >= self.lm.vocabulary:
-            raise DataError(
-                f"{name_of(example, number)}: its teacher names token {teacher.token_ids.max()}, but the student has "
-                f"{self.lm.vocabulary}; make the teacher's probabilities again for this student"
-            )
 
 
 def name_of(example: Example, number: int) -> str:

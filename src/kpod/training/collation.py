@@ -1,6 +1,7 @@
 """What makes batches of examples: the collator of a model, and the proof that a packed batch mixes nothing up."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,11 +11,48 @@ from torch import nn
 from kpod.lm.models import LanguageModel, evaluating
 from kpod.lm.precision import in_float32
 from kpod.lm.sequences import Batch, Example, collate, logprobs
-from kpod.records.errors import ConfigError
-from kpod.training.batches import Collator
+from kpod.records.errors import ConfigError, DataError
+from kpod.training.batches import StageBatch, StageExample, name_of
+from kpod.training.beside import beside
 
 EXACT, COARSE = 1e-3, 0.5
 """How far log P of any token may differ, in nats: in float32, and in the precision that a model trains in."""
+
+
+class Collator:
+    """Pads examples into a batch for a model, or packs them into one row, and keeps the examples beside it.
+
+    Raises when called:
+        DataError: If an example trains nothing; its loss would be 0 / 0. Or if it is no `Example`, as of a stream of
+            rows.
+    """
+
+    def __init__(self, lm: LanguageModel, *, packed: bool = False) -> None:
+        self.packed = packed
+        self.lm = replace(lm, model=nn.Identity())  # worker processes get a copy of this object, not of the model
+
+    def __call__(self, examples: Sequence[Any]) -> StageBatch:
+        """The batch of these examples."""
+        for number, example in enumerate(examples):
+            if not isinstance(example, Example):
+                raise DataError(
+                    f"example {number} of the batch is a {type(example).__name__}; train on a list or datasets.Dataset "
+                    "of rows, not on a stream, or on a dataset of kpod.lm.sequences.Example"
+                )
+            if not len(example.weights):
+                raise DataError(f"{name_of(example, number)}: no token of it is trained; drop it")
+            self._check_teacher(example, number)
+        batch = collate(examples, self.lm, packed=self.packed)
+        return {**batch, "beside": beside(examples), "examples": tuple(examples)}
+
+    def _check_teacher(self, example: Example, number: int) -> None:
+        """Refuse tokens that the student does not have, which a GPU would only answer with an assertion."""
+        teacher = example.teacher if isinstance(example, StageExample) else None
+        if teacher is not None and self.lm.vocabulary is not None and teacher.token_ids.max() >= self.lm.vocabulary:
+            raise DataError(
+                f"{name_of(example, number)}: its teacher names token {teacher.token_ids.max()}, but the student has "
+                f"{self.lm.vocabulary}; make the teacher's probabilities again for this student"
+            )
 
 
 def language_model_of(model: Any, processing_class: Any) -> LanguageModel:

@@ -25,6 +25,12 @@ from kpod.training.batches import StageBatch, StageDataset, StageExample
 STATE = "curriculum.npz"
 """What a curriculum remembers, as a file of a checkpoint."""
 
+ENDS_BY_ITSELF = (
+    "training.average: the method ends training by itself, so nobody knows beforehand which updates are the last; "
+    "leave it out"
+)
+"""Why a method whose `over` is not None has no average."""
+
 State: TypeAlias = dict[str, NDArray[Any]]
 Losses: TypeAlias = Callable[[], Float[np.ndarray, " rationales"]]
 

@@ -15,9 +15,10 @@ from kpod.lm.buckets import bucketed_order, cut_to_passes
 from kpod.lm.head import chunked_logprobs
 from kpod.lm.models import evaluating
 from kpod.lm.processes import divided
-from kpod.lm.sequences import collate, trained_positions
+from kpod.lm.sequences import at_trained, collate, trained_places
 from kpod.records.errors import ConfigError, TrainingError
-from kpod.training.batches import Collator, StageBatch, StageSampler
+from kpod.training.batches import StageBatch, StageSampler
+from kpod.training.collation import Collator
 from kpod.training.curriculum import Curriculum, CurriculumDataset, Cut, Moment, save_state
 from kpod.training.trainer import KeypointTrainer
 
@@ -146,9 +147,9 @@ class CurriculumTrainer(KeypointTrainer):
         """As transformers', with the curriculum's factors on the loss weights."""
         batch = self._prepare_inputs(inputs)
         if (factors := self.curriculum.factors(model, batch)) is not None:
-            weights = batch["weights"].clone()
-            weights[trained_positions(batch)] *= factors
-            batch = {**batch, "weights": weights}
+            weighed = at_trained(batch, "weights") * factors
+            flat = batch["weights"].flatten().index_copy(0, trained_places(batch), weighed)
+            batch = {**batch, "weights": flat.view_as(batch["weights"])}
         return super().training_step(model, batch, num_items_in_batch)
 
     # -- checkpoints -----------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from kpod.lm.models import DTYPES, LanguageModel, merged
 from kpod.recipe import TrainingConfig
 from kpod.recipe.safe_yaml import dump_yaml
 from kpod.records.errors import TrainingError
-from kpod.records.files import flush_to_disk
+from kpod.records.files import flush_to_disk, flushed_files
 from kpod.training.arguments import PASSED, Precision
+from kpod.training.averaging import LAST_UPDATE
 from kpod.training.metrics import METRICS, read_updates
 from kpod.training.trainer import KeypointTrainer
 
@@ -68,6 +69,9 @@ def publish_student(folder: Path, card: str, record: Mapping[str, Any]) -> None:
     (staging / "README.md").write_text(card, encoding="utf-8")
     (staging / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     for path in sorted(staging.iterdir(), key=lambda path: path.name in MARKERS):
+        if path.is_dir():
+            flushed_files(path)
+            shutil.rmtree(folder / path.name, ignore_errors=True)  # of an export that was killed
         flush_to_disk(path)
         path.replace(folder / path.name)
     flush_to_disk(folder)
@@ -134,7 +138,9 @@ def export(
 ) -> None:
     """Write the final student, on one process where the model is whole, on all where it is sharded."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    keeps_adapters = config.lora is not None and not config.merge_lora
+    keeps_adapters, average = config.lora is not None and not config.merge_lora, trainer.average
+    if average is not None and average.num:
+        average.finish()
     if not keeps_adapters:
         model = merged(model)
     if not (keeps_adapters or trainer.is_sharded):
@@ -150,6 +156,10 @@ def export(
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(staging), _internal_call=True)
     elif first:
+        if average is not None:
+            for part in (model, lm.tokenizer):
+                part.save_pretrained(staging / LAST_UPDATE)
+            average.put()
         model.save_pretrained(staging)
         lm.tokenizer.save_pretrained(staging)
     trainer.accelerator.wait_for_everyone()
@@ -176,6 +186,8 @@ def _outcome(trainer: KeypointTrainer, folder: Path) -> dict[str, object]:
         "trained tokens": sum(line["trained_tokens"] for line in updates),
         "loss of the last step": f"{updates[-1]['loss']:.4f}",
     }
+    if trainer.average is not None:
+        found["weights are the mean after each of the last"] = f"{trainer.average.num} optimiser steps"
     state = trainer.state
     if state.best_metric is not None:
         found |= {"validation accuracy": state.best_metric, "chosen after step": state.best_global_step}

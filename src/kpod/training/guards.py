@@ -93,11 +93,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def check_disk(folder: Path, model: nn.Module, arguments: TrainingArguments, num_updates: int) -> None:
+def check_disk(
+    folder: Path, model: nn.Module, arguments: TrainingArguments, num_updates: int, averaged: int = 0
+) -> None:
     """Say before training whether the disk holds the checkpoints to come and the student.
 
     Counted are float32 weights, two moments for every trained parameter, and one checkpoint more than are kept: the
-    oldest goes when the newest is whole.
+    oldest goes when the newest is whole. A mean of weights, of so many numbers, adds itself to each checkpoint and a
+    student to the first.
 
     Raises:
         TrainingError: If it does not.
@@ -106,7 +109,7 @@ def check_disk(folder: Path, model: nn.Module, arguments: TrainingArguments, num
     weights = trained if hasattr(model, "peft_config") else sum(p.numel() for p in model.parameters())
     found = len(list(folder.glob("checkpoint-*")))
     num = max(0, _num_kept(arguments, num_updates) + 1 - found)
-    needed = 4 * (num * (weights + 2 * trained) + weights)
+    needed = 4 * (num * (weights + 2 * trained + averaged) + weights + averaged)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

@@ -1,18 +1,10 @@
 """The student's loss (Eq. 15), and its parts."""
 
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int8, Int64
+from jaxtyping import Float
 from torch import Tensor
-
-from kpod.lm.sequences import Example
-from kpod.records import SEGMENTS
-from kpod.training.batches import StageExample
-
-RATIONALE, ANSWER = SEGMENTS.index("rationale"), SEGMENTS.index("answer")
 
 Normaliser = Literal["tokens", "weights"]
 
@@ -49,28 +41,12 @@ def size(weights: Float[Tensor, " trained"], normaliser: Normaliser) -> Float[Te
         >>> size(tensor([0.5, 1.0]), "tokens"), size(tensor([0.5, 1.0]), "weights")
         (tensor(2.), tensor(1.5000))
     """
-    return weights.new_tensor(len(weights)) if normaliser == "tokens" else weights.sum()
-
-
-def segments_of(examples: Sequence[Example]) -> Int8[Tensor, " trained"]:
-    """Of every trained token of a batch the index into SEGMENTS of its part; 0 where the parts are unknown."""
-    parts = [e.segments if isinstance(e, StageExample) else np.zeros(len(e.weights), np.int8) for e in examples]
-    return torch.from_numpy(np.concatenate(parts))
-
-
-def tasks_of(examples: Sequence[Example]) -> Int64[Tensor, " trained"]:
-    """Of every trained token of a batch the task of its example; 0 where an example has none."""
-    tasks = torch.tensor([e.task if isinstance(e, StageExample) else 0 for e in examples])
-    return tasks.repeat_interleave(torch.tensor([len(e.weights) for e in examples]))
+    return weights.new_full((), len(weights)) if normaliser == "tokens" else weights.sum()
 
 
 @torch.no_grad()
 def measures(
-    loss: Float[Tensor, ""], logps: Float[Tensor, " trained"], segments: Int8[Tensor, " trained"]
+    losses: Float[Tensor, " batches"], logps: Float[Tensor, " trained"], parts: Float[Tensor, "3 trained"]
 ) -> Float[Tensor, "6"]:
-    """Loss, trained tokens, then NLL and number of rationale tokens and of answer tokens."""
-    measures = [loss, logps.new_tensor(len(logps))]
-    for part in (RATIONALE, ANSWER):
-        inside = segments == part
-        measures += [-torch.where(inside, logps, 0).sum(), inside.sum()]
-    return torch.stack([measure.float() for measure in measures])
+    """Loss; numbers of trained, rationale and answer tokens; NLL of rationale tokens and of answer tokens."""
+    return torch.cat([losses.sum()[None], parts.sum(dim=1), -(parts[1:] * logps).sum(dim=1)])

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,18 +23,23 @@ class MetricsFile(TrainerCallback):
 
     Args:
         path: The file.
-        take: Returns what the update measured; called on every process, after every update.
+        take: Called on every process, after every update. It returns what reads what the update measured, which is
+            done one update late, or before a checkpoint counts it.
     """
 
-    def __init__(self, path: Path, take: Callable[[], Metrics]) -> None:
+    def __init__(self, path: Path, take: Callable[[], Callable[[], Metrics]]) -> None:
         self.path = path
         self.take = take
+        self._waiting: list[tuple[Metrics, Callable[[], Metrics]]] = []
+        self._unlogged: list[Metrics] = []
         self._learning_rate = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep the lines up to the update that training goes on from."""
+        self._waiting.clear()
+        self._unlogged.clear()
         if state.is_world_process_zero:
             kept = read_metrics(self.path, state.global_step)
             write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
@@ -45,34 +51,65 @@ class MetricsFile(TrainerCallback):
         self._learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the update's line, and through to the disk before a checkpoint can count it."""
-        measured = self.take()
-        self._append(state, {**measured, "learning_rate": self._learning_rate})
-        if control.should_save or control.should_training_stop:
-            self._flush(state)
+        """Write the line of the update before, and both where training may end here."""
+        self._waiting.append((_moment(state), partial(self._line, self.take(), self._learning_rate)))
+        ends = control.should_save or control.should_training_stop or control.should_epoch_stop
+        self.flush(state, but=0 if ends else 1)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write the epoch's lines through to the disk."""
-        self._flush(state)
+        self.flush(state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write a validation's accuracy; losses are written update by update."""
         if VALIDATION in kwargs["logs"]:
-            self._append(state, {VALIDATION: kwargs["logs"][VALIDATION]})
-            self._flush(state)
+            accuracy = kwargs["logs"][VALIDATION]
+            self._waiting.append((_moment(state), lambda: {VALIDATION: accuracy}))
+            self.flush(state)
 
-    def _append(self, state: TrainerState, values: Metrics) -> None:
-        if not state.is_world_process_zero:
-            return
-        line = {"step": state.global_step, "epoch": state.epoch, **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(line)}\n")
+    def flush(self, state: TrainerState, *, but: int = 0) -> None:
+        """Write the lines that wait.
 
-    def _flush(self, state: TrainerState) -> None:
-        if state.is_world_process_zero and self.path.exists():
+        Args:
+            state: Of the training.
+            but: How many of the last ones go on waiting; with none the file is written through to the disk.
+
+        Raises:
+            TrainingError: If loss or gradient of an update was not finite.
+        """
+        self._write(state, but)
+        if not but and state.is_world_process_zero and self.path.exists():
             flush_to_disk(self.path)
+
+    def since_last_log(self, state: TrainerState) -> dict[str, float | int]:
+        """What was measured since it was last asked for, as `means_of` makes one line of it.
+
+        Raises:
+            TrainingError: As `flush`.
+        """
+        self._write(state)
+        found, self._unlogged = means_of(self._unlogged), []
+        return found
+
+    def _write(self, state: TrainerState, but: int = 0) -> None:
+        while len(self._waiting) > but:
+            moment, read = self._waiting.pop(0)
+            values = read()
+            if "loss" in values:
+                self._unlogged.append(values)
+            if state.is_world_process_zero:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(f"{json.dumps({**moment, **values})}\n")
+
+    @staticmethod
+    def _line(read: Callable[[], Metrics], learning_rate: float) -> Metrics:
+        return {**read(), "learning_rate": learning_rate}
+
+
+def _moment(state: TrainerState) -> Metrics:
+    return {"step": state.global_step, "epoch": state.epoch}
 
 
 def means_of(updates: Sequence[Metrics]) -> dict[str, float | int]:

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import TrainingArguments
 
 from kpod.lm.head import Predictions
-from kpod.lm.sequences import trained_positions
+from kpod.lm.sequences import at_trained
+from kpod.lm.waits import sent
 from kpod.records.errors import ConfigError
-from kpod.training.batches import StageBatch, StageDataset
+from kpod.training.batches import StageBatch, StageDataset, StageExample
+from kpod.training.beside import complete
 from kpod.training.groups import num_alone
-from kpod.training.loss import Normaliser, keypoint_loss, size, tasks_of
+from kpod.training.loss import Normaliser, keypoint_loss, size
 from kpod.training.row_dataset import RowDataset
 from kpod.training.terms import GroupTerm, Nll, Seen, Targets, Term, TokenTerm
 
@@ -106,6 +108,7 @@ class StepLoss:
         self.num_tasks = len(task_shares)
         self.objective = objective or Objective()
         self.shares = (*task_shares, *(share for share, _ in self.objective.of_groups))
+        self._on_device = torch.tensor(task_shares)
 
     @property
     def num_means(self) -> int:
@@ -118,12 +121,14 @@ class StepLoss:
         Raises:
             ConfigError: If an example is of a task that has no share.
         """
-        weights = batch["weights"][trained_positions(batch)]
-        found = [size(weights, self.normaliser)]
+        weights = batch["weights"]
+        found = [size(at_trained(batch, "weights"), self.normaliser)]
         if self.num_tasks > 1:
-            tasks = self._tasks(batch)
-            found = [size(weights[tasks == task], self.normaliser) for task in range(self.num_tasks)]
-        pairs = [weights.new_tensor(term.size(batch["examples"])) for _, term in self.objective.of_groups]
+            counted = at_trained(batch, "weights")
+            counted = torch.ones_like(counted) if self.normaliser == "tokens" else counted
+            tasks = self._tasks(complete(batch))
+            found = [torch.where(tasks == task, counted, 0).sum() for task in range(self.num_tasks)]
+        pairs = [weights.new_full((), term.size(batch["examples"])) for _, term in self.objective.of_groups]
         return torch.stack([*found, *pairs])
 
     def __call__(
@@ -143,7 +148,8 @@ class StepLoss:
             sizes: Of the whole optimiser step.
             start: What the student predicted before training, where a term asks for it.
         """
-        seen = Seen(predictions, batch["labels"][trained_positions(batch)], batch["examples"], start)
+        batch = complete(batch)
+        seen = Seen(predictions, at_trained(batch, "labels"), batch["examples"], start, batch["beside"])
         terms = [(share, term.targets(seen)) for share, term in self.objective.of_tokens]
         found = self._of_tokens(predictions, batch, weights, sizes[: self.num_tasks], terms)
         for (share, term), number in zip(self.objective.of_groups, sizes[self.num_tasks :], strict=True):
@@ -160,21 +166,21 @@ class StepLoss:
         terms: Sequence[tuple[float, Targets]],
     ) -> Found:
         """The sum of the terms that are linear in log P: one pass over the logits for all of them."""
-        targets = torch.cat([term.tokens for _, term in terms], dim=1)
-        factors = torch.cat([share * term.factors for share, term in terms], dim=1) * weights[:, None]
-        constants = sum(share * term.constants for share, term in terms) * weights
-        coefficients, divisor, rates = factors, sizes[0], torch.ones_like(weights)
+        targets = _beside([term.tokens for _, term in terms])
+        factors = _beside([_times(weights[:, None], share, term.factors) for share, term in terms])
+        coefficients = factors / sizes if self.num_tasks == 1 else factors
+        constants = sum(share * term.constants for share, term in terms) * weights if len(terms) > 1 else 0.0
         if self.num_tasks > 1:
-            tasks, divisor = self._tasks(batch), sizes.new_ones(())
-            rates = (weights.new_tensor(self.shares[: self.num_tasks]) / sizes)[tasks]
+            tasks = self._tasks(batch)
+            rates = (self._task_shares(sizes.device) / sizes)[tasks]
             coefficients = factors * rates[:, None]
         if predictions.weight is None:
             found = predictions.logprobs(targets)
-            loss, found = keypoint_loss(found, coefficients, divisor), found.detach()
+            loss, found = keypoint_loss(found, coefficients, 1), found.detach()
         else:
-            loss, found = predictions.weighted_nll(targets, coefficients / divisor)
-        if len(terms) > 1:
-            loss = loss + (constants * rates).sum() / divisor
+            loss, found = predictions.weighted_nll(targets, coefficients)
+        if isinstance(constants, Tensor):
+            loss = loss + (constants * rates if self.num_tasks > 1 else constants / sizes).sum()
         means = loss.detach()[None]
         if self.num_tasks > 1:
             of_each = constants - (factors * found).sum(dim=1)
@@ -186,11 +192,27 @@ class StepLoss:
         means = zip(self.shares, (sums / sizes).tolist(), sizes.tolist(), strict=True)
         return math.fsum(share * mean for share, mean, number in means if number or self.num_means == 1)
 
-    def _tasks(self, batch: StageBatch) -> Tensor:
-        tasks = tasks_of(batch["examples"])
-        if len(tasks) and int(tasks.max()) >= self.num_tasks:
-            raise ConfigError(f"an example is of task {int(tasks.max())}, but task_shares has {self.num_tasks} shares")
-        return tasks.to(batch["weights"].device)
+    def _task_shares(self, device: torch.device) -> Float[Tensor, " tasks"]:
+        if self._on_device.device != device:
+            self._on_device = sent(self._on_device, device)
+        return self._on_device
+
+    def _tasks(self, batch: StageBatch) -> Int[Tensor, " trained"]:
+        last = max((e.task for e in batch["examples"] if isinstance(e, StageExample)), default=0)
+        if last >= self.num_tasks:
+            raise ConfigError(f"an example is of task {last}, but task_shares has {self.num_tasks} shares")
+        found: Tensor | None = batch["beside"].get("tasks")
+        return torch.zeros_like(at_trained(batch, "labels")) if found is None else found
+
+
+def _beside(columns: Sequence[Tensor]) -> Tensor:
+    """Columns side by side."""
+    return torch.cat(list(columns), dim=1) if len(columns) > 1 else columns[0]
+
+
+def _times(weights: Float[Tensor, "trained 1"], share: float, factors: Tensor | float) -> Float[Tensor, "trained k"]:
+    """The factors, multiplied by share and weights; the plain NLL has its weights as they are."""
+    return weights if share == 1 and isinstance(factors, float) and factors == 1 else share * factors * weights
 
 
 def check_loss(loss: StepLoss, dataset: Any, args: TrainingArguments, *, by_tokens: bool) -> None:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kpod.lm.head import has_linear_head, predictions_of
-from kpod.lm.sequences import Batch, trained_positions
+from kpod.lm.sequences import Batch, at_trained
+from kpod.lm.waits import sent
 from kpod.records.errors import ConfigError
 from kpod.training.batches import StageBatch
 from kpod.training.curriculum import Curriculum
@@ -97,12 +98,13 @@ def confidence_factors(
     least = whole.min(dim=1, keepdim=True).values
     normalised = torch.where(least < 0, whole / least, torch.ones_like(whole))  # all are sure of all: 0 / 0
     sentence = (1 - normalised.var(dim=0)) ** exponent
-    counts = torch.tensor(lengths, device=logprobs.device)
-    return (token * sentence.repeat_interleave(counts)).softmax(dim=0) * len(token)
+    counts = sent(torch.tensor(lengths), logprobs.device)
+    of_each = sentence.repeat_interleave(counts, output_size=len(token))  # whose size a GPU would be asked for
+    return (token * of_each).softmax(dim=0) * len(token)
 
 
 def _logprobs(model: nn.Module, batch: Batch, linear_head: bool) -> Float[Tensor, " trained"]:
-    labels = batch["labels"][trained_positions(batch)][:, None]
+    labels = at_trained(batch, "labels")[:, None]
     return predictions_of(model, batch, linear_head=linear_head).logprobs_of(labels)[:, 0]
 
 

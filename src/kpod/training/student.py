@@ -40,10 +40,11 @@ from kpod.records import Schedule, TokenizedRationale
 from kpod.records.errors import ConfigError, TrainingError, TrainingInterruptedError
 from kpod.records.topk import TopK
 from kpod.training.arguments import Precision, check_model_arguments, training_arguments
+from kpod.training.averaging import WeightAverage
 from kpod.training.batches import StageDataset
 from kpod.training.best_by_accuracy import BestByAccuracy
 from kpod.training.checkpoints import last_valid_checkpoint, refuse_other_inputs
-from kpod.training.curriculum import Curriculum, CurriculumDataset, load_state
+from kpod.training.curriculum import ENDS_BY_ITSELF, Curriculum, CurriculumDataset, load_state
 from kpod.training.curriculum_trainer import CurriculumTrainer
 from kpod.training.export import drop_checkpoints, export, read_record
 from kpod.training.guards import StopOnSignal, check_disk, explained_memory
@@ -174,15 +175,22 @@ def train_student(
         if isinstance(callback, TensorBoardCallback) and tensorboard is not None:
             callback.logging_dir = callback.logging_dir or str(tensorboard)
     per_epoch = _updates_per_epoch(trainer)
+    alone = arguments.world_size == 1  # and then nobody has to be asked, which would wait for the GPU
     stop = StopOnSignal(
-        lambda number: int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
+        lambda number: (
+            number if alone else int(trainer.accelerator.gather(torch.tensor(number, device=arguments.device)).max())
+        )
     )
     trainer.add_callback(stop)
     selection = _selection(trainer, lm, schedule, config, per_epoch, validate)
     if isinstance(trainer, CurriculumTrainer) and checkpoint:
         trainer.restore(load_state(Path(checkpoint)))
+    if config.average is not None:
+        _average(trainer, config.average.last, curriculum, checkpoint)
     if not trainer.is_sharded:
-        check_disk(output_dir, cast("nn.Module", trainer.model), arguments, per_epoch * config.num_train_epochs)
+        averaged = trainer.average.size if trainer.average else 0
+        updates = per_epoch * config.num_train_epochs
+        check_disk(output_dir, cast("nn.Module", trainer.model), arguments, updates, averaged)
     with _no_shard_bars():
         with stop.listening(), explained_memory(arguments):
             over = _train(trainer, checkpoint, selection)
@@ -288,6 +296,18 @@ def _trainable(model: PreTrainedModel, config: TrainingConfig, seed: int) -> Pre
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return trained
+
+
+def _average(trainer: KeypointTrainer, share: float, curriculum: Curriculum | None, checkpoint: str | None) -> None:
+    """Have the trainer average the weights over its last updates, or go on with that."""
+    if trainer.is_sharded:
+        raise ConfigError("training.average: no process holds the weights of a sharded student; leave it out")
+    if curriculum is not None and curriculum.over is not None:
+        raise ConfigError(ENDS_BY_ITSELF)
+    trainer.average = WeightAverage(cast("nn.Module", trainer.model), share)
+    if checkpoint and trainer.is_world_process_zero():
+        trainer.average.restore(Path(checkpoint))
+    trainer.add_callback(trainer.average)
 
 
 def _selection(

@@ -1,24 +1,20 @@
 """The terms that a loss is a sum of."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from kpod.lm.head import Predictions
 from kpod.lm.sequences import Example
 from kpod.records.errors import ConfigError
-from kpod.records.topk import TopK
 from kpod.training.agreement import kl_to_reference, pairs_of, symmetric_kl
 from kpod.training.batches import StageExample, name_of
 from kpod.training.token_rules import Rule, facts_of
 
-Kind = TypeVar("Kind")
 LEAST_REST = 1e-6
 """What the tokens that a teacher's top k leave out have together at least: float16 rounds the others to 11 bits."""
 
@@ -32,19 +28,21 @@ class Seen:
         labels: The tokens there.
         examples: What the batch was made of.
         start: What the student predicted there before training, where the loss asks for it.
+        beside: What `kpod.training.beside.beside` finds of the examples, on the device.
     """
 
     predictions: Predictions
     labels: Int[Tensor, " trained"]
     examples: Sequence[Example]
     start: Callable[[], Predictions] | None = None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Targets(NamedTuple):
     """A term as sum_k factor_jk * -log P_j(target_jk) + constant_j at each trained token j, all without gradients."""
 
     tokens: Int[Tensor, "trained k"]
-    factors: Float[Tensor, "trained k"]
+    factors: Float[Tensor, "trained k"] | float
     constants: Float[Tensor, " trained"] | float = 0.0
 
 
@@ -92,10 +90,13 @@ class Nll:
 
     def targets(self, seen: Seen) -> Targets:
         """The tokens themselves."""
-        factors = torch.ones(len(seen.labels), device=seen.labels.device)
-        if self.rule:
-            reference = _reference_of(seen) if self.rule.reference else None
-            factors = self.rule.run(facts_of(seen.predictions, seen.labels, self.rule, reference))
+        if self.rule is None:
+            return Targets(seen.labels[:, None], 1.0)
+        reference = None
+        if self.rule.reference:
+            _given(seen, "reference", "log P under a reference model")
+            reference = seen.beside["reference"]
+        factors = self.rule.run(facts_of(seen.predictions, seen.labels, self.rule, reference))
         return Targets(seen.labels[:, None], factors[:, None])
 
 
@@ -113,7 +114,8 @@ class MatchDistribution:
 
     def targets(self, seen: Seen) -> Targets:
         """The teacher's tokens, as probable as it found them."""
-        tokens, logs = _teacher_of(seen)
+        _given(seen, "teacher", "top-k probabilities of a teacher")
+        tokens, logs = seen.beside["teacher_ids"], seen.beside["teacher_logs"]
         has_entry = logs.isfinite()
         tokens = torch.where(has_entry, tokens, seen.labels[:, None])
         q = logs.exp()
@@ -134,12 +136,9 @@ class Agreement:
 
     def total(self, seen: Seen) -> Float[Tensor, ""]:
         """Summed over the batch's pairs."""
-        pairs = pairs_of(seen.examples)
-        if not pairs:
+        ours, theirs = (seen.beside.get(side) for side in ("ours", "theirs"))
+        if ours is None or theirs is None or not len(ours):
             return seen.predictions.features.new_zeros((), dtype=torch.float32)
-        ours, theirs = (
-            torch.from_numpy(np.concatenate(side)).to(seen.labels.device) for side in zip(*pairs, strict=True)
-        )
         return symmetric_kl(seen.predictions, ours, theirs).sum() / 2
 
 
@@ -159,20 +158,13 @@ class OnOwnTexts:
 
     def targets(self, seen: Seen) -> Targets:
         """The tokens of recorded texts, and the teacher's tokens on the student's own."""
-        rows = [example.teacher if isinstance(example, StageExample) else None for example in seen.examples]
-        lengths = torch.tensor([len(example.weights) for example in seen.examples], device=seen.labels.device)
-        own = torch.tensor([row is not None for row in rows], device=seen.labels.device).repeat_interleave(lengths)
-        if not own.any():
+        if "taught" not in seen.beside:
             return Targets(seen.labels[:, None], torch.ones_like(seen.labels[:, None], dtype=torch.float32))
-        certain = [
-            TopK.one_hot(np.zeros(len(example.weights), np.int32), 1) if row is None else row
-            for example, row in zip(seen.examples, rows, strict=True)
-        ]
-        tokens, logs = _padded(certain, seen.labels.device)
+        own, tokens, logs = (seen.beside[name] for name in ("taught", "teacher_ids", "teacher_logs"))
         tokens = torch.where(own[:, None] & logs.isfinite(), tokens, seen.labels[:, None])
         factors, constants = self._divergence(seen.predictions.logprobs_of(tokens), logs)
         certainly = torch.zeros_like(factors)
-        certainly[:, 0] = 1
+        certainly[:, 0].fill_(1)
         return Targets(tokens, torch.where(own[:, None], factors, certainly), torch.where(own, constants, 0))
 
     def _divergence(
@@ -211,35 +203,8 @@ class CloseToStart:
 Term = TokenTerm | GroupTerm
 
 
-def _reference_of(seen: Seen) -> Float[Tensor, " trained"]:
-    """Log P of every trained token under the reference model."""
-    found = [e.reference if isinstance(e, StageExample) else None for e in seen.examples]
-    rows = [_present(row, seen, number, "log P under a reference model") for number, row in enumerate(found)]
-    return torch.from_numpy(np.concatenate(rows)).to(seen.labels.device)
-
-
-def _teacher_of(seen: Seen) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
-    """A teacher's tokens at every trained token, and their log P in float32; -inf where there is no entry."""
-    found = [e.teacher if isinstance(e, StageExample) else None for e in seen.examples]
-    rows = [_present(row, seen, number, "top-k probabilities of a teacher") for number, row in enumerate(found)]
-    return _padded(rows, seen.labels.device)
-
-
-def _padded(rows: Sequence[TopK], device: torch.device) -> tuple[Int[Tensor, "trained k"], Float[Tensor, "trained k"]]:
-    """Distributions one below the other, as wide as the widest."""
-    width = max(row.token_ids.shape[1] for row in rows)
-    more = [(0, width - row.token_ids.shape[1]) for row in rows]
-    ids = [functional.pad(torch.from_numpy(r.token_ids.astype(np.int64)), by) for r, by in zip(rows, more, strict=True)]
-    logs = [
-        functional.pad(torch.from_numpy(r.logprobs.astype(np.float32)), by, value=-torch.inf)
-        for r, by in zip(rows, more, strict=True)
-    ]
-    return torch.cat(ids).to(device), torch.cat(logs).to(device)
-
-
-def _present(found: Kind | None, seen: Seen, number: int, what: str) -> Kind:
-    if found is None:
-        raise ConfigError(
-            f"{name_of(seen.examples[number], number)} has no {what}, which the loss of this method needs"
-        )
-    return found
+def _given(seen: Seen, name: Literal["reference", "teacher"], what: str) -> None:
+    """Refuse examples without what a term needs."""
+    for number, example in enumerate(seen.examples):
+        if not isinstance(example, StageExample) or getattr(example, name) is None:
+            raise ConfigError(f"{name_of(example, number)} has no {what}, which the loss of this method needs")

@@ -1,7 +1,6 @@
 """A transformers.Trainer with the loss of Eq. 15, stages by epoch, and checkpoints that survive a kill."""
 
 import logging
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,19 +18,22 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from kpod.lm.head import Predictions, has_linear_head, predictions_of
-from kpod.lm.sequences import Batch, Example, inputs_of, trained_positions
+from kpod.lm.sequences import Batch, Example, at_trained, run, trained_places
+from kpod.lm.waits import reads_nothing_after
 from kpod.records.errors import ConfigError, TrainingError
 from kpod.training.agreement import Reference
-from kpod.training.batches import Collator, StageBatch, StageDataset, StageExample, StageSampler, TokenBatchSampler
+from kpod.training.averaging import WeightAverage
+from kpod.training.batches import StageBatch, StageDataset, StageSampler, TokenBatchSampler
+from kpod.training.beside import complete
 from kpod.training.checkpoints import STAGING, publish, seal
-from kpod.training.collation import check_packing, collator_of, language_model_of
+from kpod.training.collation import Collator, check_packing, collator_of, language_model_of
 from kpod.training.groups import GroupSampler
-from kpod.training.guards import failed_update
-from kpod.training.loss import Normaliser, measures, segments_of
-from kpod.training.metrics import METRICS, Metrics, MetricsFile, means_of
+from kpod.training.loss import Normaliser
+from kpod.training.metrics import METRICS, MetricsFile
 from kpod.training.objectives import Found, Objective, StepLoss, check_loss
 from kpod.training.own_texts import OwnTexts
 from kpod.training.row_dataset import RowDataset, holds_rows
+from kpod.training.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -101,18 +103,23 @@ class KeypointTrainer(Trainer):
         if args.n_gpu > 1:
             log.warning("training on 1 of %d GPUs; use `accelerate launch` or torchrun for all", args.n_gpu)
             args._n_gpu = 1
+        args.logging_nan_inf_filter = (
+            False  # it asks the device about every batch, and such a loss stops the run anyway
+        )
         if tokens_per_batch and args.world_size > 1:
             raise ConfigError("training.tokens_per_batch works on one process; leave it out on several")
         self.step_loss = StepLoss(normaliser, task_shares, objective)
         self.own_texts = own_texts
         self.fingerprint = fingerprint
         self.tokens_per_batch = tokens_per_batch
+        self.average: WeightAverage | None = None
         self._staging: Path | None = None
         self._sampler: StageSampler | TokenBatchSampler | GroupSampler | None = None
-        self._batches: list[tuple[Tensor, tuple[Example, ...]]] = []
-        self._unlogged: list[Metrics] = []
         self._linear_head: bool | None = None
+        self._needs_mask: bool | None = None
         self._packing_is_unproven = packing
+        if args.dataloader_pin_memory:
+            cast("Any", args.accelerator_config).non_blocking = True
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
         if data_collator is None:
             self.data_collator = collator_of(language_model_of(self.model, processing_class), packing)
@@ -122,9 +129,11 @@ class KeypointTrainer(Trainer):
             own_texts.check(cast("Collator", self.data_collator).lm, args)
         self._start = Reference(cast("nn.Module", self.model)) if "start" in self.step_loss.objective.needs else None
         self.label_names = ["labels"]
-        self._measured = torch.zeros(6, device=args.device)
         self._evaluated = torch.zeros(2, self.step_loss.num_means, device=args.device)
-        self.add_callback(MetricsFile(self._folder / METRICS, self._take_metrics))
+        alone = args.world_size == 1
+        self._updates_found = Updates(self._folder, None if alone else args.process_index, self._total)
+        self._metrics_file = MetricsFile(self._folder / METRICS, self._updates_found.take)
+        self.add_callback(self._metrics_file)
 
     @property
     def _folder(self) -> Path:
@@ -157,12 +166,11 @@ class KeypointTrainer(Trainer):
         Returns:
             The loss in nats per token (or unit of weight), or loss and outputs.
         """
+        inputs = complete(inputs)
         sizes = self._sizes(inputs, num_items_in_batch)
         found, outputs = self._loss(model, inputs, sizes, with_outputs=return_outputs)
         if self.is_in_train and model.training:
-            segments = segments_of(inputs["examples"]).to(found.logprobs.device)
-            self._measured += measures(found.loss, found.logprobs, segments)
-            self._batches.append((found.loss.detach(), inputs["examples"]))  # a GPU is asked for values once an update
+            self._updates_found.add(found, inputs["beside"]["parts"], inputs["examples"])
         else:
             self._evaluated += torch.stack([found.means * sizes, self.step_loss.sizes(inputs)])
         loss = found.loss if num_items_in_batch is None else found.loss * self.accelerator.num_processes
@@ -176,8 +184,8 @@ class KeypointTrainer(Trainer):
         self, model: nn.Module, inputs: StageBatch, sizes: Float[Tensor, " means"], *, with_outputs: bool
     ) -> tuple[Found, Any]:
         """The batch's share of the loss of a step of these sizes, and if wanted what the model returned."""
-        batch = {name: value for name, value in inputs.items() if name != "examples"}
-        weights = batch["weights"][trained_positions(batch)]
+        batch = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+        weights = at_trained(batch, "weights")
         predictions, outputs = self._predictions(model, batch, inputs["examples"], with_outputs=with_outputs)
         start = None
         if self._start is not None:
@@ -192,18 +200,28 @@ class KeypointTrainer(Trainer):
             check_packing(model, self.data_collator, examples, self.args.device, sharded=self.is_sharded)
             self._packing_is_unproven = False
         if with_outputs:
-            outputs = model(**inputs_of(batch), use_cache=False)
-            return Predictions(outputs.logits[trained_positions(batch)]), outputs
+            outputs = run(model, batch)
+            return Predictions(outputs.logits.flatten(0, 1).index_select(0, trained_places(batch))), outputs
         if self._linear_head is None:
             # fp16's scaling of the loss comes too late for gradients made in the forward pass.
             general = self.is_sharded or self.args.fp16
             self._linear_head = not general and has_linear_head(model, batch)
+        if self._needs_mask is None:
+            ours = "attention_mask" in batch and "positions" in batch and "decoder_input_ids" not in batch
+            self._needs_mask = self.is_sharded or not ours or not reads_nothing_after(model, batch["input_ids"][:1])
+        if not self._needs_mask:
+            batch.pop("attention_mask", None)
         return predictions_of(model, batch, linear_head=self._linear_head), None
+
+    def _total(self, tensor: Tensor) -> Tensor:
+        """Summed over all processes."""
+        return cast("Tensor", self.accelerator.reduce(tensor, "sum")) if self.args.world_size > 1 else tensor
 
     def _sizes(self, batch: StageBatch, num_items: Tensor | float | int | None) -> Float[Tensor, " means"]:
         """The sizes of an optimiser step's means: those given, or those of a batch alone."""
-        own = self.step_loss.sizes(batch)
-        return own if num_items is None else torch.as_tensor(num_items).to(own).expand_as(own)
+        if num_items is None:
+            return self.step_loss.sizes(batch)
+        return torch.as_tensor(num_items).to(batch["weights"]).expand(self.step_loss.num_means)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[StageBatch], Any]:
         """As transformers', with texts of the student itself where it is time for them."""
@@ -219,50 +237,30 @@ class KeypointTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[StageBatch], device: torch.device) -> Tensor:
         """The sizes of an optimiser step's means: over its accumulated batches, and over all processes."""
-        total = torch.stack([self.step_loss.sizes(batch) for batch in batch_samples]).sum(dim=0).to(device)
-        return self.accelerator.reduce(total, "sum") if self.args.world_size > 1 else total
+        return self._total(torch.stack([self.step_loss.sizes(batch) for batch in batch_samples]).sum(dim=0).to(device))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Stop before an update that would make every parameter NaN.
+        """Keep an update that would make every parameter NaN from being made; `Updates` stops the run.
 
         Raises:
-            TrainingError: If a batch's loss or the gradient's norm is not finite; fp16's scaler sees to the latter.
+            TrainingError: If a batch's loss or the gradient's norm is not finite and that cannot be told later; fp16's
+                scaler sees to the norm.
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        losses = torch.stack([loss for loss, _ in self._batches]).tolist()
-        for loss, (_, examples) in zip(losses, self._batches, strict=True):
-            if not math.isfinite(loss):
-                raise self._failure(f"the loss is {loss}", examples)
-        if self.accelerator.scaler is None and norm is not None and not math.isfinite(float(norm)):
-            every = [example for _, examples in self._batches for example in examples]
-            raise self._failure(f"the norm of the gradient is {float(norm)}", every)
+        scaled, whole = self.accelerator.scaler is not None, type(norm) is Tensor and not self.is_sharded
+        known = None if scaled or norm is None else norm if whole else float(norm)
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer) if whole and not scaled else None
+        try:
+            self._updates_found.check(known, optimizer, self.state.global_step + 1, self.state.epoch)
+        except TrainingError:
+            self._metrics_file.flush(self.state)  # what the updates before measured
+            raise
         return norm
-
-    def _failure(self, what: str, examples: Sequence[Example]) -> TrainingError:
-        """What stops the training at this update."""
-        rank = self.args.process_index if self.args.world_size > 1 else None
-        return failed_update(self._folder, self.state.global_step + 1, self.state.epoch, rank, what, examples)
-
-    def _take_metrics(self) -> Metrics:
-        """What the update measured, over all its batches and processes; then starts counting anew."""
-        sums = self.accelerator.reduce(self._measured, "sum") if self.args.world_size > 1 else self._measured
-        loss, tokens, rationale, num_rationale, answer, num_answer = sums.tolist()
-        first = self._batches[0][1][0]
-        self._measured, self._batches = torch.zeros_like(self._measured), []
-        taken: Metrics = {
-            "stage": first.stage if isinstance(first, StageExample) else None,
-            "loss": loss,
-            "rationale_loss": rationale / num_rationale if num_rationale else None,
-            "answer_loss": answer / num_answer if num_answer else None,
-            "trained_tokens": int(tokens),
-        }
-        self._unlogged.append(taken)
-        return taken
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """As transformers', for the log and all trackers, with what metrics.jsonl has of the updates since the last."""
         if "loss" in logs:
-            logs, self._unlogged = logs | means_of(self._unlogged), []
+            logs = logs | self._metrics_file.since_last_log(self.state)
         super().log(logs, *args, **kwargs)
 
     # -- evaluation: the same loss, divided once by the whole set's normaliser ---------------------
@@ -285,7 +283,7 @@ class KeypointTrainer(Trainer):
         """As transformers', with the loss of the set in place of its batches' mean."""
         self._evaluated = torch.zeros_like(self._evaluated)
         output = super().evaluation_loop(*args, **kwargs)
-        sums = self.accelerator.reduce(self._evaluated, "sum") if self.args.world_size > 1 else self._evaluated
+        sums = self._total(self._evaluated)
         if output.metrics is not None:
             output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = self.step_loss.mixed(sums[0], sums[1])
         return output
@@ -354,7 +352,11 @@ class KeypointTrainer(Trainer):
         return str(self._staging) if self._staging else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save into a staging folder; seal, rename and only then delete older checkpoints, all on one process."""
+        """Save into a staging folder; seal, rename and only then delete older checkpoints, all on one process.
+
+        No checkpoint counts an update that has not proven finite.
+        """
+        self._metrics_file.flush(self.state)
         folder, limit = Path(self._get_output_dir(trial)), self.args.save_total_limit
         first = self.is_world_process_zero()
         if first:
@@ -372,6 +374,8 @@ class KeypointTrainer(Trainer):
             self.state.best_model_checkpoint = str(folder / name)
         if first:
             self.state.save_to_json(str(folder / STAGING / name / TRAINER_STATE_NAME))
+            if self.average is not None:
+                self.average.save(folder / STAGING / name)
             seal(folder / STAGING / name, self.fingerprint, self.args.world_size)
             publish(folder / STAGING / name, folder / name)
             (folder / STAGING).rmdir()

@@ -10,14 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from kpod.commands.grid.side_by_side import distil, in_processes, prepare
 from kpod.commands.grid.variants import Grid, is_finished, trained_updates
-from kpod.commands.pages.comparisons import ComparedMethod, comparison_markdown, overview_markdown, render_comparison
-from kpod.evaluation.pairing import accuracy_interval, holm, paired_difference
+from kpod.commands.pages.comparisons import (
+    ComparedMethod,
+    ComparedNll,
+    comparison_markdown,
+    nll_comparison_markdown,
+    overview_markdown,
+    render_comparison,
+)
+from kpod.evaluation.held_out import PART_NAMES, scores
+from kpod.evaluation.pairing import accuracy_interval, holm, paired_difference, seeds_to_settle
+from kpod.experiment.evaluations import AFTER, named
 from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import Recipe
 from kpod.recipe.loading import load_recipe
@@ -63,16 +73,28 @@ def write_tables(grid: Grid) -> str:
     found = tabulate(grid)
     rows_of = {test: rows for test, (rows, _) in found.items()}
     parts = [comparison_markdown(test, rows, grid.base, num_questions) for test, (rows, num_questions) in found.items()]
-    tables = "\n".join([overview_markdown(rows_of, grid.base), *parts] if len(parts) > 1 else parts)
+    nll, num_held_out = tabulate_nll(grid)
+    if nll:
+        parts.append(nll_comparison_markdown(nll, grid.base, num_held_out))
+    tables = "\n".join([overview_markdown(rows_of, grid.base), *parts] if len(rows_of) > 1 else parts)
     of_runs = {recipe.name: _curve(Pipeline(recipe)) for recipe in grid.recipes}
     curves = {name: _mean_curve([of_runs[recipe.name] for recipe in recipes]) for name, recipes in grid.runs.items()}
-    facts = {"base": grid.base, "tests": {test: [asdict(row) for row in rows] for test, rows in rows_of.items()}}
+    facts: dict[str, Any] = {
+        "base": grid.base,
+        "tests": {test: [_facts(row) for row in rows] for test, rows in rows_of.items()},
+    }
+    facts |= {"held_out": [asdict(row) for row in nll]} if nll else {}
     write_text(grid.folder / "comparison.md", tables)
     write_text(grid.folder / "comparison.json", json.dumps(facts | {"curves": of_runs}, indent=1))
     write_text(
-        grid.folder / "comparison.html", render_comparison(grid.folder.name, rows_of, curves, grid.base, grid.swept)
+        grid.folder / "comparison.html",
+        render_comparison(grid.folder.name, rows_of, curves, grid.base, grid.swept, nll, num_held_out),
     )
     return tables
+
+
+def _facts(row: ComparedMethod) -> dict[str, Any]:
+    return asdict(row) | {"verdict": row.against_base and row.against_base.verdict}
 
 
 def warn_of_unfinished(grid: Grid) -> None:
@@ -103,10 +125,37 @@ def tabulate(grid: Grid) -> dict[str, tuple[list[ComparedMethod], int]]:
     pipelines = {name: [Pipeline(recipe) for recipe in recipes] for name, recipes in grid.runs.items()}
     updates = {name: [_updates(p) for p in of_name] for name, of_name in pipelines.items()}
     tables = {}
-    for test in grid.recipes[0].data.tests:
-        correct = _correct(pipelines, test)
-        tables[test] = list(_rows(correct, updates, grid.base)), correct[grid.base].shape[1]
+    for when in sorted(set.intersection(*(set(p.evaluated) for of_name in pipelines.values() for p in of_name))):
+        for test in grid.recipes[0].data.tests:
+            correct = _correct(pipelines, test, when)
+            tables[named(test, when)] = list(_rows(correct, updates, grid.base)), correct[grid.base].shape[1]
     return tables
+
+
+def tabulate_nll(grid: Grid) -> tuple[list[ComparedNll], int]:
+    """The NLL of the rationales that every run of a finished grid held out, part by part, and how many they are.
+
+    Nothing where a run held none out, or where fewer than two are held out by all.
+    """
+    if any(recipe.evaluation.held_out is None for recipe in grid.recipes):
+        return [], 0
+    measured = {
+        name: [Pipeline(recipe).evaluations.measured(AFTER) for recipe in recipes]
+        for name, recipes in grid.runs.items()
+    }
+    runs = [run for of_name in measured.values() for run in of_name]
+    ids = sorted(set.intersection(*({one.id for one in run} for run in runs)))
+    if len(ids) < 2:
+        log.warning("the runs have %d held-out rationales in common, and at least 2 are needed to compare", len(ids))
+        return [], 0
+    found = []
+    there = set.intersection(*({part for one in run if one.id in ids for part in one.parts} for run in runs))
+    for part in (part for part in PART_NAMES if part in there):
+        nll = {name: np.array([scores(run, ids, part) for run in of_name]) for name, of_name in measured.items()}
+        for name, values in nll.items():
+            paired = None if name == grid.base else paired_difference(values, nll[grid.base])
+            found.append(ComparedNll(part, name, tuple(map(float, values.mean(axis=1))), paired))
+    return found, len(ids)
 
 
 def _rows(
@@ -125,16 +174,19 @@ def _rows(
             corrected_p_value=p_values.get(name),
             updates=tuple(steps for steps, _ in updates[name]),
             trained_tokens=tuple(tokens for _, tokens in updates[name]),
+            seeds_to_settle=seeds_to_settle(found[name].by_seed) if name in found else None,
         )
 
 
-def _correct(pipelines: Mapping[str, Sequence[Pipeline]], test: str) -> dict[str, Bool[np.ndarray, "seeds questions"]]:
+def _correct(
+    pipelines: Mapping[str, Sequence[Pipeline]], test: str, when: str = AFTER
+) -> dict[str, Bool[np.ndarray, "seeds questions"]]:
     """Of each variant whether each run answered each question, in the order of the ids."""
     found, asked = {}, None
     for name, of_name in pipelines.items():
         rows = []
         for pipeline in of_name:
-            predictions = sorted(pipeline.evaluation("after", test)[0], key=lambda prediction: prediction.id)
+            predictions = sorted(pipeline.evaluation(when, test)[0], key=lambda prediction: prediction.id)
             questions = [(p.id, p.gold) for p in predictions]
             asked = asked or questions
             if questions != asked:

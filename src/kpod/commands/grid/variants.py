@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kpod.experiment.artifacts import evaluation_phase
+from kpod.experiment.evaluations import AFTER, LAST_UPDATE, held_out_phase, of_last_update
 from kpod.experiment.pipeline import Pipeline
 from kpod.recipe import Recipe, TeacherConfig
 from kpod.records.errors import require
@@ -112,8 +113,13 @@ def is_finished(pipeline: Pipeline) -> bool:
     if pipeline.folder.key("student") is None:
         return False
     folder, student = pipeline.folder, pipeline.keys["student"]
-    tests, key_of = pipeline.recipe.data.tests, pipeline.evaluations.key
-    wanted = {"student": student} | {evaluation_phase("after", test): key_of(student, test) for test in tests}
+    models = {AFTER: student, LAST_UPDATE: of_last_update(student)}
+    wanted = {"student": student}
+    for when in pipeline.evaluated:
+        for test in pipeline.recipe.data.tests:
+            wanted[evaluation_phase(when, test)] = pipeline.evaluations.key(models[when], test)
+        if pipeline.recipe.evaluation.held_out is not None:
+            wanted[held_out_phase(when)] = pipeline.evaluations.held_out_key(models[when])
     return all(folder.key(phase) == key and folder.has(phase, key) for phase, key in wanted.items())
 
 

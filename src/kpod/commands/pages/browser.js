@@ -102,20 +102,21 @@
       element("div", { class: "pair" }, ...sides)];
   }
 
-  /** The tokens of a step, coloured; white space around a token stays uncoloured, and lone line breaks show an arrow. */
-  function heat(texts, weights) {
+  /** The tokens of a step, coloured unless plain; white space around a token stays uncoloured, and lone line breaks show an arrow. */
+  function heat(texts, weights, plain) {
     return texts.flatMap((text, index) => {
       const body = text.trim() || "↵".repeat(text.split("\n").length - 1) || text;
       const start = text.trim() ? text.indexOf(body) : 0;
       const after = text.trim() ? text.slice(start + body.length) : text.includes("\n") ? "\n" : "";
       const weight = hundredths(weights[index]);
       const token = element("span", { class: "t", title: `weight ${weight}`, "data-w": weight }, body);
-      token.style.setProperty("--w", weight);
+      token.style.setProperty("--w", plain ? 0 : weight);
       return [text.slice(0, start), token, after];
     });
   }
 
   function steps(side) {
+    const plain = new Set(side.weights).size === 1; // a colour that all tokens share says nothing
     let [at, token] = [0, 0];
     return side.steps.map((size, index) => {
       const range = [token, token + size];
@@ -126,7 +127,7 @@
       if (side.difficulties.length) numbers.push(["Difficulty", side.difficulties[index]?.toFixed(3) ?? "–"]);
       if (side.stages.length) numbers.push(["From stage", String(side.stages[index])]);
       return element("tr", { role: "row" }, element("th", { scope: "row", role: "rowheader" }, String(index + 1)),
-        element("td", { role: "cell", class: "tokens", dir: "auto" }, ...heat(texts, weights)),
+        element("td", { role: "cell", class: "tokens", dir: "auto" }, ...heat(texts, weights, plain)),
         ...numbers.map(([name, value]) => element("td", { role: "cell", class: "num", "data-label": name }, value)));
     });
   }

@@ -23,6 +23,7 @@ class ComparedMethod:
         corrected_p_value: That p-value, corrected for the number of comparisons on this test set; None for the base.
         updates: Optimiser steps, per seed.
         trained_tokens: Tokens that were trained on, per seed.
+        seeds_to_settle: How many seeds would tell two points from none; None for the base and where one seed was run.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ComparedMethod:
     corrected_p_value: float | None
     updates: tuple[int, ...]
     trained_tokens: tuple[int, ...]
+    seeds_to_settle: int | None = None
 
     @property
     def mean(self) -> float:
@@ -74,9 +76,9 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
         f"**{visible(test)}**: {num_questions} questions, {seeds} seed{'s' * (seeds > 1)}; differences to `{base}`, "
         "p-values corrected for their number (Holm)",
         "",
-        "| | accuracy, % | s.d. | 95 %, other seeds and questions | difference | 95 %, other questions | p | by seed "
-        "| 95 %, other seeds | updates | trained tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| | accuracy, % | s.d. | 95 %, other seeds and questions | difference | 95 %, other questions "
+        "| 95 %, other seeds | by seed | verdict | seeds for 2 points | updates | trained tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         deviation = "" if row.deviation is None else f"{100 * row.deviation:.1f}"
@@ -87,13 +89,64 @@ def comparison_markdown(test: str, rows: Sequence[ComparedMethod], base: str, nu
 
 
 def _against_base(row: ComparedMethod) -> list[str]:
-    """Cells of the difference, its interval over questions, p, the differences by seed, and the interval over seeds."""
+    """Cells of the difference: interval over questions, with p; over seeds; by seed; verdict; seeds to settle."""
     paired = row.against_base
     if paired is None:
-        return [""] * 5
+        return [""] * 6
     by_seed = " ".join(f"{100 * difference:+.1f}" for difference in paired.by_seed)
-    over_questions, over_seeds = (_percent(ends, "+") for ends in (paired.interval, paired.seed_interval))
-    return [f"{100 * paired.difference:+.1f}", over_questions, f"{row.corrected_p_value:.3f}", by_seed, over_seeds]
+    over_questions = f"{_percent(paired.interval, '+')} (p = {row.corrected_p_value:.3f})"
+    over_seeds = _percent(paired.seed_interval, "+") or "unknown"
+    settled = "unknown" if row.seeds_to_settle is None else str(row.seeds_to_settle)
+    return [f"{100 * paired.difference:+.1f}", over_questions, over_seeds, by_seed, paired.verdict, settled]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedNll:
+    """One method's NLL of a part of the held-out rationales, over its seeds.
+
+    Attributes:
+        part: As in `kpod.evaluation.held_out.PART_NAMES`.
+        name: The method, or the value of a swept key.
+        values: Nats per token, per seed.
+        against_base: How much higher it is than the base's; its intervals are over rationales and over seeds. None for
+            the base itself.
+    """
+
+    part: str
+    name: str
+    values: tuple[float, ...]
+    against_base: PairedDifference | None
+
+
+NLL_HEAD = ("part", "", "NLL, nats", "difference", "95 %, other rationales", "95 %, other seeds", "by seed")
+
+
+def nll_cells(row: ComparedNll) -> list[str]:
+    """The cells of NLL_HEAD."""
+    cells, paired = [row.part, visible(row.name), f"{fmean(row.values):.3f}"], row.against_base
+    if paired is None:
+        return [*cells, "", "", "", ""]
+    over_seeds = "unknown" if paired.seed_interval is None else _nats(paired.seed_interval)
+    by_seed = " ".join(f"{one:+.3f}" for one in paired.by_seed)
+    return [*cells, f"{paired.difference:+.3f}", _nats(paired.interval), over_seeds, by_seed]
+
+
+def _nats(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+
+
+def nll_comparison_markdown(rows: Sequence[ComparedNll], base: str, num_rationales: int) -> str:
+    """The table of the held-out rationales; less is better."""
+    seeds = max(len(row.values) for row in rows)
+    lines = [
+        f"**held-out rationales**: {num_rationales} rationales, {seeds} seed{'s' * (seeds > 1)}; NLL in nats per token "
+        f"(less is better), differences to `{base}`",
+        "",
+        f"| {' | '.join(NLL_HEAD)} |",
+        f"|{'---|' * len(NLL_HEAD)}",
+        *(f"| {' | '.join(nll_cells(row))} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def render_comparison(
@@ -102,6 +155,8 @@ def render_comparison(
     curves: Mapping[str, Sequence[tuple[int, int, float]]],
     base: str,
     swept: str | None = None,
+    nll: Sequence[ComparedNll] = (),
+    num_held_out: int = 0,
 ) -> str:
     """A comparison as one HTML page, with no script and nothing to load: its tables, and its validation curves twice.
 
@@ -112,6 +167,8 @@ def render_comparison(
             validation are left out.
         base: The method that the others are compared with.
         swept: The recipe key whose values the methods are; accuracy is drawn against those that are numbers.
+        nll: The NLL of held-out rationales.
+        num_held_out: How many rationales those are.
 
     Returns:
         A whole HTML document, to be written as UTF-8.
@@ -142,6 +199,9 @@ def render_comparison(
         accuracies=_by_value(tests, swept) if swept else {},
         against_base=_against_base,
         names=list(drawn),
+        nll_head=NLL_HEAD,
+        nll=[nll_cells(row) for row in nll],
+        num_held_out=num_held_out,
         figures=figures,
     )
 

@@ -29,7 +29,7 @@ from kpod.commands.pages.tables import (
 from kpod.experiment.forecast import Forecast
 from kpod.records import Schedule, StageRecord
 from kpod.records.errors import DataError
-from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records.outcomes import Accuracy, MeanNll, Prediction
 from kpod.records.shown import percent, visible
 
 MAX_PREDICTIONS = 5
@@ -79,6 +79,7 @@ class Report:
         provenance: Versions, seed, hashes: name -> value.
         notes: Sentences a reader must know before the numbers.
         accuracies: Each test set before, where measured, and after training; the first makes the head line.
+        held_out: When -> the NLL of held-out rationales, by class of token and step.
         num_read: How many rationales were read.
         dropped: Reason -> how many rationales were not trained on.
         forecast: What is used of every source, with the recipe keys that would change it.
@@ -102,6 +103,7 @@ class Report:
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     accuracies: tuple[BeforeAfter, ...] = ()
+    held_out: Mapping[str, Sequence[MeanNll]] = field(default_factory=dict)
     num_read: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     forecast: Forecast = field(default_factory=Forecast)
@@ -228,6 +230,7 @@ def to_json(report: Report) -> dict[str, Any]:
             {"before": _accuracy_json(before) if before else None, "after": _accuracy_json(after)}
             for before, after in report.accuracies
         ],
+        "held_out": {when: [asdict(part) for part in parts] for when, parts in report.held_out.items()},
         "rationales": {"read": report.num_read, "kept": report.num_kept, "dropped": dict(report.dropped)},
         "sources": report.forecast.to_json(),
         "word_types": {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kpod.records import Rationale, Schedule, StageRecord, TokenizedRationale
 from kpod.records.errors import DataError
-from kpod.records.outcomes import Accuracy
+from kpod.records.outcomes import Accuracy, MeanNll
 from kpod.records.shown import percent, visible
 
 TokenView: TypeAlias = tuple[str, float, int]
@@ -248,6 +248,36 @@ def schedule_markdown(schedule: Schedule, num_steps: Sequence[int]) -> str:
             gap, clusters = f"{record.gap:.1e}", str(record.clusters_touched)
         cells = (row.stage, budget, used, gap, row.advanced, row.trained, row.whole, clusters)
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def nll_markdown(measured: Mapping[str, Sequence[MeanNll]]) -> str:
+    r"""The NLL of held-out rationales for a terminal; nothing where none was measured.
+
+    Args:
+        measured: When -> the parts of the rationales, in the same order.
+
+    Example:
+        >>> parts = [MeanNll("all", 1.25, 0.125, 40), MeanNll("results", 0.5, None, 1)]
+        >>> print(nll_markdown({"before": parts}), end="")
+        NLL of held-out rationales, nats per token, +- standard error over rationales:
+        <BLANKLINE>
+        | part | rationales | before |
+        |---|--:|--:|
+        | all | 40 | 1.250 +- 0.125 |
+        | results | 1 | 0.500 |
+    """
+    if not measured:
+        return ""
+    lines = [
+        "NLL of held-out rationales, nats per token, +- standard error over rationales:",
+        "",
+        f"| part | rationales | {' | '.join(measured)} |",
+        f"|---|--:|{'--:|' * len(measured)}",
+    ]
+    for parts in zip(*measured.values(), strict=True):
+        cells = [f"{one.value:.3f}" + ("" if one.error is None else f" +- {one.error:.3f}") for one in parts]
+        lines.append(f"| {parts[0].part} | {parts[0].num_rationales} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
