@@ -29,6 +29,8 @@ from kpod.weighting.prefixes import Predictor
 
 ROUNDS = 8
 """Rounds at most; `weighting.observations` are shared among them."""
+LEAST = 8
+"""Observations of a round, at least: to measure L_k after each takes as long as about eight of them."""
 FIRST_CHANCE = 0.6
 """Chance of a token to be kept in the first round, which knows nothing of any."""
 CERTAIN, CERTAIN_CHANCE, OTHER_CHANCE = 0.9, 0.9, 0.5
@@ -114,7 +116,7 @@ def observe_in_rounds(
     num_held_out = min(NUM_HELD_OUT, len(order) // 4)
     held_out, learnt_from, probe = order[:num_held_out], order[num_held_out:], order[-NUM_PROBED:]
     queue = draw_batches(learnt_from, 1, rng)
-    size = -(-config.observations // ROUNDS)
+    size = max(LEAST, -(-config.observations // ROUNDS))
     objectives = weights = None
     done: list[Round] = []
     bar = ProgressBar(total=config.observations, name="observations", unit="rationales")
