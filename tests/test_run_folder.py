@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kpod.commands.report import accuracies
 from kpod.experiment import artifacts
 from kpod.experiment.phases import do_phase
 from kpod.experiment.pipeline import Pipeline, run
@@ -194,6 +195,18 @@ def test_two_runs_make_the_same_files(data: Path, finished: Recipe, tmp_path: Pa
         for stamp in (one, two):
             stamp["files"].pop("recipe.yaml", None)
         assert one == two
+
+
+def test_a_report_takes_no_accuracy_of_another_recipes_student(finished: Recipe) -> None:
+    """As after `kpod distill` with a changed recipe, where nothing was evaluated yet."""
+    (_, after), *_ = accuracies(Pipeline(finished))
+    assert after.num_questions == 2
+    for changed in (
+        replace(finished, training=replace(finished.training, learning_rate=2e-3)),
+        replace(finished, evaluation=replace(finished.evaluation, max_new_tokens=5)),
+    ):
+        with pytest.raises(DataError, match=r"after/.* is not of the student of this recipe .* run kpod evaluate"):
+            accuracies(Pipeline(changed))
 
 
 # -- what is altered -----------------------------------------------------------------------------------

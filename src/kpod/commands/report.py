@@ -144,9 +144,9 @@ def accuracies(pipeline: "Pipeline") -> tuple[tuple[Accuracy | None, Accuracy], 
     from kpod.experiment.evaluations import AFTER, named
 
     tests = pipeline.recipe.data.tests
-    after = [(_accuracy_before(pipeline, test), pipeline.evaluation(AFTER, test)[1]) for test in tests]
+    after = [(_accuracy_before(pipeline, test), pipeline.own_evaluation(AFTER, test)[1]) for test in tests]
     for when in pipeline.evaluated[1:]:
-        found = {named(test, when): pipeline.evaluation(when, test)[1] for test in tests}
+        found = {named(test, when): pipeline.own_evaluation(when, test)[1] for test in tests}
         after += [(None, replace(accuracy, dataset=name)) for name, accuracy in found.items()]
     return tuple(after)
 
@@ -182,7 +182,7 @@ def _accuracy_before(pipeline: "Pipeline", test: str) -> Accuracy | None:
     if not pipeline.recipe.evaluation.before:
         return None
     try:
-        return pipeline.evaluation("before", test)[1]
+        return pipeline.own_evaluation("before", test)[1]
     except DataError:  # the recipe asked for it only after the run
         return None
 

@@ -30,7 +30,7 @@ from kpod.lm.processes import is_first_process, wait_for_all
 from kpod.recipe import Recipe, ScheduleConfig, TrainingConfig
 from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
-from kpod.records.errors import ConfigError, require
+from kpod.records.errors import ConfigError, DataError, require
 from kpod.records.files import write_text
 from kpod.records.outcomes import Accuracy, Prediction
 from kpod.training import TrainingSummary, averaging, check_arguments, finished, train_student
@@ -313,9 +313,31 @@ class Pipeline:
                 "Train one with kpod run or kpod distill, or name a model's folder with --checkpoint"
             )
         place = self.folder.place("student", key)
-        if when == LAST_UPDATE:
-            return self._ask(when, of_last_update(key), str(place / averaging.LAST_UPDATE))
-        return self._ask(when, key, str(place))
+        return self._ask(
+            when, self._identity(when), str(place / averaging.LAST_UPDATE if when == LAST_UPDATE else place)
+        )
+
+    def _identity(self, when: str) -> str:
+        """What tells this recipe's student, as it is `when`, from others."""
+        if when == "before":
+            return model_identity(self.recipe.student)
+        key = self.keys["student"]
+        return of_last_update(key) if when == LAST_UPDATE else key
+
+    def own_evaluation(self, when: str, test: str) -> tuple[list[Prediction], Accuracy]:
+        """What `evaluate` saved of this recipe's own student, as it is `when` (`before`, or one of `evaluated`).
+
+        Raises:
+            DataError: If nothing was saved, or it is of a student that another recipe trained, or was asked otherwise.
+        """
+        found = self.evaluation(when, test)
+        phase = artifacts.evaluation_phase(when, test)
+        if self.folder.key(phase) != self.evaluations.key(self._identity(when), test):
+            raise DataError(
+                f"{self.folder.path / phase} is not of the student of this recipe as it is now: run kpod evaluate with "
+                "it, or change the recipe back"
+            )
+        return found
 
     def _ask(self, when: str, identity: str, name: str) -> dict[str, Accuracy]:
         """The accuracy that counts; what the method asks for beside it is kept under `<when>-<task>`."""
