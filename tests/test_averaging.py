@@ -29,6 +29,7 @@ from kpod.training.in_sample import InSample
 from kpod.training.internalisation import Internalisation
 from kpod.training.self_paced import SelfPaced
 from kpod.training.trainer import KeypointTrainer
+from tiers import tiered
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 from zoo import build_model
 
@@ -146,7 +147,9 @@ def test_the_share_of_the_updates_is_rounded_and_never_none(share, updates):
     assert abs(number - share * updates) <= 0.5 or number == 1
 
 
-@pytest.mark.parametrize("stop", [2, 5, 7, 8], ids=["before", "inside", "near the end", "at the end"])
+@pytest.mark.parametrize(
+    "stop", tiered([2, 5, 7, 8], slow=[2, 7]), ids=["before", "inside", "near the end", "at the end"]
+)
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_a_resumed_run_ends_in_the_same_bytes(stop, lora, whole_runs, tmp_path, monkeypatch):
     """Stopped before the updates that count, and among them."""
@@ -283,7 +286,12 @@ def test_a_method_that_ends_by_itself_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "make",
-    [Curriculum, SelfPaced, partial(EasiestFirst, 0.5, 1.5, 1, 1), partial(Internalisation, all_from=4)],
+    [
+        Curriculum,
+        pytest.param(SelfPaced, marks=pytest.mark.slow),
+        pytest.param(partial(EasiestFirst, 0.5, 1.5, 1, 1), marks=pytest.mark.slow),
+        partial(Internalisation, all_from=4),
+    ],
     ids=["plain", "spl", "acl", "si"],
 )
 def test_a_curriculum_that_does_not_end_by_itself_is_averaged(make, tmp_path):

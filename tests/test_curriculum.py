@@ -136,7 +136,9 @@ SCORES = (0.2, 0.1, 0.1, 0.05)
 
 
 STOPS = [
-    *[(kind, "causal", 4, "save") for kind in KINDS],
+    *[(kind, "causal", 4, "save") for kind in KINDS if kind not in ("seldom refreshed", "in-sample")],
+    pytest.param("seldom refreshed", "causal", 4, "save", marks=pytest.mark.slow),
+    pytest.param("in-sample", "causal", 4, "save", marks=pytest.mark.slow),
     pytest.param("easiest first", "encoder-decoder", 1, "begin", marks=pytest.mark.slow),
     ("seldom refreshed", "causal", 6, "end"),
     ("in-sample", "causal", 6, "save"),

@@ -280,6 +280,7 @@ def test_without_the_key_nothing_is_measured(data: Path, tmp_path: Path) -> None
     assert tabulate_nll(Grid.of({"scotd": found}, (0,), tmp_path)) == ([], 0)
 
 
+@pytest.mark.slow
 def test_a_comparison_has_the_nll_with_both_intervals(grid: Grid) -> None:
     rows, number = tabulate_nll(grid)
     assert number >= 2

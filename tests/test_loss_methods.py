@@ -14,7 +14,7 @@ from tiny_runs import recipe, write_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 
-FAST = ("rho-1", "mcc-kd")
+FAST = ("rho-1",)
 ROWS = [name for name, method in METHODS.items() if method.loss is not nll]
 KINDS = {
     "plain": (),

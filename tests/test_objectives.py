@@ -16,6 +16,7 @@ from kpod.training.objectives import Objective, StepLoss
 from kpod.training.own_texts import OwnTexts
 from kpod.training.terms import Agreement, CloseToStart, Nll, OnOwnTexts
 from kpod.training.token_rules import BY_ENTROPY, by_excess
+from tiers import tiered
 from tiny import tiny_llama, tiny_t5, tiny_tokens, tiny_weights
 
 OWN = {"normaliser", "task_shares", "objective", "packing", "tokens_per_batch"}
@@ -203,7 +204,7 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", tiered(OBJECTIVES, slow=["rule", "start", "own texts"]))
 def test_a_run_that_was_stopped_goes_on_to_the_same_parameters(kind, tmp_path):
     """Inside an epoch of three updates."""
     config = TrainingConfig(num_train_epochs=2, learning_rate=1e-2, per_device_train_batch_size=2)

@@ -182,6 +182,7 @@ def on_policy(data: Path, runs: Path, *words: str) -> Path:
     return runs / found.name / "student"
 
 
+@pytest.mark.slow
 def test_a_whole_run_trains_recorded_texts_and_then_own_ones(tmp_path: Path) -> None:
     data = write_tiny_data(tmp_path)
     student = on_policy(data, tmp_path / "runs")

@@ -9,6 +9,7 @@ import pytest
 from kpod.commands.command_line import main
 from kpod.experiment import artifacts
 from kpod.recipe.loading import load_recipe
+from tiers import tiered
 from tiny import byte_tokenizer, tiny_rationales
 from zoo import build_model
 
@@ -40,7 +41,7 @@ def path_of(name: str) -> Path:
     return ROOT / "recipes" / f"{name}.yaml"
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", tiered(KINDS, slow=set(KINDS) - {"smollm2-360m", "flan-t5-large"}))
 def test_a_recipe_is_planned_with_a_tiny_model_in_its_students_place(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,7 +69,7 @@ def test_a_recipe_is_planned_with_a_tiny_model_in_its_students_place(
     assert (run / "schedule.html").is_file()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", tiered(KINDS, slow=set(KINDS) - {"smollm2-360m", "r1-traces"}))
 def test_a_recipe_says_the_memory_and_time_that_are_computed(name: str) -> None:
     """If a key that they depend on changes, `python benchmarks/memory.py recipes/*.yaml` prints the new lines."""
     text = path_of(name).read_text(encoding="utf-8")

@@ -175,6 +175,7 @@ def test_study_json_is_what_the_predictions_say(command: str) -> None:
 # -- the corrections ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_shares_of_slips_are_what_the_predictions_say() -> None:
     found, words = slips(Path("runs")), " ".join(STUDY.split())
     wrong, right = (round(100 * found[f"{kind} with slip"] / found[kind]) for kind in ("wrong", "right"))
