@@ -355,18 +355,18 @@ def test_what_is_declared_of_a_key_is_what_it_touches(key: str) -> None:
     [
         (
             "weighting.spread",
-            "remakes, under method kpod: weights; and what follows from that: difficulties, plan, student.",
+            "a run of the method kpod makes again: weights; and after that: difficulties, plan, student.",
         ),
-        ("training.learning_rate", "remakes, under method kpod: student; and nothing else."),
-        ("training.num_train_epochs", "remakes, under method kpod: plan, student; and nothing else."),
-        ("method", "remakes, under method kpod: difficulties, plan, student; and nothing else."),
-        ("schedule", "remakes, under method kpod: clusters, plan; and what follows from that: student."),
+        ("training.learning_rate", "a run of the method kpod makes again: student."),
+        ("training.num_train_epochs", "a run of the method kpod makes again: plan, student."),
+        ("method", "a run of the method kpod makes again: difficulties, plan, student."),
+        ("schedule", "a run of the method kpod makes again: clusters, plan; and after that: student."),
+        ("teacher.filter", "If a change leads to other rationales, a run makes again: rationales, texts,"),
+        ("training.validation", "If a change leads to other validation, a run makes again: validation, student."),
         (
-            "teacher.filter",
-            "Where it changes what is read as rationales, it remakes that, and what follows from that: texts,",
+            "data.root",
+            "If a change leads to other rationales or validation, a run makes again: rationales, validation,",
         ),
-        ("training.validation", "what is read as validation, it remakes that, and what follows from that: student."),
-        ("data.root", "Where it changes what is read as rationales and validation, it remakes that, and what follows"),
         *((key, "No phase of a run reads it.") for key in ("name", "training.save_strategy", "evaluation.before")),
     ],
 )

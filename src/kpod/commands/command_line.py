@@ -14,28 +14,28 @@ from kpod.commands.terminal import READER_GONE, ReaderGoneError, flush, log_to_t
 from kpod.records.errors import ConfigError, DataError, KpodError, TrainingInterruptedError
 
 VERBS = {
-    "run": "every phase in order, skipping what is done, and the report",
-    "rationales": "questions -> rationales from any teacher, filtered, and a report",
-    "weigh": "rationales -> the significance weight of every rationale token",
-    "plan": "weights -> step difficulties, clusters and the schedule",
-    "distill": "schedule -> the student",
-    "evaluate": "student and questions -> predictions and accuracy",
-    "export-task": "test sets -> tasks of lm-evaluation-harness, judged by kpod",
-    "compare": "methods and seeds of one recipe -> tables with intervals, from runs side by side",
-    "sweep": "values of one recipe key -> the same tables",
-    "report": "a run folder -> one HTML page",
-    "push": "a run's student -> the Hugging Face Hub, with a model card",
-    "inspect": "one example as the student sees it at a stage, token by token",
-    "check": "which rows of a recipe's data or of a data file a run would use, and all errors",
-    "explain": "a recipe key -> what it does, may be and is by default, and what a change makes again",
-    "schema": "the JSON schema of recipes, by which editors complete and check them",
-    "completion": "a script by which bash, zsh or tcsh completes verbs, options, files and recipe keys",
+    "run": "runs every phase that is not done, then writes the report",
+    "rationales": "asks a teacher for rationales of your questions, and filters them",
+    "weigh": "learns the significance weight of every rationale token",
+    "plan": "finds step difficulties, clusters and the schedule",
+    "distill": "trains the student",
+    "evaluate": "answers the test questions and measures accuracy",
+    "export-task": "writes test sets as tasks of lm-evaluation-harness",
+    "compare": "runs several methods and seeds of one recipe, and compares them",
+    "sweep": "runs several values of one recipe key, and compares them",
+    "report": "writes a run, or two beside one another, as one HTML page",
+    "push": "uploads a run's student to the Hugging Face Hub, with a model card",
+    "inspect": "shows one example token by token, as the student sees it at a stage",
+    "check": "says which rows of a recipe's data or of a file a run would use, and lists all errors",
+    "explain": "says what a recipe key does, what its default is, and what a change makes again",
+    "schema": "prints the JSON Schema of recipes, with which editors complete and check them",
+    "completion": "prints a script with which bash, zsh or tcsh completes commands, files and recipe keys",
 }
-"""What each does. Its module is imported where the verb is named: `kpod --help` waits for none."""
+"""What each command does. Its module is imported when it is named, so `kpod --help` waits for none."""
 
 KEYS = (
-    "Any recipe key can be set after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8. "
-    "`kpod explain` lists the keys, and `kpod explain KEY` describes one."
+    "You can set any recipe key after a recipe: kpod run RECIPE.yaml --schedule.num_clusters 8. "
+    "`kpod explain` lists the keys. `kpod explain KEY` describes one."
 )
 
 
@@ -68,7 +68,7 @@ def parser_with(named: Container[str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kpod {kpod.__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, does in VERBS.items():
         verb = verbs.add_parser(name, help=does, description=does, epilog=KEYS, allow_abbrev=False)
         verb.add_argument("--traceback", action="store_true", help="show where an error came from")

@@ -31,10 +31,11 @@ def remade(key: str) -> str:
     read, sourced, following = touched(key, PHASES, METHODS[method])
     if not read and not sourced:
         return "No phase of a run reads it."
-    again = f"what follows from that: {', '.join(following)}" if following else "nothing else"
     if not read:
-        return f"Where it changes what is read as {' and '.join(sourced)}, it remakes that, and {again}."
-    return f"Changing it remakes, under method {method}: {', '.join([*read, *sourced])}; and {again}."
+        again = ", ".join([*sourced, *following])
+        return f"If a change leads to other {' or '.join(sourced)}, a run makes again: {again}."
+    after = f"; and after that: {', '.join(following)}" if following else ""
+    return f"If you change it, a run of the method {method} makes again: {', '.join([*read, *sourced])}{after}."
 
 
 def refuse_keys(options: argparse.Namespace) -> None:
