@@ -55,14 +55,7 @@ def work(clock: Clock, seconds: list[float], total: int | None = None, done: int
         ([], ["weights: 0 rationales in 0 s"]),
         ([1, 1, 1], ["weights: 3 rationales in 3 s"]),
         ([29, 0.9], ["weights: 2 rationales in 30 s"]),
-        (
-            [20, 20, 20, 20],
-            [
-                "weights: 2 of 4 rationales, 40 s left",
-                "weights: 4 rationales, 0 s left",
-                "weights: 4 rationales in 1 min 20 s",
-            ],
-        ),
+        ([20, 20, 20, 20], ["weights: 2 of 4 rationales, 40 s left", "weights: 4 rationales in 1 min 20 s"]),
         ([4000, 0], ["weights: 1 of 2 rationales, 1 h 6 min left", "weights: 2 rationales in 1 h 6 min"]),
         ([0.01] * 2000, ["weights: 2000 rationales in 20 s"]),
     ],

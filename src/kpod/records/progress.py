@@ -74,7 +74,7 @@ class ProgressBar(Bar):
         """Draw the bar, or write a line if it is time for one."""
         if not self.plain:
             return super().display(msg, pos)
-        if time.monotonic() >= self.line_at:
+        if time.monotonic() >= self.line_at and self.n != self.total:  # `close` tells the end
             self.line_at = time.monotonic() + SECONDS_BETWEEN_LINES
             self._write(f"{self._counted()}{self._left()}")
         return True
