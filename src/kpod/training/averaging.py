@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 (a callback is given more than it needs)
-"""The mean of the student's weights over the last updates of its training: less noise than its last weights alone."""
+"""The mean of the student's weights over the last updates of its training."""
 
 from collections.abc import Iterator
 from pathlib import Path
