@@ -261,6 +261,11 @@ def test_a_run_measures_before_after_and_at_the_last_update_and_shows_it(
     page = write_report(found).read_text(encoding="utf-8")
     assert "Held-out rationales" in page
     assert f"{after.value:.3f} +- {after.error:.3f}" in page
+    changed = replace(found.recipe, training=replace(found.recipe.training, learning_rate=2e-3))
+    with pytest.raises(DataError, match=r"held_out/after is not of the student of this recipe"):
+        held_out(Pipeline(changed))  # of another student, before it was measured
+    unasked = replace(found.recipe, evaluation=replace(found.recipe.evaluation, before=False))
+    assert list(held_out(Pipeline(unasked))) == ["after", "last update"]
     assert "last update</th>" in page
     report = json.loads((found.folder.path / "report.json").read_text(encoding="utf-8"))
     assert report["held_out"]["after"][0]["value"] == after.value
@@ -310,3 +315,9 @@ def test_a_run_that_was_not_measured_yet_is_not_finished(grid: Grid) -> None:
     assert is_finished(Pipeline(run))
     fewer = replace(run, evaluation=replace(run.evaluation, held_out=replace(run.evaluation.held_out, limit=2)))
     assert not is_finished(Pipeline(fewer))
+
+
+def test_without_the_key_another_checkpoint_is_asked_without_the_training_data(data: Path, tmp_path: Path) -> None:
+    found = recipe(data, tmp_path, "llama", "--data.train", str(tmp_path / "none.jsonl"))
+    (accuracy,) = Pipeline(found).evaluate("x", str(data / "llama")).values()
+    assert accuracy.num_questions == 2

@@ -306,3 +306,9 @@ def test_rationales_shorter_than_their_prefixes_are_asked_one_by_one_where_no_wo
     tokens = [tiny_tokens(lm, f"q{n}", (2 + 9 * n,), closing=0) for n in range(3)]
     learnt = learn_weights(lm, tokens, BRIEF, 0)
     assert "'q0' has fewer tokens than weighting.prefixes" in learnt.proof.reason
+
+
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_a_process_without_rows_makes_no_pass(one_pass: bool) -> None:
+    """As where more processes share an update than it has rationales."""
+    assert passes_of([], one_pass=one_pass) == []

@@ -238,6 +238,9 @@ def test_data_sets_of_the_hub_are_linked_and_others_named() -> None:
     assert "| not measured | 40.0 % (16.8–68.7 %; 10) |" in str(card)
     assert "| c\\|d |" in str(card)
     assert replace(card, train="hub:org/own:part").metadata.datasets == ["org/own"]
+    beside = replace(card, beside=[(None, replace(after, dataset="gsm8k:test, last update", num_correct=5))])
+    assert beside.metadata.to_dict()["model-index"] == found["model-index"], "of weights that are not uploaded"
+    assert "| gsm8k:test, last update | not measured | 50.0 %" in str(beside)
     assert "datasets" not in replace(card, train="own.jsonl").metadata.to_dict()
     assert "Not measured." in str(replace(card, accuracies=()))
 

@@ -43,7 +43,7 @@ def heat_maps(pipeline: "Pipeline") -> dict[str, HeatMap]:
 
 def predictions_after(pipeline: "Pipeline") -> dict[str, list[Prediction]]:
     """Test set -> what the trained student answered."""
-    return {test: pipeline.evaluation("after", test)[0] for test in pipeline.recipe.data.tests}
+    return {test: pipeline.own_evaluation("after", test)[0] for test in pipeline.recipe.data.tests}
 
 
 def predictions_before(pipeline: "Pipeline", test: str) -> list[Prediction] | None:
@@ -51,7 +51,7 @@ def predictions_before(pipeline: "Pipeline", test: str) -> list[Prediction] | No
     if not pipeline.recipe.evaluation.before:
         return None
     try:
-        return pipeline.evaluation("before", test)[0]
+        return pipeline.own_evaluation("before", test)[0]
     except DataError:  # the recipe asked for it only after the run
         return None
 

@@ -122,7 +122,7 @@ def card_of(options: argparse.Namespace, recipe: Recipe, student: Path) -> "Card
     Raises:
         ConfigError: If the weights are adapters for a model that others cannot load.
     """
-    from kpod.commands.pages.card import Card
+    from kpod.commands.pages.card import Card, shown_name
     from kpod.experiment.methods import METHODS
     from kpod.lm.models import hub_name
     from kpod.lm.quick_start import quick_start
@@ -135,6 +135,7 @@ def card_of(options: argparse.Namespace, recipe: Recipe, student: Path) -> "Card
         _check_adapters(student)
     asked = next(iter(method.asking(recipe)))[1].data.prompt
     has_choices = _have_choices(run)
+    rows = [(_accuracy(row["before"]), after) for row in report["accuracy"] if (after := _accuracy(row["after"]))]
     _, _, training = (student / "README.md").read_text(encoding="utf-8").partition("\n## Training\n")
     return Card(
         repo=options.repo,
@@ -144,9 +145,8 @@ def card_of(options: argparse.Namespace, recipe: Recipe, student: Path) -> "Card
         license=_license(recipe.student, base, options),
         adapters=adapters,
         train=recipe.data.train,
-        accuracies=[
-            (_accuracy(row["before"]), after) for row in report["accuracy"] if (after := _accuracy(row["after"]))
-        ],
+        accuracies=[row for row in rows if row[1].dataset in recipe.data.tests],
+        beside=[row for row in rows if row[1].dataset not in recipe.data.tests],
         decoding="greedily"
         if evaluation.samples == 1
         else f"{evaluation.samples} times at temperature {evaluation.temperature}, and the most frequent answer counts",
@@ -156,7 +156,7 @@ def card_of(options: argparse.Namespace, recipe: Recipe, student: Path) -> "Card
         has_choices=has_choices,
         weights=_how_weights_were_found(run, recipe, learns=method.learns),
         rationales=f"Trained on {report['rationales']['kept']:,} rationales, which were written by "
-        f"{report['provenance']['rationales by']}.",
+        f"{', '.join(map(shown_name, report['provenance']['rationales by'].split(', ')))}.",
         recipe_yaml=_for_strangers(dump_recipe(recipe)),
         versions={name: value for name, value in report["provenance"].items() if name != "rationales by"},
         training=training,

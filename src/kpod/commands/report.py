@@ -155,10 +155,12 @@ def held_out(pipeline: "Pipeline") -> dict[str, list[MeanNll]]:
     """The NLL of held-out rationales before training, where it was measured, and after; by when."""
     from kpod.evaluation.held_out import mean_nll
 
-    found = {}
-    for when in ("before", *pipeline.evaluated) if pipeline.recipe.evaluation.held_out else ():
+    found: dict[str, list[MeanNll]] = {}
+    if not pipeline.recipe.evaluation.held_out:
+        return found
+    for when in ("before", *pipeline.evaluated) if pipeline.recipe.evaluation.before else pipeline.evaluated:
         try:
-            found[when.replace("-", " ")] = mean_nll(pipeline.evaluations.measured(when))
+            found[when.replace("-", " ")] = mean_nll(pipeline.own_surprises(when))
         except DataError:
             if when != "before":
                 raise

@@ -49,7 +49,7 @@ def gather_pair(one: "Pipeline", other: "Pipeline", num_browsed: int) -> Pair:
         runs=runs,
         recipe=dict(recipe_differences(one.recipe, other.recipe)),
         accuracies=tuple(
-            {test: pipeline.evaluation("after", test)[1] for test in pipeline.recipe.data.tests}
+            {test: pipeline.own_evaluation("after", test)[1] for test in pipeline.recipe.data.tests}
             for pipeline in pipelines
         ),
         paired=tuple(paired(answers)),

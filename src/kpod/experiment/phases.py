@@ -36,7 +36,7 @@ def do_phase(folder: RunFolder, phase: str, key: str, make: Callable[[Path], Non
             make(held.enter_context(folder.making(phase, key)))
             say_done(phase, started)
         elif is_missing and together:
-            make(Path(held.enter_context(tempfile.TemporaryDirectory())))
+            make(Path(held.enter_context(tempfile.TemporaryDirectory(dir=folder.phases, prefix=".other-"))))
     wait_for_all()
     with first_process_first():
         folder.show(phase, key)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kpod.experiment import artifacts
 from kpod.experiment.algorithm import BROUGHT, PHASES
 from kpod.experiment.artifacts import DROPPED
-from kpod.experiment.evaluations import AFTER, LAST_UPDATE, Evaluations, named, of_last_update
+from kpod.experiment.evaluations import AFTER, LAST_UPDATE, Evaluations, held_out_phase, named, of_last_update
 from kpod.experiment.forecast import Forecast, Role, unused
 from kpod.experiment.keys import Phase, needed, phase_keys
 from kpod.experiment.method_views import TaughtViews
@@ -32,7 +32,7 @@ from kpod.recipe.loading import dump_recipe
 from kpod.records import Dropped, Rationale, Schedule, TokenizedRationale, Weights
 from kpod.records.errors import ConfigError, DataError, require
 from kpod.records.files import write_text
-from kpod.records.outcomes import Accuracy, Prediction
+from kpod.records.outcomes import Accuracy, Prediction, Surprise
 from kpod.training import TrainingSummary, averaging, check_arguments, finished, train_student
 from kpod.weighting import Weigher, weights_in_data
 
@@ -331,13 +331,25 @@ class Pipeline:
             DataError: If nothing was saved, or it is of a student that another recipe trained, or was asked otherwise.
         """
         found = self.evaluation(when, test)
-        phase = artifacts.evaluation_phase(when, test)
-        if self.folder.key(phase) != self.evaluations.key(self._identity(when), test):
+        self._check_own(artifacts.evaluation_phase(when, test), self.evaluations.key(self._identity(when), test))
+        return found
+
+    def own_surprises(self, when: str) -> list[Surprise]:
+        """What was measured of held-out rationales under this recipe's own student, as it is `when`.
+
+        Raises:
+            DataError: As `own_evaluation`.
+        """
+        found = self.evaluations.measured(when)
+        self._check_own(held_out_phase(when), self.evaluations.held_out_key(self._identity(when)))
+        return found
+
+    def _check_own(self, phase: str, key: str) -> None:
+        if self.folder.key(phase) != key:
             raise DataError(
                 f"{self.folder.path / phase} is not of the student of this recipe as it is now: run kpod evaluate with "
                 "it, or change the recipe back"
             )
-        return found
 
     def _ask(self, when: str, identity: str, name: str) -> dict[str, Accuracy]:
         """The accuracy that counts; what the method asks for beside it is kept under `<when>-<task>`."""

@@ -117,8 +117,8 @@ class Sources:
 
     @cached_property
     def held_out(self) -> list[Rationale]:
-        """What `held_out_rationales` finds."""
-        return held_out_rationales(self.recipe, self.gathered.kept)
+        """What `held_out_rationales` finds; without the key nothing is gathered for it."""
+        return held_out_rationales(self.recipe, self.gathered.kept) if self.recipe.evaluation.held_out else []
 
     def questions(self, test: str) -> list[Question]:
         """The questions of a test set."""

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -207,12 +208,12 @@ def hub_name(name: str) -> str | None:
     """What the Hub calls a model of a recipe; None for a folder, whose path says nothing to others.
 
     Example:
-        >>> hub_name("Qwen/Qwen2.5-1.5B-Instruct"), hub_name("smollm2-135m")
-        ('Qwen/Qwen2.5-1.5B-Instruct', 'HuggingFaceTB/SmolLM2-135M-Instruct')
+        >>> hub_name("Qwen/Qwen2.5-1.5B-Instruct"), hub_name("smollm2-135m"), hub_name("/models/that/moved")
+        ('Qwen/Qwen2.5-1.5B-Instruct', 'HuggingFaceTB/SmolLM2-135M-Instruct', None)
     """
     if name == SMOLLM2:
         return SMOLLM2_HUB
-    return None if Path(name).exists() else name
+    return name if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not Path(name).exists() else None
 
 
 def model_config(name: str) -> PreTrainedConfig:

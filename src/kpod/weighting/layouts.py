@@ -148,8 +148,10 @@ def passes_of(rows: Sequence[MaskedRationale], *, one_pass: bool) -> list[Sequen
             row that are too long together are parted into rows with some of its prefixes each.
 
     Returns:
-        Passes whose rows, put one behind the other, hold the prefixes of `rows` in their order.
+        Passes whose rows, put one behind the other, hold the prefixes of `rows` in their order; none for no rows.
     """
+    if not rows:  # of several processes one may have none
+        return []
     if one_pass:
         return [rows[part] for part in cut_to_passes([max(row.length for row in rows)] * len(rows))]
     longest, num = max(row.longest for row in rows), len(rows[0].prefixes)

@@ -13,7 +13,7 @@ from kpod.records.outcomes import Accuracy
 from kpod.records.shown import percent, visible
 
 TASK = "text-generation"
-_FOLDER = re.compile(r"(?:[/\\~]|[A-Za-z]:[/\\])(?:.*[/\\])?")
+_FOLDER = re.compile(r"(?:[/\\~]|\.\.?[/\\]|[A-Za-z]:[/\\])(?:.*[/\\])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Card:
         adapters: Whether the weights are adapters on the base model, not a whole model.
         train: The training data, as the recipe names them.
         accuracies: Each test set before, where measured, and after training.
+        beside: What the weights that are not uploaded came to, where the student is a mean; in the text alone.
         decoding: How the tests' answers were written.
         quick_start: Python code that asks the student.
         has_choices: Whether the questions have options.
@@ -47,6 +48,7 @@ class Card:
     adapters: bool = False
     train: str
     accuracies: Sequence[BeforeAfter] = ()
+    beside: Sequence[BeforeAfter] = ()
     decoding: str = "greedily"
     quick_start: str
     has_choices: bool = False
@@ -146,7 +148,8 @@ The whole recipe, with all defaults:
         if not self.accuracies:
             return "Not measured."
         rows = [
-            f"| {_in_table(after.dataset)} | {_cell(before)} | {_cell(after)} |" for before, after in self.accuracies
+            f"| {_in_table(after.dataset)} | {_cell(before)} | {_cell(after)} |"
+            for before, after in (*self.accuracies, *self.beside)
         ]
         return "\n".join(
             (
@@ -164,7 +167,7 @@ def shown_name(source: str) -> str:
     r"""A data set's name for strangers: of a file in a folder its own name alone.
 
     Example:
-        >>> shown_name("/home/me/own.jsonl"), shown_name("gsm8k:test"), shown_name(r"C:\\data\\own.csv")
+        >>> shown_name("/home/me/own.jsonl"), shown_name("gsm8k:test"), shown_name("../client/own.csv")
         ('own.jsonl', 'gsm8k:test', 'own.csv')
     """
     return _FOLDER.sub("", source, count=1) if _FOLDER.match(source) else source
