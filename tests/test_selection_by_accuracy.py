@@ -143,6 +143,30 @@ def test_a_run_that_was_stopped_and_goes_on_chooses_the_same(update, tmp_path):
     assert len(left.asked) == (2 if update == 5 else 0)
 
 
+def test_a_run_that_was_killed_while_it_asked_asks_again(tmp_path):
+    """Checkpoints come after every update; the one at an epoch's end waits for the accuracy."""
+    config = replace(
+        CONFIG,
+        save_strategy="steps",
+        validation=ValidationConfig("questions"),
+        arguments={**CONFIG.arguments, "save_steps": 1},
+    )
+    scores = (0.2, 0.3, 0.4, 0.5, 0.6, 0.9)
+
+    def dying(model):
+        if len(given.asked) == len(scores) - 1:
+            raise KeyError("killed")
+        return given(model)
+
+    given = Answers(*scores)
+    with pytest.raises(KeyError):
+        run(tmp_path / "killed", dying, config)
+    run(tmp_path / "killed", Answers(*scores[-1:]), config)
+    run(tmp_path / "whole", Answers(*scores), config)
+    assert torch.equal(head(tmp_path / "killed"), head(tmp_path / "whole"))
+    assert accuracies(tmp_path / "killed") == accuracies(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("step", "best", "every", "over"),
     [(6, 6, 1, False), (8, 6, 1, False), (10, 6, 1, True), (8, 2, 1, True), (6, 2, 1, False), (10, 4, 2, False)],

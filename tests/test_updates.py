@@ -3,6 +3,7 @@
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 
 from kpod.records.errors import TrainingError
 from kpod.training.batches import StageSampler
+from kpod.training.updates import Updates
 from test_training import ramp, rationales, sizes_of, staged, trainer_of, weights_of
 from tiny import tiny_llama
 
@@ -130,3 +132,36 @@ def test_lines_are_on_the_disk_before_a_checkpoint_counts_them(tmp_path, monkeyp
     monkeypatch.setattr(trainer, "_save_rng_state", save)
     trainer.train()
     assert found == [3, 6]
+
+
+def test_a_training_that_was_broken_off_leaves_nothing_to_the_next(tmp_path):
+    """An update that is not finite is read late: whatever stops the training before that must not hide it."""
+    trainer, parameters, name = prepared(tmp_path, np.nan, save_strategy="no")
+
+    class Break(TrainerCallback):
+        def on_substep_end(self, args, state, control, **kwargs):
+            self.on_step_begin(args, state, control)
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise KeyError("broken off")
+
+    trainer.add_callback(callback := Break())
+    with pytest.raises(KeyError):
+        trainer.train()
+    trainer.remove_callback(callback)
+    weights = trainer.train_dataset._weights
+    weights[name] = np.ones_like(weights[name])
+    parameters.seen.clear()
+    trainer.train()
+    assert all(not torch.equal(one, other) for one, other in pairwise(parameters.seen))
+    assert len(parameters.seen) == 6
+
+
+def test_numbers_that_are_finite_are_no_fault_though_their_sum_is(tmp_path):
+    found = Updates(tmp_path, None, lambda value: value)
+    numbers = [(torch.tensor(2e38), torch.zeros(1), torch.zeros(3, 1))]
+    found._batches, found._examples = numbers, [[]]
+    optimizer = SimpleNamespace(_step_supports_amp_scaling=True, found_inf=None)
+    found.check(torch.tensor(3e38), optimizer, 1, 0)
+    assert optimizer.found_inf == 0

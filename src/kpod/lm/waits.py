@@ -4,6 +4,7 @@ A model that is not given a mask looks at its positions to find out whether text
 answer until the GPU has done all its work. Whoever made the batch knows it.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,10 +12,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import masking_utils
+from transformers import PreTrainedModel, masking_utils
 
 from kpod.lm.models import evaluating
 from kpod.lm.precision import in_float32
+
+log = logging.getLogger(__name__)
 
 EXACT = 1e-3
 """How far log P of any token may differ, in nats."""
@@ -24,17 +27,19 @@ NUM_PROVEN = 64
 
 @contextmanager
 def rows_known(*, packed: bool) -> Iterator[None]:
-    """While active, models take it as given whether each row of a batch is one text or several.
+    """While active, models take it as given whether each row of a batch is one text or several, and seek no padding.
 
     Args:
         packed: Whether several texts may share a row. Each of them then starts at position 0.
     """
-    asked = masking_utils.find_packed_sequence_indices
+    asked, warned = masking_utils.find_packed_sequence_indices, PreTrainedModel.warn_if_padding_and_no_attention_mask
     masking_utils.find_packed_sequence_indices = _packed if packed else _one_text_a_row
+    PreTrainedModel.warn_if_padding_and_no_attention_mask = _warn_of_nothing  # type: ignore[method-assign]
     try:
         yield
     finally:
         masking_utils.find_packed_sequence_indices = asked
+        PreTrainedModel.warn_if_padding_and_no_attention_mask = warned  # type: ignore[method-assign]
 
 
 def reads_nothing_after(model: nn.Module, ids: Int[Tensor, "1 length"]) -> bool:
@@ -49,10 +54,14 @@ def reads_nothing_after(model: nn.Module, ids: Int[Tensor, "1 length"]) -> bool:
     """
     text = ids[:, : min(NUM_PROVEN, -(-ids.shape[1] // 2))]  # twice that is no longer than what it is trained on
     devices = [text.device] if text.device.type == "cuda" else []
-    with evaluating(model), in_float32(model), torch.random.fork_rng(devices):
-        alone = model(input_ids=text, attention_mask=torch.ones_like(text), use_cache=False).logits
-        with rows_known(packed=False):
-            longer = model(input_ids=torch.cat([text, text.flip(1)], dim=1), use_cache=False).logits
+    try:
+        with evaluating(model), in_float32(model), torch.random.fork_rng(devices):
+            alone = model(input_ids=text, attention_mask=torch.ones_like(text), use_cache=False).logits
+            with rows_known(packed=False):
+                longer = model(input_ids=torch.cat([text, text.flip(1)], dim=1), use_cache=False).logits
+    except Exception as error:  # a model's own code, or its memory: what cannot be proven is not relied on
+        log.info("padding keeps its mask, since the model cannot be read without one (%s)", error)
+        return False
     found, wanted = (functional.log_softmax(x[:, : text.shape[1]].float(), dim=-1) for x in (longer, alone))
     return bool((found - wanted).abs().max() <= EXACT)
 
@@ -62,6 +71,10 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def _warn_of_nothing(*_: object) -> None:
+    return None
 
 
 def _one_text_a_row(position_ids: Tensor) -> None:  # noqa: ARG001 (as transformers calls it)

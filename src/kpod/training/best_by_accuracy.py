@@ -46,8 +46,12 @@ class BestByAccuracy(TrainerCallback):
         self._saves_later = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Put off a checkpoint at the end of an epoch until a curriculum has heard the accuracy; it is saved too."""
-        if self.trainer is not None and control.should_save and self._epochs_at(state.global_step)[1] == 0:
+        """Put off a checkpoint until the accuracy that is due after this update is known, and saved with it.
+
+        A run that is killed while it asks would go on from the checkpoint and never ask.
+        """
+        due = self._epochs_at(state.global_step)[1] == 0 or state.global_step == state.max_steps
+        if control.should_save and due:
             self._saves_later, control.should_save = True, False
 
     def on_epoch_end(

@@ -42,6 +42,8 @@ class MetricsFile(TrainerCallback):
         self._unlogged.clear()
         if state.is_world_process_zero:
             kept = read_metrics(self.path, state.global_step)
+            logged = max((line["step"] for line in state.log_history if "loss" in line), default=0)
+            self._unlogged += [line for line in kept if "loss" in line and line["step"] > logged]
             write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def on_pre_optimizer_step(

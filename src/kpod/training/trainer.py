@@ -235,6 +235,11 @@ class KeypointTrainer(Trainer):
             batches[number] = collator(own.of(collator.lm, model, batch["examples"], seed))
         return batches, self._get_num_items_in_batch(batches, self.args.device)
 
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        self._updates_found.begin()
+        found: tuple[int, int] = super()._init_training_state(*args, **kwargs)
+        return found
+
     def _get_num_items_in_batch(self, batch_samples: list[StageBatch], device: torch.device) -> Tensor:
         """The sizes of an optimiser step's means: over its accumulated batches, and over all processes."""
         return self._total(torch.stack([self.step_loss.sizes(batch) for batch in batch_samples]).sum(dim=0).to(device))

@@ -65,6 +65,10 @@ class Updates:
         self._checked: _Checked | None = None
         self._fault: Tensor | None = None
 
+    def begin(self) -> None:
+        """Forget what a training that was broken off has left, before another one begins."""
+        self._batches, self._examples, self._checked, self._fault = [], [], None, None
+
     def add(self, found: Found, parts: Float[Tensor, "3 trained"], examples: Sequence[Example]) -> None:
         """Note what a batch of the update found; nothing is asked of the device."""
         self._batches.append((found.loss.detach(), found.logprobs, parts))
@@ -92,7 +96,7 @@ class Updates:
         if not getattr(optimizer, "_step_supports_amp_scaling", False):
             self._refuse(values.tolist(), self._checked, self._examples)
             return
-        fault = self.total(values.sum() * 0)  # 0, or NaN from the first update that is not finite
+        fault = self.total((values * 0).sum())  # 0, or NaN from the first update that is not finite
         self._fault = fault if self._fault is None else self._fault + fault
         optimizer.found_inf = self._fault.isnan().float()
 
@@ -133,8 +137,9 @@ class Updates:
                 raise self._failure(f"the loss is {loss}", update, examples)
         if not math.isfinite(norm):
             everything = [example for examples in every for example in examples]
-            raise self._failure(f"the norm of the gradient is {norm}", update, everything)
+            elsewhere = "" if self.rank is None else ", perhaps because of another process's batch"
+            raise self._failure(f"the norm of the gradient is {norm}{elsewhere}", update, everything)
 
     def _failure(self, what: str, update: _Checked, examples: Sequence[Example]) -> Exception:
-        self._batches, self._examples, self._fault = [], [], None  # the trainer may be asked to train again
+        self.begin()  # the trainer may be asked to train again
         return failed_update(self.folder, update.number, update.epoch, self.rank, what, examples)
