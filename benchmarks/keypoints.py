@@ -55,8 +55,8 @@ from kpod import Predictor, TokenizedRationale, WeightingConfig, load_model, spa
 PARTS = ("fillers", "words", "predictor", "prefixes")
 WEIGHTING = WeightingConfig()
 BY_PREDICTOR = replace(WEIGHTING, warmup_updates=40, observations=240, predictor_learning_rate=3e-4)
-"""A model that can calculate needs fewer updates to learn what a mask is, and forgets in part how to calculate at 1e-3.
-Each observation takes four times as long."""
+"""A model that can calculate needs fewer updates to learn what a mask is; each observation takes four times as long.
+Which learning rate is better depends on the seed (RESULTS.md)."""
 JUDGE_UPDATES, JUDGE_BATCH = 60, 6
 CUES = frozenset({"twice", "half", "total", "each", "more", "left"})
 

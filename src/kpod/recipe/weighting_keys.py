@@ -17,7 +17,7 @@ class WeightingConfig:
     """The model that answers from masked rationales, named as `student`; null: the student's own backbone. With
     another tokenizer its weights are carried over to the student's tokens by characters. A predictor finds only what it
     can use itself: one that can calculate also finds the words that name operations, where it gets about 240
-    `observations` and a `predictor_learning_rate` of 3e-4 (benchmarks/RESULTS.md)."""
+    `observations`, under two seeds of three (benchmarks/RESULTS.md)."""
     precision: Literal["fp32", "bf16"] | None = None
     """Precision of the predictor; null: the recipe's. On a CPU with matrix units for bf16 (AMX), bf16 is twice as fast
     as fp32."""
@@ -55,8 +55,7 @@ class WeightingConfig:
     masks: Annotated[int, Field(ge=2)] = 8
     """Masks per observation, at least 2."""
     predictor_learning_rate: Real = 1e-3
-    """Adam's, for the predictor. At the default a small model learns fast what a mask is; one that can calculate
-    forgets in part how to, and is better trained at 3e-4."""
+    """Adam's, for the predictor."""
     generator_learning_rate: Real = 1e-3
     """Adam's, for what gives the weights."""
 
