@@ -1,21 +1,18 @@
 """Several processes share the work of a run, and come to what one comes to."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from forked import run_script
 from kpod.experiment.artifacts import DIFFICULTIES, PREDICTIONS, REFERENCE, TEACHER_LOGPROBS, WEIGHTS, read_jsonl
 from kpod.lm.processes import agreed, divided, own_share
 from kpod.records.columns import ById
 from kpod.records.topk import TopKById
 from kpod.training.metrics import read_updates
 
-TESTS = Path(__file__).parent
 TAUGHT = ("taught-one", "taught-two")
 
 
@@ -31,24 +28,13 @@ def test_one_process_does_everything_and_at_once():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the runs of shared_runs.py."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs os.fork")
     root = tmp_path_factory.mktemp("runs")
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "shared_runs.py"), str(root)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    told = run_script("shared_runs", root)
     codes = json.loads((root / "report.json").read_text())
     (first, second), last = codes.pop("killed")
     assert first != 0, "the first process does not go on alone"
-    assert (second, last) == (-9, [0, 0]), done.stderr
-    assert {code for starts in codes.values() for start in starts for code in start} == {0}, done.stderr
+    assert (second, last) == (-9, [0, 0]), told
+    assert {code for starts in codes.values() for start in starts for code in start} == {0}, told
     return root
 
 

@@ -1,41 +1,25 @@
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from forked import run_script
 from kpod.records.errors import TrainingError
 from kpod.training import last_valid_checkpoint
 from kpod.training.checkpoints import MANIFEST, fault_of, seal
 from test_training import CONFIG, Gradients, rationales, run
 from tiny import tiny_llama
 
-TESTS = Path(__file__).parent
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Folder of the runs of killed_runs.py."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs os.fork")
     root = tmp_path_factory.mktemp("runs")
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "killed_runs.py"), str(root)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script("killed_runs", root)
     return root
 
 

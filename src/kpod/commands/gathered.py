@@ -13,7 +13,7 @@ from kpod.commands.pages.browser import Answered, HeatMap, Paired, first_stages
 from kpod.commands.pages.page import Epoch
 from kpod.commands.pages.tables import weighed_tokens
 from kpod.records.errors import DataError
-from kpod.records.outcomes import Prediction
+from kpod.records.outcomes import Accuracy, Prediction
 
 if TYPE_CHECKING:
     from kpod.experiment.pipeline import Pipeline
@@ -46,12 +46,12 @@ def predictions_after(pipeline: "Pipeline") -> dict[str, list[Prediction]]:
     return {test: pipeline.own_evaluation("after", test)[0] for test in pipeline.recipe.data.tests}
 
 
-def predictions_before(pipeline: "Pipeline", test: str) -> list[Prediction] | None:
-    """What the untrained student answered, where it was asked."""
+def evaluated_before(pipeline: "Pipeline", test: str) -> tuple[list[Prediction], Accuracy] | None:
+    """What the untrained student answered and its accuracy, where it was asked."""
     if not pipeline.recipe.evaluation.before:
         return None
     try:
-        return pipeline.own_evaluation("before", test)[0]
+        return pipeline.own_evaluation("before", test)
     except DataError:  # the recipe asked for it only after the run
         return None
 

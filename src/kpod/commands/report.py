@@ -14,10 +14,10 @@ from kpod.commands.gathered import (
     answered,
     coverage,
     epochs,
+    evaluated_before,
     heat_maps,
     paired,
     predictions_after,
-    predictions_before,
     question_texts,
 )
 from kpod.commands.pages.browser import Browsed, Explained, HeatMap
@@ -105,7 +105,7 @@ def gather(pipeline: "Pipeline", num_browsed: int = NUM_BROWSED) -> Report:
     recipe, tests = pipeline.recipe, pipeline.recipe.data.tests
     maps, after = heat_maps(pipeline), predictions_after(pipeline)
     weighs = len({weight for one in maps.values() for _, weight, _ in one.tokens}) > 1
-    before = {test: predictions_before(pipeline, test) for test in tests}
+    before = {test: (found := evaluated_before(pipeline, test)) and found[0] for test in tests}
     sides: list[Mapping[str, Sequence[Prediction] | None]] = [before, after] if any(before.values()) else [after]
     answers = list(answered(question_texts(pipeline), sides))
     browsed = Browsed(
@@ -144,10 +144,13 @@ def accuracies(pipeline: "Pipeline") -> tuple[tuple[Accuracy | None, Accuracy], 
     from kpod.experiment.evaluations import AFTER, named
 
     tests = pipeline.recipe.data.tests
-    after = [(_accuracy_before(pipeline, test), pipeline.own_evaluation(AFTER, test)[1]) for test in tests]
+    after: list[tuple[Accuracy | None, Accuracy]] = [
+        ((found := evaluated_before(pipeline, test)) and found[1], pipeline.own_evaluation(AFTER, test)[1])
+        for test in tests
+    ]
     for when in pipeline.evaluated[1:]:
-        found = {named(test, when): pipeline.own_evaluation(when, test)[1] for test in tests}
-        after += [(None, replace(accuracy, dataset=name)) for name, accuracy in found.items()]
+        last = {named(test, when): pipeline.own_evaluation(when, test)[1] for test in tests}
+        after += [(None, replace(accuracy, dataset=name)) for name, accuracy in last.items()]
     return tuple(after)
 
 
@@ -178,15 +181,6 @@ def provenance(pipeline: "Pipeline") -> dict[str, str]:
         "python": platform.python_version(),
     }
     return facts | versions | {f"hash of {phase}": key for phase, key in pipeline.keys.items()}
-
-
-def _accuracy_before(pipeline: "Pipeline", test: str) -> Accuracy | None:
-    if not pipeline.recipe.evaluation.before:
-        return None
-    try:
-        return pipeline.own_evaluation("before", test)[1]
-    except DataError:  # the recipe asked for it only after the run
-        return None
 
 
 def _telling(maps: Sequence[HeatMap]) -> list[HeatMap]:
